@@ -1,0 +1,137 @@
+"""Samplers: generators from noise to data, one step a yield. Legend: B batch, N steps.
+
+All take `predict`, unit `noise` (B, ...), `times` (N + 1,) falling from at most 1 to 0, the `path`, and `draw`, which
+gives fresh unit noise like x and is called by the stochastic ones only. They start from sigma(times[0]) noise, never
+ask the network at t = 0, and know neither guidance nor what the network predicts. Run them under
+`torch.inference_mode()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fromnoise.diffusion.path import Coefs, Path, Prediction
+from fromnoise.diffusion.predict import Predict
+
+
+class Step(NamedTuple):
+    """One step of a sampler."""
+
+    x: Tensor
+    """The sample after the step, (B, ...)."""
+    x0: Tensor
+    """The picture the network expected before the step, (B, ...)."""
+
+
+Draw = Callable[[], Tensor]
+Sampler = Callable[[Predict, Tensor, Tensor, Path, Draw], Iterator[Step]]
+
+
+def ddpm(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+    """Ancestral sampling, DDPM Algorithm 2 (Ho et al. 2020), with the posterior variance beta-tilde of Eq. 7.
+
+    Written for any pair of times on any path: x_t = r x_s + noise with r = alpha_t / alpha_s.
+    """
+    alpha, sigma, _, _ = path(times)  # (N + 1,) each
+    x = sigma[0] * noise
+    for i, t in enumerate(times[:-1]):
+        p = predict(x, t.expand(len(x)))
+        kept = alpha[i] / alpha[i + 1] * sigma[i + 1] / sigma[i]  # r sigma_s / sigma_t: 0 if all noise is fresh
+        x = alpha[i + 1] * p.x0 + kept * sigma[i + 1] * p.eps
+        if not _lands(times, i):
+            x = x + sigma[i + 1] * (1 - kept**2).sqrt() * draw()
+        yield Step(x, p.x0)
+
+
+def ddim(eta: float) -> Sampler:
+    """DDIM (Song et al. 2021, Eq. 12 and 16): eta 0 is deterministic, eta 1 is `ddpm`."""
+
+    def sample(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+        alpha, sigma, _, _ = path(times)  # (N + 1,) each
+        x = sigma[0] * noise
+        for i, t in enumerate(times[:-1]):
+            p = predict(x, t.expand(len(x)))
+            kept = alpha[i] / alpha[i + 1] * sigma[i + 1] / sigma[i]
+            fresh = eta * (1 - kept**2).sqrt()  # share of the new noise that is drawn
+            x = alpha[i + 1] * p.x0 + sigma[i + 1] * (1 - fresh**2).sqrt() * p.eps
+            if eta > 0 and not _lands(times, i):
+                x = x + sigma[i + 1] * fresh * draw()
+            yield Step(x, p.x0)
+
+    return sample
+
+
+def euler(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+    """Euler's method in t on the probability-flow ODE (Song et al. 2021b, Eq. 13; flow matching, Lipman et al. 2023).
+
+    A step to t = 0 is to x0: on the linear path that is Euler's step; on VP the slope of sigma has a pole there.
+    """
+    coefs = path(times)  # (N + 1,) each
+    x = coefs.sigma[0] * noise
+    for i, t in enumerate(times[:-1]):
+        p = predict(x, t.expand(len(x)))
+        x = p.x0 if _lands(times, i) else x + (times[i + 1] - t) * _slope(coefs, i, p)
+        yield Step(x, p.x0)
+
+
+def heun(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+    """Heun's method on the same ODE, as in Algorithm 1 of Karras et al. 2022; asks twice a step, once in the last."""
+    coefs = path(times)  # (N + 1,) each
+    x = coefs.sigma[0] * noise
+    for i, t in enumerate(times[:-1]):
+        p = predict(x, t.expand(len(x)))
+        if _lands(times, i):
+            x = p.x0
+        else:
+            dt, d = times[i + 1] - t, _slope(coefs, i, p)
+            q = predict(x + dt * d, times[i + 1].expand(len(x)))
+            x = x + dt * (d + _slope(coefs, i + 1, q)) / 2
+        yield Step(x, p.x0)
+
+
+def dpmpp_2m(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+    """DPM-Solver++(2M), Algorithm 2 of Lu et al. 2022b: x0 extrapolated in lambda = log(alpha / sigma).
+
+    Lambda is -inf at pure noise and inf at data; next to either the step is of first order, without a branch.
+    """
+    alpha, sigma, _, _ = path(times)  # (N + 1,) each
+    h = (alpha.log() - sigma.log()).diff()  # (N,) steps of lambda
+    reach = torch.cat([h.new_zeros(1), h[1:] / (2 * h[:-1])]).nan_to_num(0, posinf=0)  # (N,) the paper's 1 / (2 r)
+    x, before = sigma[0] * noise, torch.zeros_like(noise)
+    for i, t in enumerate(times[:-1]):
+        x0 = predict(x, t.expand(len(x))).x0
+        ahead = x0 + reach[i] * (x0 - before)
+        shrink = sigma[i + 1] / sigma[i]
+        x, before = shrink * x + (alpha[i + 1] - alpha[i] * shrink) * ahead, x0
+        yield Step(x, x0)
+
+
+def _slope(coefs: Coefs, i: int, p: Prediction) -> Tensor:
+    """dx / dt at the i-th time, (B, ...)."""
+    return coefs.d_alpha[i] * p.x0 + coefs.d_sigma[i] * p.eps
+
+
+def _lands(times: Tensor, i: int) -> bool:
+    """Whether step i ends at the data."""
+    return i + 2 == len(times) and float(times[-1]) == 0
+
+
+SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim(0.0), "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+
+
+def choose(name: str, eta: float = 0.0) -> Sampler:
+    """The sampler called `name`; `eta` is ddim's. ValueError for an unknown name, or an eta that would be ignored."""
+    if name not in SAMPLERS:
+        near = get_close_matches(name, SAMPLERS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"sampler is {name!r}; allowed {', '.join(SAMPLERS)}{hint}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta:g}; allowed 0 <= eta <= 1")
+    if eta > 0 and name != "ddim":
+        raise ValueError(f"eta is {eta:g} with sampler {name}; only ddim reads eta, allowed 0")
+    return {**SAMPLERS, "ddim": ddim(eta)}[name]

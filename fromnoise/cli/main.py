@@ -1,0 +1,73 @@
+"""The command `fromnoise`: finds the command asked for, and tells a fault of the user's in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "recipes": "list the recipes",
+    "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
+    "sample": "draw pictures of prompts",
+    "evaluate": "measure how often a model draws what the prompt asks for",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run `fromnoise ARGS` and return its exit code: 0 done, 2 for a fault of the user's, told in one line."""
+    args = sys.argv[1:] if args is None else list(args)
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        _command(args[0])(args[1:])
+    except (ValueError, OSError) as error:
+        print(f"fromnoise: {_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fromnoise: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _command(name: str) -> Callable[[Sequence[str]], None]:
+    if name not in COMMANDS:
+        from fromnoise.core.config import hint
+
+        raise ValueError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
+    return import_module(f"fromnoise.cli.{name}").main
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fromnoise COMMAND ...",
+            "",
+            "Trains text-to-image models from nothing, and draws with them.",
+            "",
+            *lines,
+            "",
+            "fromnoise COMMAND --help lists what a command takes; fromnoise train RECIPE --help lists every",
+            "field of a run.",
+        ]
+    )
+
+
+def _line(error: ValueError | OSError) -> str:
+    """The fault in one line."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        from fromnoise.core.config import explain
+
+        return explain(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

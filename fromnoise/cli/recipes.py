@@ -1,0 +1,18 @@
+"""`fromnoise recipes`: the recipes, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fromnoise.cli.flags import Parser
+from fromnoise.recipes import RECIPES, summary
+
+
+def main(args: Sequence[str]) -> None:
+    parser = Parser(
+        usage="fromnoise recipes", description="Lists the recipes that `fromnoise train` knows.", allow_abbrev=False
+    )
+    parser.parse_args(args)
+    width = max(map(len, RECIPES)) + 2
+    for name, recipe in RECIPES.items():
+        print(f"{name:<{width}}{summary(recipe)}")

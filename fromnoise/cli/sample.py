@@ -1,0 +1,143 @@
+"""`fromnoise sample`: pictures of prompts, as PNGs that say how they were drawn."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, NonNegativeInt, PositiveInt
+
+from fromnoise.cli.flags import parse
+from fromnoise.core.config import Config
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fromnoise.pipeline.pipeline import Pipeline
+
+USAGE = 'fromnoise sample [RUN] "a prompt" ["another prompt" ...] [--option VALUE ...]'
+DESCRIPTION = """\
+Draws pictures of prompts.
+
+RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first word is taken
+for RUN when something is there, or it is written like a path; without RUN the model that came with fromnoise draws.
+"""
+CHUNK = 64  # pictures drawn together
+
+
+def _checked_size(text: str) -> str:
+    if not re.fullmatch(r"\d{1,4}(x\d{1,4})?", text):
+        raise ValueError(f"given {text!r}; allowed: a side in pixels, as in 64, or HEIGHTxWIDTH, as in 64x96")
+    return text
+
+
+class Options(Config):
+    """How to draw, and where to put it. What is left out is as the model has it."""
+
+    steps: int | None = None
+    """Steps from noise to picture, 1 to 1000."""
+    guidance: float | None = None
+    """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m"] | None = None
+    """Name of the sampler."""
+    seed: NonNegativeInt = 0
+    """Noise of the first picture; the next ones count on from it."""
+    size: Annotated[str, AfterValidator(_checked_size)] | None = None
+    """Side in pixels, or HEIGHTxWIDTH."""
+    count: PositiveInt = 1
+    """Pictures of each prompt."""
+    out: Path = Path("pictures")
+    """Directory for the pictures; no file in it is ever overwritten."""
+    grid: bool = False
+    """Also put all pictures, with their prompts, on one sheet."""
+    animate: Literal["webp", "gif"] | None = None
+    """Also write how each picture came out of noise, as an animation of this kind."""
+    raw: bool = False
+    """Draw with the weights as trained, in place of their average."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+
+
+def main(args: Sequence[str]) -> None:
+    options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
+    place, prompts = split(words)
+    from fromnoise.core.files import content_hash
+    from fromnoise.pipeline.load import load, weights
+    from fromnoise.pipeline.pictures import grid, save_animation, save_png, stem
+
+    file = weights(place, raw=options.raw)
+    pipeline = load(file, device=options.device)
+    jobs = [(prompt, options.seed + i) for i, prompt in enumerate(p for p in prompts for _ in range(options.count))]
+    about = _about(pipeline, options) | {"checkpoint": content_hash(file)}
+    pictures: list[Image.Image] = []
+    for first in range(0, len(jobs), CHUNK):
+        part = jobs[first : first + CHUNK]
+        films = draw(pipeline, [prompt for prompt, _ in part], part[0][1], options)
+        for (prompt, seed), film in zip(part, films, strict=True):
+            metadata = {"prompt": prompt, "seed": str(seed)} | about
+            print(save_png(film[-1], options.out, stem(prompt, seed), metadata))
+            if options.animate:
+                print(save_animation(film, options.out, stem(prompt, seed), options.animate))
+            pictures.append(film[-1])
+    if options.grid:
+        columns = min(options.count, 8) if options.count > 1 else 4
+        sheet = grid(pictures, columns, [prompt for prompt, _ in jobs])
+        print(save_png(sheet, options.out, "grid", about | {"prompt": "\n".join(prompts), "seed": str(options.seed)}))
+
+
+def split(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Where the model is, and the words that are prompts.
+
+    Raises:
+        ValueError: one line, when there is no prompt, or the model that came with fromnoise is not there.
+    """
+    first = words[0] if words else ""
+    # A prompt may be longer than a path can be, and Path.exists() raises on that.
+    named = os.path.exists(first) or os.sep in first or first.endswith(".safetensors")  # noqa: PTH110
+    prompts = list(words[1:] if named else words)
+    if not prompts:
+        raise ValueError(f"no prompt is given; usage: {USAGE}")
+    return Path(first) if named else shipped(), prompts
+
+
+def shipped() -> Path:
+    """The model that came with fromnoise.
+
+    Raises:
+        ValueError: one line, when this copy came without.
+    """
+    path = Path(str(files("fromnoise") / "assets" / "shapes.safetensors"))
+    if not path.is_file():
+        raise ValueError("this copy of fromnoise came without a model: name a run first, as in runs/shapes")
+    return path
+
+
+def draw(pipeline: Pipeline, prompts: list[str], seed: int, options: Options) -> list[list[Image.Image]]:
+    """For each prompt its picture after every step when it is to be animated, else the finished picture alone."""
+    sides = [int(side) for side in re.findall(r"\d+", options.size or "")]
+    size = (sides[0], sides[-1]) if sides else None
+    steps = pipeline.stream(prompts, options.steps, options.guidance, seed, size, sampler=options.sampler)
+    films: list[list[Image.Image]] = [[] for _ in prompts]
+    last = None
+    for last in steps:
+        if options.animate:
+            for film, picture in zip(films, pipeline.pictures(last.x), strict=True):
+                film.append(picture)
+    assert last is not None, "a sampler takes at least one step"
+    if not options.animate:
+        films = [[picture] for picture in pipeline.pictures(last.x)]
+    return films
+
+
+def _about(pipeline: Pipeline, options: Options) -> dict[str, str]:
+    """How all pictures are drawn, for their metadata."""
+    usual = pipeline.config.sampling
+    return {
+        "steps": str(usual.steps if options.steps is None else options.steps),
+        "guidance": str(usual.guidance if options.guidance is None else options.guidance),
+        "sampler": options.sampler or usual.sampler,
+    }

@@ -1,0 +1,154 @@
+"""The base of every config: frozen, strict, documented by attribute docstrings; and its record in YAML."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+
+class Config(BaseModel):
+    """A frozen record of settings that refuses unknown keys and names the nearest known one."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: object) -> object:
+        # Pydantic's own error does not say which keys there are; here the class is still known.
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    context = {"key": str(key), "hint": hint(str(key), cls.model_fields)}
+                    raise PydanticCustomError("unknown_key", "no such key; {hint}", context)
+        return data
+
+
+Record = TypeVar("Record", bound=Config)
+
+
+def hint(given: str, allowed: Iterable[str]) -> str:
+    """What is allowed in place of `given`, and the nearest of it: "allowed: a, b; nearest: a"."""
+    names = list(allowed)
+    near = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
+    listed = f"allowed: {', '.join(names)}"
+    return f"{listed}; nearest: {near[0]}" if near else listed
+
+
+def read_yaml(cls: type[Record], path: str | Path) -> Record:
+    """The `cls` recorded in the YAML file `path`.
+
+    Raises:
+        ValueError: one line naming the file and what in it is wrong.
+    """
+    import yaml
+
+    try:
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_loader())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(f"cannot read {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold a mapping of keys to values, but holds {_shown(data)}")
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def write_yaml(config: Config, path: str | os.PathLike[str]) -> None:
+    """Record every field of `config`, defaults too, in the YAML file `path` (atomic)."""
+    import yaml
+
+    from fromnoise.core.files import write_text
+
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def explain(error: ValidationError) -> str:
+    """One line: where the first fault is, what was given, what is allowed, and how many other faults there are."""
+    details = error.errors(include_url=False)
+    line = _line(details[0], _keys(error.title, details[0]["loc"]))
+    others = len(details) - 1
+    return f"{line} (and {others} more)" if others else line
+
+
+def _line(detail: ErrorDetails, keys: list[str]) -> str:
+    """One fault as "key: given x; what is allowed"."""
+    kind, given, context = detail["type"], _shown(detail["input"]), detail.get("ctx", {})
+    if kind == "unknown_key":
+        return f"{'.'.join([*keys, context['key']])}: {detail['msg']}"
+    if kind == "missing":
+        return f"{'.'.join(keys)}: must be given"
+    if kind == "union_tag_not_found":
+        return f"{'.'.join([*keys, 'type'])}: must be given"
+    where = ".".join(keys)
+    if kind == "union_tag_invalid":
+        tags = re.findall("'([^']*)'", context["expected_tags"])
+        return f"{where}.type: given {context['tag']!r}; {hint(str(context['tag']), tags)}"
+    if kind == "literal_error":
+        words = re.findall("'([^']*)'", context["expected"])
+        return f"{where}: given {given}; {hint(str(detail['input']), words)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if kind in ("value_error", "assertion_error"):  # a validator of ours, whose words say what was given
+        return f"{where}: {message}" if where else message
+    return f"{where}: given {given}; {message[0].lower()}{message[1:]}"
+
+
+def _keys(title: str, loc: tuple[int | str, ...]) -> list[str]:
+    """The keys a user wrote: pydantic's location less the tags of unions, which are no keys."""
+    # Pydantic tells the class by its name only; of classes with one name, the one that has the key is meant.
+    named = (
+        known for known in _descendants(Config) if known.__name__ == title and set(loc[:1]) <= set(known.model_fields)
+    )
+    cls: type[BaseModel] | None = next(named, None)
+    keys: list[str] = []
+    for part, following in zip(loc, (*loc[1:], None), strict=False):
+        if cls is None or part in cls.model_fields:
+            keys.append(str(part))
+            cls = cls and _held(cls.model_fields[str(part)].annotation, following)
+    return keys
+
+
+def _held(annotation: Any, tag: int | str | None) -> type[BaseModel] | None:
+    """The config class that a field of this type holds; of a union, the one whose `type` is `tag`."""
+    options = get_args(annotation) or (annotation,)
+    held = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    tagged = [cls for cls in held if "type" in cls.model_fields and cls.model_fields["type"].default == tag]
+    return (tagged or held or [None])[0]
+
+
+def _descendants(cls: type[Config]) -> Iterable[type[Config]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _loader() -> type:
+    """PyYAML's safe loader, less YAML 1.1's words for booleans: `compile: on` is text, and so is `no`."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    resolvers = {first: list(pairs) for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    for first, pairs in resolvers.items():
+        resolvers[first] = [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+    Loader.yaml_implicit_resolvers = resolvers
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+    return Loader

@@ -1,0 +1,89 @@
+"""Where a model runs, and how fast that place can be at best."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+
+PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "RTX A6000": 155e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 5090": 210e12,
+    "RTX 4090": 165e12,
+    "RTX 4080": 97e12,
+    "RTX 3090": 71e12,
+    "T4": 65e12,
+    "V100": 125e12,
+}
+"""Dense bfloat16 peak of a GPU, in FLOP/s, by a part of its name (float16 for T4 and V100, which have no bfloat16).
+
+From NVIDIA's data sheets, which print twice as much for sparse matrices."""
+
+
+def available() -> list[str]:
+    """Names that `pick` accepts here, best first, besides "auto"."""
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    names = ["cuda", *names] if names else []
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def pick(name: str) -> torch.device:
+    """The device called `name`; "auto" takes cuda, mps or cpu, the first there is.
+
+    Raises:
+        ValueError: when there is no such device here; it lists those there are.
+    """
+    names = available()
+    if name == "auto":
+        return torch.device(names[0])
+    if name not in names:
+        raise ValueError(f"device {name!r} is not here; allowed: auto, {', '.join(names)}")
+    return torch.device(name)
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """A context in which matrix products run in `dtype`; None leaves every operation as it is."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@lru_cache(maxsize=8)
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products are clearly faster in bfloat16 than in float32 on `device`: tried, in milliseconds."""
+    best = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
+    for _ in range(5):
+        for dtype in best:
+            x = torch.ones(384, 384, device=device, dtype=dtype)
+            start = time.perf_counter()
+            (x @ x).sum().item()  # .item() waits for the device
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    return best[torch.float32] > 1.5 * best[torch.bfloat16]
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bfloat16 FLOP/s that `device` can reach at best; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """As `peak_flops`, by the name a GPU gives itself ("NVIDIA H100 80GB HBM3"); the longest part that fits decides."""
+    parts = [part for part in PEAK_FLOPS if part in name]
+    return PEAK_FLOPS[max(parts, key=len)] if parts else None

@@ -1,0 +1,128 @@
+"""Files that are never half written: bytes, text, and tensors that know when they were altered.
+
+Torch is imported only where tensors are handled, so that reading a record of settings stays quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all: a new file beside it is synced to disk, then takes its name.
+
+    Raises:
+        ValueError: one line, when the disk is full or the place cannot be written; an older file stays as it was.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:  # an interrupt must not leave half a file behind either
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {_reason(error, path.parent, len(data))}") from None
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all; errors as in `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names just created or replaced in `directory` survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all, whose metadata holds "sha256" over everything in it.
+
+    Raises:
+        ValueError: as `write_bytes`.
+    """
+    from safetensors.torch import save
+
+    assert "sha256" not in metadata, "sha256 is computed here"
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)}))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors (on the CPU) and the metadata of a file that `save_tensors` wrote.
+
+    Raises:
+        ValueError: one line, when the file is missing, cut short, not safetensors, or not what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    metadata = load_metadata(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    others = {key: value for key, value in metadata.items() if key != "sha256"}
+    if _digest(tensors, others) != metadata["sha256"]:
+        raise ValueError(f"{path} was altered after it was written: its sha256 differs from the one recorded in it")
+    return tensors, metadata
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata of a file that `save_tensors` wrote, without reading (or checking) its tensors; errors alike."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ValueError(f"no file at {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is cut short or not a safetensors file: {' '.join(str(error).split())}") from None
+    if "sha256" not in metadata:
+        raise ValueError(f"{path} was not written by fromnoise: its metadata holds no sha256")
+    return metadata
+
+
+def content_hash(path: str | os.PathLike[str]) -> str:
+    """The sha256 recorded in a file that `save_tensors` wrote; errors as in `load_metadata`."""
+    return load_metadata(path)["sha256"]
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """sha256 (hex) over the metadata and, in order of name, each tensor's name, dtype, shape and bytes."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _reason(error: OSError, directory: Path, size: int) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(directory).free
+        return f"{error.strerror} ({size:,} bytes to write, {free:,} free); what was there before is kept"
+    return error.strerror or str(error)

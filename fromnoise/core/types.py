@@ -1,0 +1,52 @@
+"""The types that meet in a training step. Legend: B batch, L tokens, D width, C channels, H height, W width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """What a data set serves: pictures and what they show."""
+
+    images: Tensor  # (B, C, H, W) float32 in [-1, 1]
+    captions: list[str]  # B of them; "" where a data set has none
+    labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
+
+
+@dataclass(frozen=True)
+class Cond:
+    """What a backbone is conditioned on. Never None: "nothing said" is a Cond too."""
+
+    tokens: Tensor  # (B, L, D)
+    mask: Tensor  # (B, L) bool, True where a token is real
+    vector: Tensor  # (B, D) pooled
+
+    def padded(self, length: int) -> Cond:
+        """The same condition with masked tokens appended up to `length`."""
+        extra = length - self.tokens.shape[1]
+        assert extra >= 0, f"cannot pad {self.tokens.shape[1]} tokens to {length}"
+        if extra == 0:
+            return self
+        return Cond(F.pad(self.tokens, (0, 0, 0, extra)), F.pad(self.mask, (0, extra)), self.vector)
+
+    def where(self, keep: Tensor, other: Cond) -> Cond:
+        """Row by row: this condition where `keep` (B,) is True, `other` elsewhere."""
+        length = max(self.tokens.shape[1], other.tokens.shape[1])
+        a, b = self.padded(length), other.padded(length)
+        rows = keep[:, None]  # (B, 1)
+        return Cond(
+            torch.where(rows[..., None], a.tokens, b.tokens),
+            torch.where(rows, a.mask, b.mask),
+            torch.where(rows, a.vector, b.vector),
+        )
+
+    def cat(self, other: Cond) -> Cond:
+        """Both batches, one after the other: (B1 + B2) rows."""
+        length = max(self.tokens.shape[1], other.tokens.shape[1])
+        a, b = self.padded(length), other.padded(length)
+        return Cond(torch.cat([a.tokens, b.tokens]), torch.cat([a.mask, b.mask]), torch.cat([a.vector, b.vector]))

@@ -1,0 +1,174 @@
+"""A directory of captioned pictures. Legend: B batch, N pictures, S side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fromnoise.core.types import Batch
+from fromnoise.data.config import FolderConfig
+from fromnoise.data.listing import list_pictures
+from fromnoise.data.pictures import read_picture
+
+VALIDATION = 0.05  # share of the pictures that are never trained on
+FEW = 20  # below this many pictures, all are trained on and validation looks at the same ones
+SIDED = re.compile(r"(?<![a-z])(?:left|right)|clockwise", re.IGNORECASE)  # true of a picture, false of its mirror image
+
+
+class Epoch(NamedTuple):
+    """The chances of one pass over the training pictures."""
+
+    order: np.ndarray  # (N,) places in the list of training pictures
+    caption: np.ndarray  # (N,) in [0, 1): which of its captions each picture gets
+    mirror: np.ndarray  # (N,) bool
+
+
+def to_stderr(line: str) -> None:
+    """Tell the user, without mixing with what a command prints as its result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class FolderData:
+    """Captioned pictures of a directory, decoded once and held in memory: 3 S^2 bytes a picture.
+
+    Batch k is a pure function of (seed, k, batch size). Every pass over the pictures is a fresh permutation that shows
+    each of them once, with one of its captions. About one picture in twenty, chosen by a hash of its file name, is kept
+    for validation.
+
+    problems: one line for each picture left out, because it cannot be read or has no caption.
+    """
+
+    def __init__(self, config: FolderConfig, seed: int, report: Callable[[str], None] = to_stderr):
+        """Read the directory; `report` is told what is read, left out and held, one line at a time.
+
+        Raises:
+            ValueError: one line: no such directory, nothing in it that can be read, no captions, captions that are not
+                text, more pictures than memory holds.
+        """
+        self.config, self.seed = config, seed
+        self.image_shape = (3, config.size, config.size)
+        listing = list_pictures(config.path)
+        self.pictures, unreadable = decode(config, list(listing.captions), report)  # (N, 3, S, S) uint8
+        self.problems = [*(f"{name}: {reason}" for name, reason in unreadable.items()), *listing.problems]
+        self.names = [name for name in listing.captions if name not in unreadable]
+        self.said = [listing.captions[name] for name in self.names]
+        self.learned, self.held_out = split(self.names)
+        self.mirrors = np.array([config.flip and not any(map(SIDED.search, said)) for said in self.said])  # (N,)
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)  # a batch spans two epochs at most, unless N is tiny
+        for line in self._summary(listing.source):
+            report(line)
+
+    def _summary(self, source: str) -> list[str]:
+        count, captions, size = len(self.names), sum(map(len, self.said)), self.config.size
+        lines = [
+            f"{count:,} pictures at {size} px, {captions:,} captions from {source}, {self.pictures.nbytes / 2**20:,.1f}"
+            f" MiB in memory; {len(self.learned):,} to train on, {len(self.held_out):,} to validate"
+        ]
+        if len(self.learned) == count:
+            lines.append(f"fewer than {FEW} pictures: none is held out, validation looks at those trained on")
+        if self.problems:
+            more = f"; and {len(self.problems) - 3:,} more" if len(self.problems) > 3 else ""
+            lines.append(f"{len(self.problems):,} pictures left out: {'; '.join(self.problems[:3])}{more}")
+        return lines
+
+    def train(self, step: int, size: int) -> Batch:
+        """The `size` pictures and captions of optimizer step `step`, counted from 0."""
+        count = len(self.learned)
+        rows, picks, mirrored = [], [], []
+        for place in range(step * size, (step + 1) * size):
+            epoch, at = self._epoch(place // count), place % count
+            row = self.learned[epoch.order[at]]
+            rows.append(row)
+            picks.append(int(epoch.caption[at] * len(self.said[row])))
+            mirrored.append(bool(epoch.mirror[at] and self.mirrors[row]))
+        batch, flips = self._batch(rows, picks), torch.tensor(mirrored)  # flips (B,) bool
+        batch.images[flips] = batch.images[flips].flip(-1)
+        return batch
+
+    def validation(self, size: int) -> Batch:
+        """Fixed pictures, the same for every seed, none of them trained on unless there are very few.
+
+        Where `size` is more than there are, they come again, with their next captions.
+        """
+        again, at = zip(*(divmod(i, len(self.held_out)) for i in range(size)), strict=True)
+        rows = [self.held_out[i] for i in at]
+        return self._batch(rows, [turn % len(self.said[row]) for turn, row in zip(again, rows, strict=True)])
+
+    def captions(self, count: int) -> list[str]:
+        """Captions of the training pictures to learn a vocabulary from: all, or a fixed draw of `count` of them."""
+        said = [caption for row in self.learned for caption in self.said[row]]
+        if len(said) <= count:
+            return said
+        return [said[i] for i in np.random.default_rng(0).choice(len(said), count, replace=False)]
+
+    def _draw_epoch(self, epoch: int) -> Epoch:
+        rng, count = np.random.default_rng((self.seed, epoch)), len(self.learned)
+        return Epoch(rng.permutation(count), rng.random(count), rng.random(count) < 0.5)
+
+    def _batch(self, rows: Sequence[int], picks: Sequence[int]) -> Batch:
+        images = torch.from_numpy(self.pictures[list(rows)]).float() / 127.5 - 1  # (B, 3, S, S)
+        captions = [self.said[row][pick] for row, pick in zip(rows, picks, strict=True)]
+        return Batch(images, captions, torch.zeros(len(rows), dtype=torch.int64))
+
+
+def decode(config: FolderConfig, names: list[str], report: Callable[[str], None]) -> tuple[np.ndarray, dict[str, str]]:
+    """Read pictures by a few threads: (N, 3, S, S) uint8 of those that can be read, and why the others cannot.
+
+    Raises:
+        ValueError: when none can be read, or memory does not hold them.
+    """
+    shape = (len(names), 3, config.size, config.size)
+    gib = np.prod(shape, dtype=float) / 2**30
+    try:
+        pictures = np.empty(shape, np.uint8)  # (N, 3, S, S)
+    except MemoryError:
+        need = f"{len(names):,} pictures at size {config.size} need {gib:,.1f} GiB of memory"
+        raise ValueError(f"{need}, more than there is: choose a smaller size") from None
+
+    def read(place: int) -> str:
+        path = config.path / names[place]
+        try:
+            pictures[place] = read_picture(path, config.size, config.background)
+        except Exception as error:  # a damaged file can make Pillow's decoders raise almost anything
+            said = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+            return " ".join(said.replace(f" {str(path)!r}", "").split()) or type(error).__name__
+        return ""
+
+    reasons: list[str] = []
+    told = time.monotonic()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(names), 256):  # in portions, so that Ctrl-C does not wait for all
+            reasons += threads.map(read, range(start, min(start + 256, len(names))))
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                report(f"{len(reasons):,} of {len(names):,} pictures read")
+    unreadable = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
+    if len(unreadable) == len(names):
+        raise ValueError(f"none of the {len(names):,} pictures of {config.path} can be read: {names[0]}: {reasons[0]}")
+    readable = [place for place, reason in enumerate(reasons) if not reason]
+    for new, old in enumerate(readable):  # row by row: a copy of the whole could be more than memory holds
+        pictures[new] = pictures[old]
+    return pictures[: len(readable)], unreadable
+
+
+def split(names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Places of the pictures to train on, and of those to validate on in a fixed random order.
+
+    A picture's side depends on its own name only, so that it keeps it when others are added.
+    """
+    chance = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
+    by_chance = sorted(range(len(names)), key=chance.__getitem__)
+    if len(names) < FEW:
+        return list(range(len(names))), by_chance
+    held_out = [i for i in by_chance if chance[i] < VALIDATION] or by_chance[:1]
+    return sorted(set(range(len(names))).difference(held_out)), held_out

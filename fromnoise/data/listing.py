@@ -1,0 +1,131 @@
+"""Which pictures a directory holds, and what their captions say: from a table, or from a .txt beside each picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fromnoise.data.pictures import SUFFIXES
+
+TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
+PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path")
+CAPTION_COLUMNS = ("captions", "caption", "text", "texts", "prompt")
+
+
+class Listing(NamedTuple):
+    """What a directory says it holds."""
+
+    captions: dict[str, tuple[str, ...]]
+    """Name of each picture file, relative to the directory and sorted, to its captions: one or more, none blank."""
+    problems: list[str]
+    """One line for each picture that has no caption."""
+    source: str
+    """Where the captions come from."""
+
+
+def list_pictures(folder: Path) -> Listing:
+    """The captioned pictures of a directory.
+
+    Captions come from the first of metadata.jsonl (the hub's image folder), metadata.csv, captions.csv, the only CSV
+    there is, and else from a .txt beside each picture (one caption a line). Rows about one file are put together.
+
+    Raises:
+        ValueError: one line that names the file and the row: no such directory, no pictures, no captions, captions
+            that are not text.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data folder {folder} {'is not a directory' if folder.exists() else 'does not exist'}")
+    files = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    table = _table(folder)
+    found: dict[str, list[str]] = {}
+    for name, captions in _rows(table) if table else _beside(folder, files):
+        found.setdefault(name, []).extend(caption.strip() for caption in captions if caption.strip())
+    if not found and not files:
+        raise ValueError(f"data folder {folder} holds no pictures (looked for {', '.join(sorted(SUFFIXES))})")
+    captions = {name: tuple(found[name]) for name in sorted(found) if found[name]}
+    source = table.name if table else ".txt files"
+    if not captions:
+        wanted = f"{', '.join(TABLES)}, or a .txt beside each picture"
+        raise ValueError(f"data folder {folder} holds {len(files)} pictures and no captions (looked for {wanted})")
+    bare = sorted(set(found).union(files).difference(captions))
+    return Listing(captions, [f"{name}: no caption in {source}" for name in bare], source)
+
+
+def _table(folder: Path) -> Path | None:
+    named = [folder / name for name in TABLES if (folder / name).is_file()]
+    sheets = sorted(folder.glob("*.csv"))
+    if named:
+        return named[0]
+    return sheets[0] if len(sheets) == 1 else None
+
+
+def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
+    for name in files:
+        text = (folder / name).with_suffix(".txt")
+        if text.is_file():
+            yield name, _text(text).splitlines()
+
+
+def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
+    """Picture and captions of each row of a JSON-lines or CSV table."""
+    for where, row in _sheet(table) if table.suffix == ".csv" else _lines(table):
+        fields = {str(key).strip().lower(): value for key, value in row.items()}
+        name = _field(fields, PICTURE_COLUMNS, "picture", where)
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{where}: the picture's name must be text, not {name!r}")
+        said = _field(fields, CAPTION_COLUMNS, "caption", where)
+        captions: list[Any] = said if isinstance(said, list) else [said]
+        for caption in captions:
+            if not isinstance(caption, str):
+                given = repr(caption)[:60]
+                raise ValueError(f"{where}: the caption of {name} must be text or a list of texts, not {given}")
+        yield Path(name).as_posix(), captions
+
+
+def _field(fields: Mapping[str, object], columns: tuple[str, ...], what: str, where: str) -> object:
+    for column in columns:
+        if column in fields:
+            return fields[column]
+    raise ValueError(f"{where}: no {what}: looked for {', '.join(columns)}, found {', '.join(fields) or 'nothing'}")
+
+
+def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for number, line in enumerate(_text(table).split("\n"), start=1):
+        where = f"{table} line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: must be an object with a picture and its captions, not {repr(row)[:60]}")
+        yield where, row
+
+
+def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    reader = csv.DictReader(io.StringIO(_text(table), newline=""), restkey="")
+    try:
+        for row in reader:
+            where = f"{table} line {reader.line_num}"
+            if "" in row:
+                cells, header = len(row) - 1 + len(row[""]), len(reader.fieldnames or ())
+                raise ValueError(f"{where}: {cells} cells under a header of {header}: quote a caption with commas")
+            yield where, row
+    except csv.Error as error:
+        raise ValueError(f"{table} line {reader.line_num}: not CSV ({error})") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None

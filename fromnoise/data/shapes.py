@@ -1,0 +1,129 @@
+"""Procedural captioned scenes of shapes: endless, seeded, drawn from signed distances. Legend: B batch, N objects, S side."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import numpy as np
+import torch
+
+from fromnoise.core.types import Batch
+from fromnoise.data.config import ShapesConfig
+from fromnoise.data.scenes import BACKGROUND, COLOURS, SHAPES, SIDE, TASKS, Prompt, Thing, draw_prompt, draw_things
+
+_WEIGHTS = (0.08, 0.16, 0.2, 0.12, 0.22, 0.22)  # share of each task in training, in the order of TASKS
+
+
+def _star(points: int, inner: float) -> list[tuple[float, float]]:
+    turns = [math.pi * k / points for k in range(2 * points)]
+    radii = [1.0 if k % 2 == 0 else inner for k in range(2 * points)]
+    return [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, turns, strict=True)]
+
+
+def _cross(arm: float) -> list[tuple[float, float]]:
+    quarter = [(arm, -1.0), (arm, -arm), (1.0, -arm)]
+    return [point for k in range(4) for point in _turned(quarter, k)]
+
+
+def _turned(points: list[tuple[float, float]], quarters: int) -> list[tuple[float, float]]:
+    for _ in range(quarters):
+        points = [(-y, x) for x, y in points]
+    return points
+
+
+_POLYGONS = {  # corners for radius 1
+    "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+    "triangle": [(0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)],
+    "star": [(1.05 * x, 1.05 * y + 0.05) for x, y in _star(5, 0.45)],
+    "cross": _cross(0.36),
+}
+_HOLE = 0.55  # inner radius of a ring
+
+
+def _polygon_distance(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
+    """Signed distance to a simple polygon, negative inside (crossing number over the edges)."""
+    nearest = np.full(x.shape, np.inf, np.float32)
+    inside = np.zeros(x.shape, bool)
+    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+        ex, ey = bx - ax, by - ay
+        px, py = x - np.float32(ax), y - np.float32(ay)
+        along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)
+        nearest = np.minimum(nearest, (px - along * ex) ** 2 + (py - along * ey) ** 2)
+        if ey != 0:
+            inside ^= ((ay > y) != (by > y)) & (px < py * (ex / ey))
+    distance = np.sqrt(nearest)
+    return np.where(inside, -distance, distance)
+
+
+def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Share of each pixel that a shape covers. `x`, `y` are pixel centres from the shape's centre and `radius` its
+    radius, all in pixels, broadcast against each other."""
+    ux, uy = x / radius, y / radius
+    if shape in _POLYGONS:
+        distance = _polygon_distance(*np.broadcast_arrays(ux, uy), _POLYGONS[shape])
+    else:
+        distance = np.hypot(ux, uy) - 1
+        if shape == "ring":
+            distance = np.maximum(distance, _HOLE - 1 - distance)
+    return np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
+
+
+def render(scenes: list[list[Thing]], size: int) -> np.ndarray:
+    """Pictures (B, S, S, 3) float32 in [0, 1] of the scenes, `size` pixels wide."""
+    scale = size / SIDE
+    pictures = np.empty((len(scenes), size, size, 3), np.float32)
+    pictures[:] = np.array(BACKGROUND, np.float32) / 255
+    window = math.ceil(16 * scale)  # pixels around a centre that can be covered: the largest shape and its soft edge
+    for shape in SHAPES:
+        found = [(b, thing) for b, things in enumerate(scenes) for thing in things if thing.shape == shape]
+        if not found:
+            continue
+        centre = np.array([(t.x * scale, t.y * scale) for _, t in found], np.float32)  # (N, 2)
+        radius = np.array([t.radius * scale for _, t in found], np.float32)[:, None, None]  # (N, 1, 1)
+        first = np.floor(centre - window / 2).astype(int)  # (N, 2) column and row of each window
+        steps = np.arange(window, dtype=np.float32) + 0.5
+        x = (steps + first[:, :1] - centre[:, :1])[:, None, :].astype(np.float32)  # (N, 1, window)
+        y = (steps + first[:, 1:] - centre[:, 1:])[:, :, None].astype(np.float32)  # (N, window, 1)
+        covered = coverage(shape, x, y, radius)  # (N, window, window)
+        for (b, thing), (column, row), alpha in zip(found, first, covered, strict=True):
+            top, left = max(row, 0), max(column, 0)
+            alpha = alpha[top - row : size - row, left - column : size - column, None]
+            target = pictures[b, top : row + window, left : column + window]
+            target += alpha * (np.array(COLOURS[thing.colour], np.float32) / 255 - target)
+    return pictures
+
+
+def draw_scene(rng: Random) -> tuple[Prompt, list[Thing]]:
+    """A training scene and a caption true of it."""
+    prompt = draw_prompt(rng, rng.choices(TASKS, _WEIGHTS)[0])
+    return prompt, draw_things(rng, prompt)
+
+
+class ShapesData:
+    """The data set: batch k is a pure function of (seed, k), so it has no end and no state."""
+
+    def __init__(self, config: ShapesConfig, seed: int):
+        self.config, self.seed = config, seed
+        self.image_shape = (3, config.size, config.size)
+        self.problems: list[str] = []
+
+    def train(self, step: int, size: int) -> Batch:
+        """The `size` pictures and captions of optimizer step `step`."""
+        return self._batch(Random(f"train/{self.seed}/{step}"), size)
+
+    def validation(self, size: int) -> Batch:
+        """Fixed pictures from a stream of their own, the same for every seed."""
+        return self._batch(Random("validation"), size)
+
+    def captions(self, count: int) -> list[str]:
+        """Captions to learn a vocabulary from."""
+        rng = Random("captions")
+        return [draw_scene(rng)[0].text for _ in range(count)]
+
+    def _batch(self, rng: Random, size: int) -> Batch:
+        prompts, scenes = zip(*(draw_scene(rng) for _ in range(size)), strict=True)
+        pictures = render(list(scenes), self.config.size)  # (B, S, S, 3)
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1  # (B, 3, S, S)
+        labels = torch.tensor([SHAPES.index(things[0].shape) for things in scenes])  # (B,) the first object's shape
+        return Batch(images, [prompt.text for prompt in prompts], labels)

@@ -1,0 +1,144 @@
+"""From pixels alone to the objects of a shapes picture: connected foreground, matched against drawn templates.
+
+Legend: S side of the picture, K templates, w window.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from fromnoise.data.scenes import BACKGROUND, COLOURS, RADII, SHAPES, SIDE, Thing
+from fromnoise.data.shapes import coverage
+
+FOREGROUND = 0.2  # distance in RGB (0 to 1 a channel) at which a pixel is no longer background
+SPECK = 3.0  # foreground area, in 1/32 of the side squared, that noise may leave unexplained
+COLOUR_TOLERANCE = 0.2  # largest distance in RGB from a named colour; the nearest two are .34 apart
+OVERLAP = 0.77  # least overlap of an object with its template: sum of minima over sum of maxima
+PHASES = 4  # template positions per pixel and axis
+RADIUS_STEP = 0.2  # between templates, in 1/32 of the side
+
+_BACKGROUND = np.array(BACKGROUND, np.float32) / 255
+_PALETTE = np.array(list(COLOURS.values()), np.float32) / 255  # (8, 3)
+_NAMES = tuple(COLOURS)
+
+
+class Seen(NamedTuple):
+    """What a picture shows: the objects recognised, and the foreground that is no object."""
+
+    things: list[Thing]
+    unexplained: float  # area, in 1/32 of the side squared
+
+
+class Templates(NamedTuple):
+    """Every shape at every radius and sub-pixel phase."""
+
+    masks: np.ndarray  # (6, R, PHASES, PHASES, w, w) coverage; phases row first
+    radii: np.ndarray  # (R,) in pixels
+    areas: np.ndarray  # (6,) of the shape of radius 1
+    centroids: np.ndarray  # (6,) rows by which the centre of mass lies below the centre, for radius 1
+
+
+@functools.lru_cache(maxsize=4)
+def templates(size: int) -> Templates:
+    """The templates for pictures `size` pixels wide; a centre lies in the pixel right of and below the window's middle."""
+    scale = size / SIDE
+    low, high = RADII["small"] - 0.8, RADII["large"] + 0.8
+    radii = (np.arange(low, high, RADIUS_STEP) * scale).astype(np.float32)  # (R,)
+    half = int(np.ceil(1.15 * radii[-1])) + 2
+    steps = np.arange(-half, half, dtype=np.float32) + 0.5  # (w,) pixel centres
+    phase = ((np.arange(PHASES) + 0.5) / PHASES).astype(np.float32)  # (PHASES,)
+    x = (steps - phase[:, None])[None, None, :, None, :]  # (1, 1, PHASES, 1, w)
+    y = (steps - phase[:, None])[None, :, None, :, None]  # (1, PHASES, 1, w, 1)
+    masks = np.stack([coverage(shape, x, y, radii[:, None, None, None, None]) for shape in SHAPES])
+    fine = np.linspace(-1.25, 1.25, 501, dtype=np.float32)
+    drawn = [coverage(shape, fine[None] * 100, fine[:, None] * 100, np.float32(100)) for shape in SHAPES]
+    areas = np.array([mask.mean() * 2.5**2 for mask in drawn])
+    centroids = np.array([(mask.sum(1) * fine).sum() / mask.sum() for mask in drawn])
+    return Templates(masks, radii, areas, centroids)
+
+
+def detect(picture: np.ndarray) -> Seen:
+    """The objects in a picture (S, S, 3) of float values in [0, 1].
+
+    A patch of foreground is an object if its colour is a named one and its coverage overlaps a drawn template by at least
+    `OVERLAP`; the template gives shape, radius and centre. Whatever else differs from the background is unexplained.
+    """
+    size = picture.shape[0]
+    scale = size / SIDE
+    contrast = picture - _BACKGROUND  # (S, S, 3)
+    foreground = np.sqrt((contrast**2).sum(-1)) > FOREGROUND  # (S, S)
+    labels, count = ndimage.label(foreground, structure=np.ones((3, 3)))
+    things, unexplained = [], 0.0
+    for k in range(1, count + 1):
+        patch = labels == k
+        area = patch.sum() / scale**2
+        thing = recognise(contrast, patch, labels) if area > SPECK else None
+        if thing:
+            things.append(thing)
+        else:
+            unexplained += area
+    return Seen(things, float(unexplained))
+
+
+def recognise(contrast: np.ndarray, patch: np.ndarray, labels: np.ndarray) -> Thing | None:
+    """The object that a patch of foreground (S, S) is, or None."""
+    size = contrast.shape[0]
+    pixels = contrast[patch]  # (n, 3)
+    strength = np.sqrt((pixels**2).sum(-1))  # (n,)
+    core = np.median(pixels[strength >= 0.75 * np.quantile(strength, 0.9)], axis=0)  # (3,)
+    distances = np.sqrt(((_PALETTE - _BACKGROUND - core) ** 2).sum(-1))  # (8,)
+    colour = int(distances.argmin())
+    if distances[colour] > COLOUR_TOLERANCE:
+        return None
+    ink = _PALETTE[colour] - _BACKGROUND  # (3,)
+    around = ndimage.binary_dilation(patch, structure=np.ones((3, 3))) & ((labels == 0) | patch)  # its soft edge too
+    alpha = np.clip(contrast @ ink / (ink @ ink), 0, 1) * around  # (S, S) coverage
+    overlap, shape, radius, x, y = best_template(alpha, templates(size))
+    if overlap < OVERLAP:
+        return None
+    scale = size / SIDE
+    return Thing(SHAPES[shape], _NAMES[colour], radius / scale, x / scale, y / scale)
+
+
+def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, float, float, float]:
+    """Overlap, shape, radius, x and y (pixels) of the template nearest to a coverage (S, S).
+
+    Area and centre of mass give each shape's radius and place; the neighbours of that guess are tried one step around,
+    and the best shape's best once more.
+    """
+    half = known.masks.shape[-1] // 2
+    padded = np.pad(alpha, half)  # centres near the edge keep a whole window
+    total = alpha.sum()
+    rows, columns = np.arange(alpha.shape[0]) + 0.5, np.arange(alpha.shape[1]) + 0.5
+    middle = (alpha.sum(1) @ rows / total, alpha.sum(0) @ columns / total)
+    best = (-1.0, 0, 0.0, 0.0, 0.0)
+    for shape in range(len(SHAPES)):
+        radius = np.sqrt(total / known.areas[shape])
+        at = (radius, middle[0] - known.centroids[shape] * radius, middle[1])
+        best = max(best, _try_around(padded, half, known, shape, at))
+    return max(best, _try_around(padded, half, known, best[1], (best[2], best[4], best[3])))
+
+
+def _try_around(
+    padded: np.ndarray, half: int, known: Templates, shape: int, at: tuple[float, float, float]
+) -> tuple[float, int, float, float, float]:
+    """The best of the 27 templates of a shape around (radius, y, x)."""
+    radius, y, x = at
+    r = int(np.abs(known.radii - radius).argmin())
+    choices = np.arange(max(r - 1, 0), min(r + 2, len(known.radii)))
+    best = (-1.0, shape, 0.0, 0.0, 0.0)
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            row, column = int(np.floor(y * PHASES)) + i, int(np.floor(x * PHASES)) + j
+            (top, p), (left, q) = divmod(row, PHASES), divmod(column, PHASES)
+            window = padded[max(top, 0) : top + 2 * half, max(left, 0) : left + 2 * half]  # (w, w)
+            masks = known.masks[shape, choices, p, q]  # (3, w, w)
+            overlaps = np.minimum(masks, window).sum((1, 2)) / np.maximum(masks, window).sum((1, 2))
+            n = int(overlaps.argmax())
+            found = (float(overlaps[n]), shape, float(known.radii[choices[n]]))
+            best = max(best, (*found, (column + 0.5) / PHASES, (row + 0.5) / PHASES))
+    return best

@@ -1,0 +1,279 @@
+"""MMDiT: the dual-stream diffusion transformer of SD3 (Esser et al. 2024) and Qwen-Image (Wu et al. 2025).
+
+Text and picture each have weights of their own and meet in joint attention. Modules carry diffusers' Qwen-Image names, so
+weights pass both ways by name (`import_state`, `export_state`).
+
+Legend: B batch, C channels, p patch side, h and w patches down and across, N = h w picture tokens, L text tokens,
+D width, H heads, d = D / H head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.core.types import Cond
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.nn.attention import Turn, attention, rotate
+from fromnoise.nn.embed import TimestepEmbedding, time_features
+from fromnoise.nn.norm import RMSNorm, modulate
+from fromnoise.nn.patch import pack, unpack
+
+TIME_FEATURES = 256
+
+
+class Attention(nn.Module):
+    """Joint attention over [text, picture], with RMSNorm per head on queries and keys, then rotation."""
+
+    def __init__(self, width: int, head_width: int, last: bool):
+        super().__init__()
+        self.head_width = head_width
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.norm_q, self.norm_k = RMSNorm(head_width), RMSNorm(head_width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.add_k_proj, self.add_v_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm_added_k = RMSNorm(head_width)
+        if not last:  # nothing reads the text after the last block
+            self.add_q_proj, self.to_add_out = nn.Linear(width, width), nn.Linear(width, width)
+            self.norm_added_q = RMSNorm(head_width)
+
+    def heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, M, D) -> (B, H, M, d)
+
+    def keys(self, image: Tensor, text: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Keys and values of both streams, (B, H, L + N, d) each."""
+        k_text = self.norm_added_k(self.heads(self.add_k_proj(text)))  # (B, H, L, d)
+        k_image = self.norm_k(self.heads(self.to_k(image)))  # (B, H, N, d)
+        v_text, v_image = self.heads(self.add_v_proj(text)), self.heads(self.to_v(image))
+        return rotate(torch.cat((k_text, k_image), 2), turn), torch.cat((v_text, v_image), 2)
+
+    def forward(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D), mask (B, L + N) -> the same two shapes."""
+        q_text = self.norm_added_q(self.heads(self.add_q_proj(text)))  # (B, H, L, d)
+        q_image = self.norm_q(self.heads(self.to_q(image)))  # (B, H, N, d)
+        q = rotate(torch.cat((q_text, q_image), 2), turn)  # (B, H, L + N, d)
+        mixed = attention(q, *self.keys(image, text, turn), mask).transpose(1, 2).flatten(2)  # (B, L + N, D)
+        length = text.shape[1]
+        return self.to_out[0](mixed[:, length:]), self.to_add_out(mixed[:, :length])
+
+    def image_only(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> Tensor:
+        """The last block's attention: only the picture asks. Shapes as in `forward`."""
+        cos, sin = turn
+        length = text.shape[1]
+        q = rotate(self.norm_q(self.heads(self.to_q(image))), (cos[length:], sin[length:]))  # (B, H, N, d)
+        mixed = attention(q, *self.keys(image, text, turn), mask).transpose(1, 2).flatten(2)  # (B, N, D)
+        return self.to_out[0](mixed)  # (B, N, D)
+
+
+class GELU(nn.Module):
+    """Linear, then GELU by its tanh form; named as diffusers names it."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(width, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")  # (B, M, 4 D)
+
+
+class FeedForward(nn.Module):
+    """D -> 4 D -> D."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.ModuleList([GELU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))  # (B, M, D)
+
+
+class Block(nn.Module):
+    """One dual-stream block: joint attention, then a feed-forward for each stream, each gated by the time (adaLN-Zero)."""
+
+    def __init__(self, width: int, head_width: int):
+        super().__init__()
+        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.attn = Attention(width, head_width, last=False)
+        self.img_mlp, self.txt_mlp = FeedForward(width), FeedForward(width)
+
+    def forward(self, image: Tensor, text: Tensor, time: Tensor, mask: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D), time (B, D), mask (B, L + N) -> image, text."""
+        shift_i, scale_i, gate_i, shift_i2, scale_i2, gate_i2 = self.img_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
+        shift_t, scale_t, gate_t, shift_t2, scale_t2, gate_t2 = self.txt_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
+        from_image, from_text = self.attn(
+            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), mask, turn
+        )
+        image = image + gate_i * from_image  # (B, N, D)
+        text = text + gate_t * from_text  # (B, L, D)
+        image = image + gate_i2 * self.img_mlp(modulate(image, shift_i2, scale_i2))  # (B, N, D)
+        text = text + gate_t2 * self.txt_mlp(modulate(text, shift_t2, scale_t2))  # (B, L, D)
+        return image, text
+
+
+class LastBlock(nn.Module):
+    """The last block: the text gives keys and values and is read no further, so it has no other weights."""
+
+    def __init__(self, width: int, head_width: int):
+        super().__init__()
+        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.attn = Attention(width, head_width, last=True)
+        self.img_mlp = FeedForward(width)
+
+    def forward(self, image: Tensor, text: Tensor, time: Tensor, mask: Tensor, turn: Turn) -> Tensor:
+        """As `Block`, but returns the image alone."""
+        shift_i, scale_i, gate_i, shift_i2, scale_i2, gate_i2 = self.img_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
+        shift_t, scale_t = self.txt_mod(time)[:, None].chunk(2, -1)  # (B, 1, D)
+        from_image = self.attn.image_only(
+            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), mask, turn
+        )
+        image = image + gate_i * from_image  # (B, N, D)
+        return image + gate_i2 * self.img_mlp(modulate(image, shift_i2, scale_i2))  # (B, N, D)
+
+
+class TimeEmbed(nn.Module):
+    """Time to a vector; the nesting is diffusers'."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.timestep_embedder = TimestepEmbedding(TIME_FEATURES, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.timestep_embedder(time_features(t, TIME_FEATURES))  # (B,) -> (B, D)
+
+
+class NormOut(nn.Module):
+    """The final adaLN; here diffusers' order is (scale, shift)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * width)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.linear(F.silu(time))[:, None].chunk(2, -1)  # (B, 1, D)
+        return modulate(x, shift, scale)  # (B, N, D)
+
+
+@functools.lru_cache(maxsize=64)
+def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: torch.device) -> Turn:
+    """Qwen-Image's MSRoPE for [text, picture]: cosines and sines (L + h w, d / 2), for any grid.
+
+    The picture's rows and columns are centred on 0; text token i stands at (m + i, m + i) with m = max(h // 2, w // 2),
+    on the diagonal beyond the picture, so that a larger picture never collides with it. Half of the pairs turn with the
+    row, half with the column.
+    """
+    rows = torch.arange(h) - (h - h // 2)  # (h,)
+    columns = torch.arange(w) - (w - w // 2)  # (w,)
+    words = torch.arange(length) + max(h // 2, w // 2)  # (L,)
+    row = torch.cat((words, rows.repeat_interleave(w)))  # (L + h w,)
+    column = torch.cat((words, columns.repeat(h)))  # (L + h w,)
+    frequencies = theta ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))  # (d / 4,)
+    angles = torch.cat((row[:, None] * frequencies, column[:, None] * frequencies), -1)  # (L + h w, d / 2)
+    return angles.cos().to(device), angles.sin().to(device)
+
+
+class MMDiT(nn.Module):
+    """The backbone: (x_t, t, condition) -> what the target asks for.
+
+    channels: of the picture; cond_width: width of the condition's tokens.
+    """
+
+    def __init__(self, config: MMDiTConfig, channels: int, cond_width: int):
+        super().__init__()
+        if config.width % config.head_width:
+            raise ValueError(f"backbone width {config.width} is not a multiple of head_width {config.head_width}")
+        self.config = config
+        width, inside = config.width, channels * config.patch**2
+        self.time_text_embed = TimeEmbed(width)
+        self.txt_norm = RMSNorm(cond_width)
+        self.img_in = nn.Linear(inside, width)
+        self.txt_in = nn.Linear(cond_width, width)
+        self.transformer_blocks = nn.ModuleList(
+            [Block(width, config.head_width) for _ in range(config.depth - 1)] + [LastBlock(width, config.head_width)]
+        )
+        self.norm_out = NormOut(width)
+        self.proj_out = nn.Linear(width, inside)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """
+        | weights                      | start                  |
+        |------------------------------|------------------------|
+        | linear                       | Xavier uniform, bias 0 |
+        | time MLP                     | normal, std .02        |
+        | modulation, norm_out         | 0 (adaLN-Zero)         |
+        | proj_out                     | 0                      |
+        | norms                        | 1                      |
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        embedder = self.time_text_embed.timestep_embedder
+        for linear in (embedder.linear_1, embedder.linear_2):
+            nn.init.normal_(linear.weight, std=0.02)
+        zeros = [self.norm_out.linear, self.proj_out]
+        for block in self.transformer_blocks:
+            zeros += [block.img_mod[1], block.txt_mod[1]]
+        for linear in zeros:
+            nn.init.zeros_(linear.weight)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """x (B, C, h p, w p), t (B,) in [0, 1], cond with tokens (B, L, cond_width) -> (B, C, h p, w p)."""
+        p, length = self.config.patch, cond.tokens.shape[1]
+        h, w = x.shape[-2] // p, x.shape[-1] // p
+        if x.shape[-2] % p or x.shape[-1] % p:
+            raise ValueError(f"size {x.shape[-2]}x{x.shape[-1]} is not a multiple of the patch, {p}")
+        turn = msrope(h, w, length, self.config.head_width, self.config.rope_theta, x.device)
+        mask = F.pad(cond.mask, (0, h * w), value=True)  # (B, L + N)
+        time = self.time_text_embed(t)  # (B, D)
+        image = self.img_in(pack(x, p))  # (B, N, D)
+        text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
+        for block in self.transformer_blocks[:-1]:
+            image, text = block(image, text, time, mask, turn)  # (B, N, D), (B, L, D)
+        image = self.transformer_blocks[-1](image, text, time, mask, turn)  # (B, N, D)
+        return unpack(self.proj_out(self.norm_out(image, time)), h, w, p)  # (B, C, h p, w p)
+
+    def import_state(self, stock: dict[str, Tensor]) -> None:
+        """Take the weights of diffusers' `QwenImageTransformer2DModel`; its dead keys are dropped, all others must match.
+
+        Raises ValueError where a key is missing, unknown or of another shape.
+        """
+        modulation = f"transformer_blocks.{self.config.depth - 1}.txt_mod.1."
+        live = {key: value for key, value in stock.items() if not self._dead(key)}
+        for key in (modulation + "weight", modulation + "bias"):
+            if key in live:
+                live[key] = live[key][: 2 * self.config.width]
+        try:
+            self.load_state_dict(live)
+        except RuntimeError as error:
+            raise ValueError("not this model's weights: " + " ".join(str(error).split())) from None
+
+    def export_state(self) -> dict[str, Tensor]:
+        """The weights under diffusers' names; what the stock class has and never uses is written as zeros."""
+        width, head_width, last = self.config.width, self.config.head_width, self.config.depth - 1
+        state = {key: value.detach().clone() for key, value in self.state_dict().items()}
+        prefix = f"transformer_blocks.{last}."
+        for name, (out, into) in {
+            "attn.add_q_proj": (width, width),
+            "attn.to_add_out": (width, width),
+            "txt_mlp.net.0.proj": (4 * width, width),
+            "txt_mlp.net.2": (width, 4 * width),
+        }.items():
+            state[f"{prefix}{name}.weight"] = torch.zeros(out, into)
+            state[f"{prefix}{name}.bias"] = torch.zeros(out)
+        state[f"{prefix}attn.norm_added_q.weight"] = torch.zeros(head_width)
+        for key in ("weight", "bias"):
+            live = state[f"{prefix}txt_mod.1.{key}"]
+            state[f"{prefix}txt_mod.1.{key}"] = torch.cat((live, torch.zeros(4 * width, *live.shape[1:])))
+        return state
+
+    def _dead(self, key: str) -> bool:
+        """True for the weights of the stock class's last block that nothing reads."""
+        dead = r"(attn\.(add_q_proj|to_add_out|norm_added_q)|txt_mlp)\."
+        return re.match(rf"transformer_blocks\.{self.config.depth - 1}\.{dead}", key) is not None

@@ -1,0 +1,32 @@
+"""Embeddings that several models share. Legend: B batch, D width."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def time_features(t: Tensor, width: int) -> Tensor:
+    """Sinusoids of 1000 t (DDPM, section 3.3; Vaswani et al. 2017): t (B,) in [0, 1] -> (B, width) float32, cosines first.
+
+    Computed in float32 whatever autocast says: in bfloat16 only 506 of 1000 times stay distinct.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = 1000.0 * (t.float()[:, None] * frequencies)  # (B, width / 2)
+    return torch.cat((angles.cos(), angles.sin()), -1)  # (B, width)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two-layer MLP on time features, with diffusers' names."""
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(features, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, features) -> (B, D)."""
+        return self.linear_2(nn.functional.silu(self.linear_1(features)))  # (B, D)

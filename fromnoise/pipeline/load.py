@@ -1,0 +1,39 @@
+"""Finding the weights in whatever a user points at: a run, one of its checkpoints, or a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fromnoise.core.device import pick
+from fromnoise.pipeline.pipeline import Pipeline
+
+
+def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Pipeline:
+    """The model in `place`, ready to draw.
+
+    place: a run directory (its latest checkpoint), a checkpoint directory, or a .safetensors file.
+    raw: the weights as trained, in place of their average (EMA). device: cpu, cuda, mps, or auto for the best.
+
+    Raises:
+        ValueError: one line, when there is no model there, or it cannot be read.
+    """
+    return Pipeline.load(weights(place, raw=raw), pick(device))
+
+
+def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
+    """The file that `load` reads; arguments and errors alike."""
+    path = Path(place)
+    if path.is_file():
+        if raw:
+            raise ValueError(f"{path} is one file of weights: raw ones are kept in run and checkpoint directories only")
+        return path
+    if not path.exists():
+        raise ValueError(f"nothing at {path}; allowed: a run directory, a checkpoint directory, a .safetensors file")
+    name = "model.safetensors" if raw else "ema.safetensors"
+    if (path / name).is_file():
+        return path / name
+    checkpoints = sorted((path / "checkpoints").glob("step-*"))
+    if not checkpoints:
+        raise ValueError(f"no checkpoint in {path}: train it first, or point at a directory that holds {name}")
+    return checkpoints[-1] / name

@@ -1,0 +1,263 @@
+"""What is trained, averaged, saved, and draws: a backbone, a conditioner, a space, a path and an objective.
+
+Legend: B batch, C channels, H height, W width, N steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from fromnoise.core.config import explain
+from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.files import load_tensors, save_tensors
+from fromnoise.core.types import Cond
+from fromnoise.diffusion.predict import guided
+from fromnoise.diffusion.sample import Step, choose
+from fromnoise.diffusion.target import TARGETS, check, largest_start
+from fromnoise.diffusion.times import schedule
+from fromnoise.pipeline.config import ModelConfig, Sampling
+
+Precision = Literal["float32", "bfloat16"]
+LARGEST_SIDE = 4096
+CHUNK = 64  # pictures drawn together by a call
+
+
+class Pipeline(nn.Module):
+    """A text-to-image model. Make one with `build` (fresh), or `load` (from a file that `save` wrote)."""
+
+    def __init__(self, config: ModelConfig, conditioner: nn.Module):
+        super().__init__()
+        self.config = config
+        self.told: set[str] = set()  # notices about prompts that the user has had
+        self.space = config.space.build()
+        channels, _, _ = self.latent_shape(config.size, config.size)
+        self.conditioner: Any = conditioner  # one of fromnoise.conditioning
+        self.backbone = config.backbone.build(channels, self.conditioner.width)
+
+    @classmethod
+    def build(cls, config: ModelConfig, captions: Sequence[str], seed: int) -> Pipeline:
+        """A fresh pipeline on the CPU: vocabulary from `captions`, weights from `seed`."""
+        with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's default generator
+            torch.manual_seed(seed)
+            return cls(config, config.conditioner.build(captions))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Pipeline:
+        """The pipeline that `save` wrote to the file `path`, in evaluation mode.
+
+        Raises:
+            ValueError: one line, when the file is missing, cut short, altered, or holds no pipeline of this version.
+        """
+        tensors, metadata = load_tensors(path)
+        if "config" not in metadata:
+            raise ValueError(f"{path} holds no pipeline: its metadata has no config")
+        try:
+            config = ModelConfig.model_validate_json(metadata["config"])
+        except ValidationError as error:
+            raise ValueError(f"{path}: {explain(error)}") from None
+        pipeline = cls(config, config.conditioner.restore(json.loads(metadata["state"])))
+        try:
+            pipeline.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit this version: {' '.join(str(error).split())}") from None
+        return pipeline.to(device).eval()
+
+    def save(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+        """Write weights, config and text state to the file `path` (safetensors, atomic), beside `metadata` of yours."""
+        own = {"config": self.config.model_dump_json(), "state": json.dumps(self.conditioner.state)}
+        save_tensors(path, self.state_dict(), metadata | own)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
+        return self.space.latent_shape(self.config.channels, height, width)
+
+    def loss(self, z: Tensor, features: dict[str, Tensor], t: Tensor, eps: Tensor, keep: Tensor) -> Tensor:
+        """The loss of each sample, (B,).
+
+        z: (B, C, H, W) latents. features: of `conditioner.encode`. t: (B,) times. eps: like z.
+        keep: (B,) bool, False where the prompt is replaced by nothing.
+        """
+        cond = self.conditioner(features).where(keep, self.conditioner.null(len(z)))
+        return self.config.objective.loss(self.backbone, z, cond, t, eps, self.config.path)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        size: int | tuple[int, int] | None = None,
+        *,
+        sampler: str | None = None,
+        interval: tuple[float, float] | None = None,
+        shift: float | None = None,
+        eta: float | None = None,
+        labels: Sequence[int] | None = None,
+        precision: Precision | Literal["auto"] = "auto",
+    ) -> list[Image.Image]:
+        """Draw one picture of each prompt, some dozens at a time. Arguments and errors as in `stream`."""
+        request = self._request(prompts, labels, seed, size, precision)
+        sampling = self._sampling(sampler, steps, guidance, interval, shift, eta)
+        pictures = []
+        for part in request.parts(CHUNK):
+            last = deque(self._draw(part, sampling), maxlen=1).pop()
+            pictures += self.pictures(last.x)
+        return pictures
+
+    def stream(
+        self,
+        prompts: str | Sequence[str],
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        size: int | tuple[int, int] | None = None,
+        *,
+        sampler: str | None = None,
+        interval: tuple[float, float] | None = None,
+        shift: float | None = None,
+        eta: float | None = None,
+        labels: Sequence[int] | None = None,
+        precision: Precision | Literal["auto"] = "auto",
+    ) -> Iterator[Step]:
+        """Draw one picture of each prompt, yielding x and the expected x0 (B, C, H, W) after every step.
+
+        What is None is as the model's config has it. Each picture has noise of its own, picture i from `seed` + i: it
+        does not depend on the others, but for rounding.
+
+        steps: 1 to 1000, from noise to picture. guidance: 0 unconditional, 1 conditional, up to 100.
+        size: side in pixels, or (height, width); multiples of the patch.
+        sampler, interval, shift, eta: as in `Sampling`. labels: class of each picture, for a model of classes.
+        precision: float32 or bfloat16 for matrix products; auto is bfloat16 where that is faster. What is drawn is the
+        same but for rounding; the sample itself, and the time, are always float32.
+
+        Raises:
+            ValueError: one line, for whatever is out of range, before anything is drawn.
+        """
+        request = self._request(prompts, labels, seed, size, precision)
+        return self._draw(request, self._sampling(sampler, steps, guidance, interval, shift, eta))
+
+    def pictures(self, z: Tensor) -> list[Image.Image]:
+        """Latents (B, C, H, W) as 8-bit pictures."""
+        pixels = ((self.space.decode(z).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        arrays = pixels.permute(0, 2, 3, 1).numpy()  # (B, H, W, C)
+        return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
+
+    def _sampling(
+        self,
+        sampler: str | None,
+        steps: int | None,
+        guidance: float | None,
+        interval: tuple[float, float] | None,
+        shift: float | None,
+        eta: float | None,
+    ) -> Sampling:
+        """The config's way of sampling with what is not None in its place."""
+        asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        asked |= {"interval": interval, "shift": shift, "eta": eta}
+        given = {key: value for key, value in asked.items() if value is not None}
+        try:
+            sampling = Sampling.model_validate({**dict(self.config.sampling), **given})
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+        choose(sampling.sampler, sampling.eta)
+        return sampling
+
+    def _request(
+        self,
+        prompts: str | Sequence[str],
+        labels: Sequence[int] | None,
+        seed: int,
+        size: int | tuple[int, int] | None,
+        precision: Precision | Literal["auto"],
+    ) -> Request:
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise ValueError(f"a prompt is {prompt!r}; allowed: text")
+        if not prompts:
+            raise ValueError("no prompt is given; allowed: one or more")
+        labels = [0] * len(prompts) if labels is None else list(labels)
+        if len(labels) != len(prompts):
+            raise ValueError(f"{len(labels)} labels are given for {len(prompts)} prompts; allowed: one each")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
+        if precision == "auto":
+            precision = "bfloat16" if fast_bfloat16(self.device) else "float32"
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision is {precision!r}; allowed: auto, {', '.join(get_args(Precision))}")
+        notice = self.conditioner.notice(prompts)
+        if notice and notice not in self.told:
+            self.told.add(notice)
+            print(f"note: {notice}", file=sys.stderr, flush=True)
+        return Request(prompts, labels, seed, self._sides(size), precision)
+
+    def _sides(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width asked for."""
+        sides = (self.config.size, self.config.size) if size is None else size
+        height, width = (sides, sides) if isinstance(sides, int) else sides
+        patch = self.config.backbone.patch
+        if not all(isinstance(s, int) and patch <= s <= LARGEST_SIDE and s % patch == 0 for s in (height, width)):
+            allowed = f"multiples of {patch} from {patch} to {LARGEST_SIDE} pixels"
+            raise ValueError(f"size is {height}x{width} (height x width); allowed: {allowed}")
+        return height, width
+
+    @torch.inference_mode()
+    def _draw(self, request: Request, sampling: Sampling) -> Iterator[Step]:
+        path, target, device = self.config.path, TARGETS[self.config.objective.target], self.device
+        times = schedule(sampling.steps, sampling.shift, largest_start(path, target))  # (N + 1,)
+        check(path, target, float(times[-2]), float(times[0]))
+        dtype = torch.bfloat16 if request.precision == "bfloat16" else None
+
+        def network(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+            with autocast(device, dtype):
+                return self.backbone(x, t, cond).float()  # (B, C, H, W)
+
+        features = self.conditioner.encode(request.prompts, torch.tensor(request.labels))
+        with autocast(device, dtype):
+            cond = self.conditioner({key: value.to(device) for key, value in features.items()})
+            null = self.conditioner.null(len(request.prompts))
+        predict = guided(network, cond, null, sampling.guidance, sampling.interval, path=path, target=target)
+        shape = self.latent_shape(*request.sides)
+        generators = [torch.Generator().manual_seed(request.seed + i) for i in range(len(request.prompts))]
+
+        def draw() -> Tensor:
+            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)  # (B, C, H, W)
+
+        return _inferring(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
+
+
+@torch.inference_mode()
+def _inferring(steps: Iterator[Step]) -> Iterator[Step]:
+    # The mode holds while a step is computed, not while the caller looks at it.
+    yield from steps
+
+
+class Request(NamedTuple):
+    """What is to be drawn, checked."""
+
+    prompts: list[str]
+    labels: list[int]
+    seed: int  # of the first picture; the next ones count on
+    sides: tuple[int, int]  # height and width in pixels
+    precision: Precision
+
+    def parts(self, most: int) -> Iterator[Request]:
+        """The same in parts of at most `most` pictures."""
+        for i in range(0, len(self.prompts), most):
+            part = self.prompts[i : i + most], self.labels[i : i + most]
+            yield self._replace(prompts=part[0], labels=part[1], seed=self.seed + i)

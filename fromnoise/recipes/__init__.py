@@ -1,0 +1,30 @@
+"""Recipes: functions that return a `Run`. Each docstring states hardware, time, expected result and the command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from fromnoise.core.config import hint
+from fromnoise.recipes.folder import folder
+from fromnoise.recipes.shapes import shapes
+from fromnoise.training.run import Run
+
+RECIPES: dict[str, Callable[[], Run]] = {"shapes": shapes, "folder": folder}
+"""The recipes by the name that `fromnoise train` knows them by."""
+
+
+def named(name: str) -> Run:
+    """The run of the recipe called `name`.
+
+    Raises:
+        ValueError: when there is none; it lists those there are, and names the nearest.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; {hint(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+def summary(recipe: Callable[[], Run]) -> str:
+    """The first line of a recipe's docstring."""
+    return (inspect.getdoc(recipe) or "").partition("\n")[0]

@@ -1,0 +1,132 @@
+"""Checkpoints that are whole or not there: `checkpoints/step-00000500/` with weights, average, optimizer and state.
+
+A checkpoint is written under a hidden name, synced, and then renamed, so that no kill can leave half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory, write_text
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.ema import Ema
+from fromnoise.training.optim import Optimizer
+
+FILES = ("model", "ema", "optimizer")
+
+
+@dataclass
+class Progress:
+    """What a training is at, beside its tensors. All randomness is a function of the seed and the step."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    seconds: float = 0.0
+    """Time spent, stops left out."""
+    losses: list[float] = field(default_factory=list)
+    """Losses of the steps that no line of metrics.jsonl tells of yet."""
+
+
+def name_of(step: int) -> str:
+    """Name of the directory of the checkpoint after `step` steps."""
+    return f"step-{step:08d}"
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """The checkpoints in `root`, oldest first."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
+
+
+def save(root: Path, pipeline: Pipeline, ema: Ema, optimizer: Optimizer, progress: Progress, keep: int) -> Path:
+    """Write the checkpoint of `progress` into `root`, then drop all but the last `keep`.
+
+    Raises:
+        ValueError: one line, when it cannot be written; the checkpoints before it stay as they are.
+    """
+    path = root / name_of(progress.step)
+    partial = root / f".{path.name}.partial"
+    told = {"step": str(progress.step)}
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        pipeline.save(partial / "model.safetensors", told | {"weights": "raw"})
+        with ema.applied():
+            pipeline.save(partial / "ema.safetensors", told | {"weights": "ema"})
+        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told)
+        hashes = {name: content_hash(partial / f"{name}.safetensors") for name in FILES}
+        write_text(partial / "state.json", json.dumps({**asdict(progress), "sha256": hashes}, indent=1))
+        os.replace(partial, path)
+        sync_directory(root)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = list_checkpoints(root)
+        intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
+        raise ValueError(f"checkpoint of step {progress.step}: {error}; {intact}; the same command goes on") from None
+    for old in list_checkpoints(root)[:-keep]:
+        drop(old)
+    return path
+
+
+def drop(path: Path) -> None:
+    """Remove a checkpoint: at once for whoever lists them, then from the disk."""
+    gone = path.with_name(f".{path.name}.gone")
+    os.replace(path, gone)
+    shutil.rmtree(gone)
+
+
+def sweep(root: Path) -> None:
+    """Remove what a kill left of checkpoints that were being written or dropped."""
+    for path in root.glob(".step-*"):
+        shutil.rmtree(path)
+
+
+def load_progress(path: Path) -> Progress:
+    """The state of the checkpoint `path`, whose files are all there and belong together.
+
+    Raises:
+        ValueError: one line, naming what is wrong and what to do.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        hashes = state.pop("sha256")
+        progress = Progress(**state)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(_damaged(path, f"state.json: {' '.join(str(error).split())}")) from None
+    for name in FILES:
+        try:
+            found = content_hash(path / f"{name}.safetensors")
+        except ValueError as error:
+            raise ValueError(_damaged(path, str(error))) from None
+        if found != hashes[name]:
+            raise ValueError(_damaged(path, f"{name}.safetensors is not the one written with it"))
+    return progress
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """The raw weights of the checkpoint `path`, on the CPU; ValueError as in `load_progress`."""
+    try:
+        return Pipeline.load(path / "model.safetensors")
+    except ValueError as error:
+        raise ValueError(_damaged(path, str(error))) from None
+
+
+def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> None:
+    """Take up the average and the optimizer's state; ValueError as in `load_progress`."""
+    try:
+        ema.load(load_tensors(path / "ema.safetensors")[0])
+        optimizer.load(load_tensors(path / "optimizer.safetensors")[0])
+    except ValueError as error:
+        raise ValueError(_damaged(path, str(error))) from None
+
+
+def _damaged(path: Path, reason: str) -> str:
+    earlier = [other for other in list_checkpoints(path.parent) if other.name < path.name]
+    start = f"from {earlier[-1].name}" if earlier else "from the start"
+    return f"damaged checkpoint {path}: {reason}; to go on {start}, remove that directory"

@@ -1,0 +1,79 @@
+"""A run's directory: what is derived from the data, and whether what is there already is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.core.types import Batch
+from fromnoise.training.run import Run
+
+HARMLESS = ("log_every", "save_every", "keep", "validate_every", "preview_every", "previews", "tensorboard")
+"""Fields of `Training` that decide nothing about the weights: they may change from one start to the next."""
+
+
+class Data(Protocol):
+    """What `data.build(seed)` gives."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def train(self, step: int, size: int) -> Batch: ...
+    def validation(self, size: int) -> Batch: ...
+    def captions(self, count: int) -> list[str]: ...
+
+
+def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
+    """`run` with what follows from the data filled in, and told."""
+    channels, size, _ = data.image_shape
+    if run.training.batch % run.training.accumulate:
+        raise ValueError(
+            f"training.batch is {run.training.batch}; allowed: multiples of training.accumulate, "
+            f"{run.training.accumulate}"
+        )
+    if (channels, size) != (run.model.channels, run.model.size):
+        say(f"from the data: model.size {size}, model.channels {channels}")
+    return run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})
+
+
+def claim(run: Run, directory: Path) -> None:
+    """Make `directory` that of `run`, or find that it is.
+
+    Raises:
+        ValueError: one line, when another run is there, or files that are no run.
+    """
+    record = directory / "run.yaml"
+    if record.is_file():
+        there = read_yaml(Run, record)
+        if difference := _difference(there, run):
+            key, old, new = difference
+            if key == "training.steps":
+                why = "its learning rate and its average depend on the steps planned, from the first one on"
+                raise ValueError(f"{directory} holds a run of {old} steps, not {new}: {why}; choose another directory")
+            raise ValueError(f"{directory} holds another run: {key} is {old!r} there, {new!r} here; choose another one")
+    elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
+        raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
+    write_yaml(run, record)
+
+
+def _difference(there: Run, here: Run) -> tuple[str, Any, Any] | None:
+    """The first key whose values differ and matter, and both values."""
+    old, new = dict(_leaves(there.model_dump(mode="json"))), dict(_leaves(here.model_dump(mode="json")))
+    for key in [*old, *(key for key in new if key not in old)]:
+        if key not in ("recipe", *(f"training.{name}" for name in HARMLESS)) and old.get(key) != new.get(key):
+            return key, old.get(key), new.get(key)
+    return None
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        yield prefix.rstrip("."), tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(value, f"{prefix}{key}.")

@@ -1,0 +1,50 @@
+"""The average of the weights that draws best: exponential, its length a share of the steps planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Exponential moving average of every parameter of `model` (Karras et al. 2024 tie its length to the run's).
+
+    length: updates over which a weight's share falls by e.
+    """
+
+    def __init__(self, model: nn.Module, length: float):
+        self.names = [name for name, _ in model.named_parameters()]
+        self.weights = list(model.parameters())
+        self.average = [p.detach().clone() for p in self.weights]
+        self.length = length
+
+    def decay(self, step: int) -> float:
+        """Share of the average kept by update `step` (0-based). It warms up, so that the first weights, which are
+        noise, leave no trace: their share after k updates is below 9! / k^9 until the length is reached."""
+        return min(1 - 1 / max(self.length, 1.0), (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights that optimizer step `step` (0-based) made."""
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - self.decay(step))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model's parameters are the average."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for i, p in enumerate(self.weights):
+            p.data, self.average[i] = self.average[i], p.data
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up the average from the tensors of a model saved inside `applied`."""
+        for name, average in zip(self.names, self.average, strict=True):
+            average.copy_(tensors[name])

@@ -1,0 +1,186 @@
+"""How a training runs fastest on this device: batch size, precision, compilation. Measured once, then kept.
+
+A resumed run must make the same choices, or its weights would differ in the last bits: they are in measured.yaml.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from fromnoise.core.config import Config, read_yaml, write_yaml
+from fromnoise.core.types import Batch
+from fromnoise.pipeline.pipeline import Pipeline, Precision
+from fromnoise.training.run import Training
+from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+
+USUAL_BATCH = 64
+SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
+CLEARLY = 1.1  # times as fast, for bfloat16 to be worth its lost digits
+COMPILE_SECONDS = {"cpu": 60.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
+COMPILE_SAVES = 0.25  # share of a step, at the least
+SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
+
+Serve = Callable[[int], Batch]
+"""A batch of as many pictures."""
+
+
+class Choices(Config):
+    """What was chosen, and where."""
+
+    device: str
+    """Kind of device it was measured on."""
+    batch: int
+    """Pictures an optimizer step sees."""
+    precision: Precision
+    """What matrix products run in."""
+    compile: bool
+    """Whether the backbone's blocks are compiled."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """For `autocast`."""
+        return torch.bfloat16 if self.precision == "bfloat16" else None
+
+
+def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say: Callable[[str], None]) -> Choices:
+    """The choices in `file`, or else those measured now, told, and written there.
+
+    Gradients are left at zero, and nothing else of the pipeline is touched.
+    """
+    device = pipeline.device.type
+    if file.is_file():
+        choices = read_yaml(Choices, file)
+        if choices.device == device:
+            return choices
+        say(f"begun on {choices.device}, going on on {device}: measured anew, and not the same to the last bit")
+        training = training.model_copy(update={"batch": choices.batch})
+    parts = training.accumulate
+
+    def sample(batch: int) -> Sample:
+        return draw(pipeline, serve(batch), generator_of(0, 0)).to(pipeline.device)
+
+    precision = training.precision
+    if precision == "auto":
+        precision = _faster(pipeline, sample(training.batch or USUAL_BATCH * parts), parts, say)
+    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    batch = training.batch
+    if batch == 0:
+        batch = parts * _find_part(pipeline, lambda part: seconds_of(pipeline, sample(part), 1, dtype, 1))
+        say(f"batch {batch}, found by trying")
+    compiled = training.compile == "on"
+    if training.compile == "auto":
+        compiled = _repays(pipeline, sample(batch), parts, dtype, training.steps, say)
+    choices = Choices(device=device, batch=batch, precision=precision, compile=compiled)
+    write_yaml(choices, file)
+    return choices
+
+
+def seconds_of(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int) -> float:
+    """Seconds of a forward and backward: the best of `repeats`, after one that does not count."""
+    best = float("inf")
+    for trial in range(repeats + 1):
+        start = time.perf_counter()
+        accumulate_gradients(pipeline, sample, parts, dtype).sum().item()  # .item() waits for the device
+        if trial:
+            best = min(best, time.perf_counter() - start)
+        pipeline.zero_grad()
+    return best
+
+
+def _faster(pipeline: Pipeline, sample: Sample, parts: int, say: Callable[[str], None]) -> Precision:
+    half = seconds_of(pipeline, sample, parts, torch.bfloat16, 2)
+    full = seconds_of(pipeline, sample, parts, None, 2)
+    faster = "bfloat16" if full > CLEARLY * half else "float32"
+    say(f"precision {faster}: a forward and backward takes {half:.3g} s in bfloat16, {full:.3g} s in float32")
+    return faster
+
+
+def quickest_part(seconds: Callable[[int], float]) -> int:
+    """The smallest number of pictures at which a second trains nearly as many as it can. For CPUs: more would only
+    mean fewer steps."""
+    speeds = {}
+    part = SMALLEST_PART
+    while part <= LARGEST_PART:
+        speeds[part] = part / seconds(part)
+        if speeds[part] < 1.02 * max([0.0, *(speed for other, speed in speeds.items() if other < part)]):
+            break
+        part *= 2
+    return min(part for part, speed in speeds.items() if speed >= 0.95 * max(speeds.values()))
+
+
+def largest_part(fits: Callable[[int], bool]) -> int:
+    """The largest power of two of pictures that fits. For GPUs.
+
+    Raises:
+        ValueError: one line, when not even the smallest does.
+    """
+    part = SMALLEST_PART
+    while part <= LARGEST_PART and fits(part):
+        part *= 2
+    if part == SMALLEST_PART:
+        raise ValueError(f"not even {part} pictures fit this GPU's memory; choose a smaller model, size or batch")
+    return part // 2
+
+
+def _find_part(pipeline: Pipeline, seconds: Callable[[int], float]) -> int:
+    if pipeline.device.type != "cuda":
+        return quickest_part(seconds)
+    _, total = torch.cuda.mem_get_info()
+    moments = 8 * sum(p.numel() for p in pipeline.parameters())  # bytes that AdamW takes at its first step
+
+    def fits(part: int) -> bool:
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            seconds(part)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return False
+        return torch.cuda.max_memory_allocated() + moments <= (1 - SPARE_MEMORY) * total
+
+    return largest_part(fits)
+
+
+def _repays(
+    pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, steps: int, say: Callable[[str], None]
+) -> bool:
+    """Whether compiled steps, compilation included, take less time than eager ones. Compiles only where it may."""
+    cost = COMPILE_SECONDS.get(pipeline.device.type)
+    if cost is None:
+        return False
+    eager = seconds_of(pipeline, sample, parts, dtype, 2)
+    if steps * eager * COMPILE_SAVES < cost:
+        say(f"no torch.compile: {steps} steps of {eager:.3g} s would not repay it")
+        return False
+    try:
+        with compiled(pipeline):
+            start = time.perf_counter()
+            quick = seconds_of(pipeline, sample, parts, dtype, 2)
+            spent = time.perf_counter() - start
+    except Exception as error:  # no compiler here, or one of the many ways in which it gives up
+        say(f"no torch.compile: it fails here ({type(error).__name__})")
+        return False
+    pays = steps * (eager - quick) > 0
+    verdict = "torch.compile" if pays else "no torch.compile"
+    say(f"{verdict}: a forward and backward takes {quick:.3g} s compiled, {eager:.3g} s not; tried in {spent:.0f} s")
+    return pays
+
+
+@contextmanager
+def compiled(pipeline: Pipeline) -> Iterator[None]:
+    """Inside, the backbone's blocks run compiled; equal blocks share one compilation.
+
+    Every shape is compiled by itself (`dynamic=False`): the code of a step must not hang on the steps before it.
+    """
+    blocks = pipeline.backbone.transformer_blocks
+    for block in blocks:
+        block.compile(dynamic=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None

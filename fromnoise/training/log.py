@@ -1,0 +1,155 @@
+"""What a training tells: one live line, and metrics.jsonl, which a kill never leaves wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fromnoise.core.files import write_text
+
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to rewrite a line on
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, each with a "step". Lines are only added, but on resuming, those of steps
+    after the checkpoint are dropped, since these steps are done again."""
+
+    def __init__(self, path: Path, step: int, tensorboard: bool):
+        self.path = path
+        # Of a run without a checkpoint nothing is kept, the line of step 0 neither: it is written again.
+        kept = [line for line in _lines(path) if _step(line) <= step] if step else []
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed by `close`
+        self.board = _board(path.parent, step) if tensorboard else None
+
+    def write(self, step: int, record: dict[str, Any]) -> None:
+        """Add one line. ValueError in one line when the disk is full."""
+        self._to_disk(json.dumps({"step": step, **record}) + "\n")
+        if self.board:
+            for key, value in record.items():
+                if isinstance(value, float):
+                    self.board.add_scalar(key, value, step)
+
+    def sync(self) -> None:
+        """Make every line survive a power cut: before a checkpoint that counts on them."""
+        self._to_disk("")
+        os.fsync(self.file.fileno())
+        if self.board:
+            self.board.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.file.close()
+        if self.board:
+            self.board.close()
+
+    def _to_disk(self, text: str) -> None:
+        try:
+            self.file.write(text)
+            self.file.flush()
+        except OSError as error:
+            raise ValueError(f"cannot write {self.path}: {error.strerror}; checkpoints are intact") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinite for half a line, the last thing written before a kill."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _board(directory: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError('training.tensorboard is on; it needs: pip install "fromnoise[tensorboard]"') from None
+    return SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+
+
+@dataclass
+class Meter:
+    """Speed since the last `reset`: pictures, seconds of steps, and seconds of them waiting for data."""
+
+    flops: float | None = None  # of one step, where the device's peak is known
+    peak: float | None = None  # FLOP/s
+    steps: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, pictures: int, seconds: float, waited: float) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.pictures += pictures
+        self.seconds += seconds
+        self.waited += waited
+
+    def reset(self) -> dict[str, float]:
+        """What was measured since the last time: images/s, shares of waiting and of the peak; seconds of a step."""
+        seconds = max(self.seconds, 1e-9)
+        speed = {
+            "images_per_second": self.pictures / seconds,
+            "waiting_for_data": self.waited / seconds,
+            "step_seconds": seconds / self.steps,
+        }
+        if self.flops and self.peak:
+            speed["flop_utilisation"] = self.flops * self.steps / seconds / self.peak
+        self.steps, self.pictures, self.seconds, self.waited = 0, 0, 0.0, 0.0
+        return speed
+
+
+class Live:
+    """The line that a user watches: rewritten in place on a terminal, printed now and then elsewhere."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.terminal = sys.stderr.isatty()
+        self.shown = ""
+        self.printed = -SECONDS_BETWEEN_LINES
+
+    def show(self, step: int, loss: float, speed: dict[str, float]) -> None:
+        """Tell of the steps since the last line."""
+        line = status(step, self.steps, loss, speed)
+        if self.terminal:
+            print("\r" + line.ljust(len(self.shown)), end="", file=sys.stderr, flush=True)
+            self.shown = line
+        elif step == self.steps or time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
+            print(line, file=sys.stderr, flush=True)
+            self.printed = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        if self.shown:
+            print("\r" + " " * len(self.shown) + "\r", end="", file=sys.stderr)
+            self.shown = ""
+        print(line, file=sys.stderr, flush=True)
+
+
+def status(step: int, steps: int, loss: float, speed: dict[str, float]) -> str:
+    """One line: step 20/2000  loss 0.0213  182 images/s  data 1%  left 4:10."""
+    parts = [
+        f"step {step}/{steps}",
+        f"loss {loss:.4f}",
+        f"{speed['images_per_second']:.0f} images/s",
+        f"waiting for data {speed['waiting_for_data']:.0%}",
+    ]
+    if "flop_utilisation" in speed:
+        parts.append(f"{speed['flop_utilisation']:.0%} of peak FLOP/s")
+    return "  ".join([*parts, f"left {duration((steps - step) * speed['step_seconds'])}"])
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,169 @@
+"""The training loop. The same call again goes on from the last checkpoint: on a CPU, to the same bits."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from fromnoise.core.device import peak_flops, pick
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import checkpoint
+from fromnoise.training.blame import find_fault
+from fromnoise.training.directory import Data, claim, derive
+from fromnoise.training.ema import Ema
+from fromnoise.training.fast import Choices, choose, compiled
+from fromnoise.training.log import Live, Meter, Metrics, duration
+from fromnoise.training.optim import Optimizer, schedule
+from fromnoise.training.prefetch import ahead
+from fromnoise.training.preview import Previews
+from fromnoise.training.run import Run
+from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
+from fromnoise.training.stop import Stop
+from fromnoise.training.validation import Validation
+
+CAPTIONS = 20_000  # read to learn the vocabulary
+
+
+def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
+    """Train `run` in `directory`, or go on with it there; the model with averaged weights, ready to draw.
+
+    Ctrl-C and SIGTERM finish the step, save, and exit with 130 or 143. Writes run.yaml, measured.yaml, metrics.jsonl,
+    checkpoints/ and previews/.
+
+    Raises:
+        ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
+            the disk is full, or the loss is not finite. What was saved before stays.
+    """
+    directory, config = Path(directory), run.training
+    live = Live(config.steps)
+    data = run.data.build(config.seed)
+    run = derive(run, data, live.say)
+    claim(run, directory)
+    root = directory / "checkpoints"
+    pipeline, ema, optimizer, progress = start(run, data, root, live)
+    if progress.step >= config.steps:
+        live.say(f"{directory} is trained: {progress.step} steps in {duration(progress.seconds)}")
+        return finished(root, pipeline)
+
+    choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
+    validation = Validation(pipeline, data)
+    previews = Previews(directory / "previews", data, config.previews)
+    meter = measure(pipeline, data, choices, config.accumulate)
+    metrics = Metrics(directory / "metrics.jsonl", progress.step, config.tensorboard)
+    samples = ahead(sampler(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
+    began = time.perf_counter() - progress.seconds
+
+    with Stop() as stop, closing(metrics), closing(samples), compiled(pipeline) if choices.compile else nullcontext():
+        if progress.step == 0:
+            metrics.write(0, validation.losses(pipeline, ema, choices.dtype))
+        clock = time.perf_counter()
+        for sample in samples:
+            waited = time.perf_counter() - clock
+            step, done = progress.step, progress.step + 1
+            last = done == config.steps
+            sample = sample.to(pipeline.device)
+
+            loss = accumulate_gradients(pipeline, sample, config.accumulate, choices.dtype).mean()
+            norm = clip_gradients(pipeline, config.clip)
+            if not math.isfinite(loss.item() + norm.item()):
+                raise ValueError(not_finite(step, find_fault(pipeline, sample, choices.dtype), root))
+            rate = schedule(step, config.steps, config.warmup, config.decay)
+            optimizer.step(rate)
+            pipeline.zero_grad()
+            ema.update(step)
+
+            progress.step = done
+            progress.seconds = time.perf_counter() - began
+            progress.losses.append(loss.item())
+            meter.add(choices.batch, time.perf_counter() - clock, waited)
+            if done % config.log_every == 0 or last:
+                mean = math.fsum(progress.losses) / len(progress.losses)
+                speed = meter.reset()
+                told = {"loss": mean, "gradient_norm": norm.item(), "learning_rate": rate * optimizer.lr}
+                metrics.write(done, told | speed | {"seconds": progress.seconds})
+                live.show(done, mean, speed)
+                progress.losses.clear()
+            if done % config.validate_every == 0 or last:
+                metrics.write(done, validation.losses(pipeline, ema, choices.dtype))
+            if done % config.preview_every == 0 or last:
+                previews.write(done, pipeline, ema, choices.precision)
+            if done % config.save_every == 0 or last or stop.signal:
+                metrics.sync()
+                path = checkpoint.save(root, pipeline, ema, optimizer, progress, config.keep)
+                if stop.signal:
+                    live.say(f"stopped; saved {path}; the same command goes on")
+                    raise SystemExit(128 + stop.signal)
+            clock = time.perf_counter()
+    live.say(f"trained {config.steps} steps in {duration(progress.seconds)}: {directory}")
+    return finished(root, pipeline)
+
+
+def start(run: Run, data: Data, root: Path, live: Live) -> tuple[Pipeline, Ema, Optimizer, checkpoint.Progress]:
+    """A fresh training, or the one that the last checkpoint in `root` holds."""
+    device = pick(run.training.device)
+    checkpoint.sweep(root)
+    saved = checkpoint.list_checkpoints(root)
+    if saved:
+        progress, pipeline = checkpoint.load_progress(saved[-1]), checkpoint.load_pipeline(saved[-1])
+        live.say(f"going on from {saved[-1]}")
+    else:
+        captions = data.captions(CAPTIONS)
+        progress, pipeline = checkpoint.Progress(), Pipeline.build(run.model, captions, run.training.seed)
+        if notice := pipeline.conditioner.notice(captions):
+            live.say(f"captions: {notice}")
+    pipeline.to(device)
+    ema = Ema(pipeline, run.training.ema * run.training.steps)
+    optimizer = Optimizer(pipeline, run.training.optimizer)
+    if saved:
+        checkpoint.load_rest(saved[-1], ema, optimizer)
+    count = sum(p.numel() for p in pipeline.parameters())
+    live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {ema.length:.0f} steps")
+    return pipeline, ema, optimizer, progress
+
+
+def sampler(run: Run, pipeline: Pipeline, data: Data, choices: Choices):
+    """The function that makes the sample of a step, in whatever thread."""
+    pinned = pipeline.device.type == "cuda"
+
+    def make(step: int) -> Sample:
+        sample = draw(pipeline, data.train(step, choices.batch), generator_of(run.training.seed, step))
+        return sample.pinned() if pinned else sample
+
+    return make
+
+
+def workers(pipeline: Pipeline) -> int:
+    """Threads that make samples: one where they share the cores with the training itself."""
+    return 1 if pipeline.device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def measure(pipeline: Pipeline, data: Data, choices: Choices, parts: int) -> Meter:
+    """A meter that knows the FLOPs of a step, where it is known how many the device can do."""
+    peak = peak_flops(pipeline.device)
+    if peak is None:
+        return Meter()
+    sample = draw(pipeline, data.train(0, choices.batch), generator_of(0, 0)).to(pipeline.device)
+    with FlopCounterMode(display=False) as counter:
+        accumulate_gradients(pipeline, sample, parts, choices.dtype)
+    pipeline.zero_grad()
+    return Meter(counter.get_total_flops(), peak)
+
+
+def not_finite(step: int, fault: str, root: Path) -> str:
+    """What to tell of a loss that is no number."""
+    saved = checkpoint.list_checkpoints(root)
+    kept = f"last good checkpoint {saved[-1]}" if saved else "no checkpoint yet"
+    return (
+        f"the loss is not finite at step {step}: first in {fault}; {kept}; "
+        f"train in another directory with a lower training.optimizer.lr or training.clip, or in float32"
+    )
+
+
+def finished(root: Path, pipeline: Pipeline) -> Pipeline:
+    """The averaged weights of the last checkpoint."""
+    return Pipeline.load(checkpoint.list_checkpoints(root)[-1] / "ema.safetensors", pipeline.device)

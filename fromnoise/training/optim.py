@@ -1,0 +1,141 @@
+"""What turns gradients into weights: AdamW, Muon with stacked matrices, and the schedule of the learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.training.run import AdamW, Muon
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
+NEWTON_SCHULZ_STEPS = 5
+BETA1 = 0.9
+
+
+def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Share of the peak learning rate at `step` (0-based) of `steps`.
+
+    Linear rise over `warmup` steps, then constant, then a cosine to 0 over the last `decay` share of the steps.
+    """
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    start = steps * (1 - decay)
+    if step <= start:
+        return rise
+    return rise * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps - start)))
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Roughly U V^T of each matrix U S V^T: (N, rows, columns) with rows <= columns -> the same shape, bfloat16."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16()  # (N, R, C)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # spectral norm at most 1
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT  # (N, R, R)
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # (N, R, R)
+        x = torch.baddbmm(x, gram, x, beta=a)  # (N, R, C)
+    return x
+
+
+class StackedMuon:
+    """Muon (Jordan et al. 2024) with matrices of one shape in one batched product; updates of AdamW's size
+    (Liu et al. 2025).
+
+    The same numbers as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`. On two CPU cores with AMX, for the 84
+    matrices of a 192-wide, 6-deep MMDiT, the batched products take two thirds of the time of one product per matrix.
+    """
+
+    def __init__(self, named: dict[str, nn.Parameter], config: Muon):
+        self.config = config
+        self.stacks: dict[tuple[int, int], list[str]] = {}
+        for name, p in named.items():
+            assert p.ndim == 2, f"{name} is no matrix"
+            self.stacks.setdefault((min(p.shape), max(p.shape)), []).append(name)
+        self.named = named
+        self.momentum = {
+            shape: torch.zeros(len(names), *shape, device=named[names[0]].device)
+            for shape, names in self.stacks.items()
+        }
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One update at `factor` of the peak learning rate."""
+        lr, beta = self.config.lr * factor, self.config.momentum
+        for shape, names in self.stacks.items():
+            weights = [_flat(self.named[name]) for name in names]
+            grads = torch.stack([_flat(_grad(self.named[name])) for name in names])  # (N, R, C)
+            momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (N, R, C)
+            update = orthogonal(grads.lerp_(momentum, beta)).to(grads.dtype)  # (N, R, C)
+            torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
+            torch._foreach_add_(weights, list(update.unbind()), alpha=-lr * 0.2 * math.sqrt(shape[1]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The momentum of each matrix, by its name."""
+        return {
+            f"momentum/{name}": row
+            for shape, names in self.stacks.items()
+            for name, row in zip(names, self.momentum[shape], strict=True)
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        for name, row in self.tensors().items():
+            row.copy_(tensors[name])
+
+
+def _flat(matrix: Tensor) -> Tensor:
+    """The matrix lying down: at least as wide as it is high."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _grad(p: nn.Parameter) -> Tensor:
+    assert p.grad is not None, "every parameter gets a gradient"
+    return p.grad
+
+
+class Optimizer:
+    """Every parameter of `model` under AdamW, or its blocks' matrices under Muon and the rest under AdamW.
+
+    Muon takes the 2-D weights below a module called `transformer_blocks`.
+    """
+
+    def __init__(self, model: nn.Module, config: AdamW | Muon):
+        named = dict(model.named_parameters())
+        self.muon: StackedMuon | None = None
+        self.lr = config.lr
+        if isinstance(config, Muon):
+            self.lr = config.adamw_lr
+            inside = {name: p for name, p in named.items() if p.ndim == 2 and "transformer_blocks." in name}
+            self.muon = StackedMuon(inside, config)
+            named = {name: p for name, p in named.items() if name not in inside}
+        matrices = [p for p in named.values() if p.ndim >= 2]
+        vectors = [p for p in named.values() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.named = named
+        self.adamw = torch.optim.AdamW(groups, lr=self.lr, betas=(BETA1, config.beta2), fused=True)
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` of the peak learning rates."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self.lr * factor
+        self.adamw.step()
+        if self.muon:
+            self.muon.step(factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state, by the names of the parameters."""
+        state = self.adamw.state
+        own = {f"{key}/{name}": value for name, p in self.named.items() for key, value in state[p].items()}
+        return own | (self.muon.tensors() if self.muon else {})
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        for name, p in self.named.items():
+            self.adamw.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in keys}
+        if self.muon:
+            self.muon.load(tensors)

@@ -1,0 +1,91 @@
+"""A run: one frozen tree of typed settings, written to run.yaml and read back from it. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from fromnoise.core.config import Config
+from fromnoise.data.config import DataConfig, ShapesConfig
+from fromnoise.pipeline.config import ModelConfig
+
+
+class AdamW(Config):
+    """AdamW for every parameter (Loshchilov and Hutter 2019)."""
+
+    type: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 2e-3
+    """Peak learning rate."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Decay of the second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay of matrices."""
+
+
+class Muon(Config):
+    """Muon for the blocks' matrices, AdamW for everything else (Jordan et al. 2024; Liu et al. 2025 for the scale)."""
+
+    type: Literal["muon"] = "muon"
+    lr: PositiveFloat = 4e-3
+    """Peak learning rate of the matrices; updates are scaled to AdamW's RMS."""
+    adamw_lr: PositiveFloat = 2e-3
+    """Peak learning rate of everything else."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Nesterov momentum of the matrices."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Decay of AdamW's second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay of matrices."""
+
+
+class Training(Config):
+    """How long, how fast and with what care."""
+
+    steps: PositiveInt = 2000
+    """Optimizer steps planned."""
+    batch: NonNegativeInt = 64
+    """Pictures an optimizer step sees; 0 finds the largest that fits (or runs fastest, on a CPU)."""
+    accumulate: PositiveInt = 1
+    """Equal parts the batch is split into, to save memory."""
+    optimizer: Annotated[AdamW | Muon, Field(discriminator="type")] = Muon()
+    warmup: NonNegativeInt = 100
+    """Steps over which the learning rate rises from 0."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the steps, at the end, over which the learning rate falls to 0 (cosine)."""
+    clip: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Length of the weight average, as a share of the steps planned."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast type; auto measures which is faster on this device."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto compiles when the steps planned repay it."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    seed: NonNegativeInt = 0
+    """Decides the initial weights, the order of the data and all noise."""
+    log_every: PositiveInt = 20
+    """Steps between lines of metrics.jsonl."""
+    save_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep: PositiveInt = 2
+    """Checkpoints kept."""
+    validate_every: PositiveInt = 500
+    """Steps between validation losses."""
+    preview_every: PositiveInt = 500
+    """Steps between preview grids."""
+    previews: tuple[str, ...] = ()
+    """Prompts of the preview grid; none takes the first validation captions."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra)."""
+
+
+class Run(Config):
+    """Everything that decides a training run."""
+
+    recipe: str = "custom"
+    """Name of the recipe this began as."""
+    data: DataConfig = ShapesConfig()
+    model: ModelConfig = ModelConfig()
+    training: Training = Training()

@@ -1,0 +1,80 @@
+"""One optimizer step: its pictures and all its chances are a pure function of (seed, step).
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fromnoise.core.device import autocast
+from fromnoise.core.types import Batch
+from fromnoise.pipeline.pipeline import Pipeline
+
+
+class Sample(NamedTuple):
+    """What `Pipeline.loss` takes: a batch, and everything about it that is drawn by chance."""
+
+    z: Tensor  # (B, C, H, W) latents
+    features: dict[str, Tensor]  # of the conditioner; first axis B
+    t: Tensor  # (B,)
+    eps: Tensor  # (B, C, H, W)
+    keep: Tensor  # (B,) bool, False where the prompt is dropped
+
+    def to(self, device: torch.device) -> Sample:
+        """The same on `device`; from pinned memory the copy does not wait."""
+        features = {key: value.to(device, non_blocking=True) for key, value in self.features.items()}
+        z, t, eps, keep = (x.to(device, non_blocking=True) for x in (self.z, self.t, self.eps, self.keep))
+        return Sample(z, features, t, eps, keep)
+
+    def pinned(self) -> Sample:
+        """The same in page-locked memory."""
+        features = {key: value.pin_memory() for key, value in self.features.items()}
+        return Sample(self.z.pin_memory(), features, self.t.pin_memory(), self.eps.pin_memory(), self.keep.pin_memory())
+
+    def rows(self, first: int, last: int) -> Sample:
+        """Samples `first` to `last`, the last left out."""
+        features = {key: value[first:last] for key, value in self.features.items()}
+        z, t, eps, keep = (x[first:last] for x in (self.z, self.t, self.eps, self.keep))
+        return Sample(z, features, t, eps, keep)
+
+
+def generator_of(seed: int, step: int) -> torch.Generator:
+    """The source of all chance in a step, on the CPU, so that every device sees the same."""
+    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
+    """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
+    objective, size = pipeline.config.objective, len(batch.captions)
+    z = pipeline.space.latent(pipeline.space.encode(batch.images), generator)  # (B, C, H, W)
+    t = objective.times.sample(size, generator)  # (B,)
+    eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
+    keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
+    return Sample(z, pipeline.conditioner.encode(batch.captions, batch.labels), t, eps, keep)
+
+
+def accumulate_gradients(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None) -> Tensor:
+    """Add the gradients of the mean loss, in `parts` equal parts to save memory; the losses of the samples, (B,).
+
+    dtype: what autocast runs matrix products in; None leaves them as they are.
+    """
+    size = len(sample.t)
+    rows = size // parts
+    losses = []
+    for first in range(0, size, rows):
+        with autocast(pipeline.device, dtype):
+            loss = pipeline.loss(*sample.rows(first, first + rows))  # (B / parts,)
+        (loss.sum() / size).backward()
+        losses.append(loss.detach())
+    return torch.cat(losses)
+
+
+def clip_gradients(pipeline: Pipeline, most: float) -> Tensor:
+    """Scale all gradients so that their norm is at most `most`; the norm before."""
+    return torch.nn.utils.clip_grad_norm_(list(pipeline.parameters()), most)

@@ -1,0 +1,47 @@
+"""The loss on pictures, times, noise and prompts that never change, by tenths of the time. Legend: B batch."""
+
+from __future__ import annotations
+
+import torch
+
+from fromnoise.core.device import autocast
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.directory import Data
+from fromnoise.training.ema import Ema
+from fromnoise.training.step import Sample, draw
+
+BINS = 10
+PER_BIN = 20
+COUNT = BINS * PER_BIN
+CHUNK = 50  # samples of one forward
+
+
+class Validation:
+    """`COUNT` fixed samples. Times are stratified: equally many, equally spaced, in each of `BINS` bins."""
+
+    def __init__(self, pipeline: Pipeline, data: Data):
+        sample = draw(pipeline, data.validation(COUNT), torch.Generator().manual_seed(0))
+        place = torch.arange(COUNT)
+        self.bins = place % BINS  # (B,)
+        t = (self.bins + (place // BINS + 0.5) / PER_BIN) / BINS  # (B,)
+        sample = sample._replace(t=t, keep=torch.ones_like(sample.keep))
+        self.chunks: list[Sample] = [sample.rows(i, i + CHUNK).to(pipeline.device) for i in range(0, COUNT, CHUNK)]
+
+    def losses(self, pipeline: Pipeline, ema: Ema, dtype: torch.dtype | None) -> dict[str, float | list[float]]:
+        """Mean losses of the weights as they are and of their average, whole and by bin from data to noise."""
+        raw = self._by_time(pipeline, dtype)
+        with ema.applied():
+            averaged = self._by_time(pipeline, dtype)
+        return {
+            "validation_raw": sum(raw) / BINS,
+            "validation_ema": sum(averaged) / BINS,
+            "validation_raw_by_time": raw,
+            "validation_ema_by_time": averaged,
+        }
+
+    @torch.no_grad()
+    def _by_time(self, pipeline: Pipeline, dtype: torch.dtype | None) -> list[float]:
+        # Eager: nothing is compiled for these few forwards.
+        with autocast(pipeline.device, dtype), torch.compiler.set_stance("force_eager"):
+            loss = torch.cat([pipeline.loss(*chunk) for chunk in self.chunks]).cpu()  # (B,)
+        return [float(loss[self.bins == i].mean()) for i in range(BINS)]

@@ -1,0 +1,134 @@
+"""The command line as a user meets it: quick help, and every fault told in one line with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fromnoise.cli.main import COMMANDS, main
+from fromnoise.recipes import RECIPES
+
+HELPS = [["--help"], ["recipes"], *([command, "--help"] for command in COMMANDS)]
+HELPS += [["train", recipe, "--help"] for recipe in RECIPES]
+
+
+@pytest.mark.parametrize("args", HELPS, ids=" ".join)
+def test_help_never_imports_torch_and_is_quick(args: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    script = (
+        "import sys\n"
+        "from fromnoise.cli.main import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as stopped:\n"
+        "    assert stopped.code == 0\n"
+        "for slow in ('torch', 'numpy', 'PIL', 'rich', 'safetensors', 'tokenizers'):\n"
+        "    assert slow not in sys.modules, slow\n"
+    )
+    # Compiled once, as it is wherever Python may write; processor time, so that other work does not count; best of 5.
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp() / "compiled")}
+    seconds = []
+    for _ in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, *args], stdout=subprocess.DEVNULL, env=os.environ | compiled
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        seconds.append(used.ru_utime + used.ru_stime)
+        if seconds[-1] < 0.5:
+            return
+    pytest.fail(f"fromnoise {' '.join(args)} took {min(seconds):.2f} s of processor time")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == bare
+    assert all(command in bare for command in COMMANDS)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """What `fromnoise ARGS` says when it refuses: exactly one line on stderr, and exit code 2."""
+    assert main(args) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("fromnoise: ")
+    return said.err.removeprefix("fromnoise: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("trian shapes", ["unknown command 'trian'", "nearest: train"]),
+        ("train", ["a recipe or a run.yaml must come first", "shapes, folder"]),
+        ("train --directory x", ["must come first"]),
+        ("train shaps", ["unknown recipe 'shaps'", "allowed: shapes, folder", "nearest: shapes"]),
+        ("train none.yaml", ["cannot read none.yaml: No such file"]),
+        ("train shapes --training.stps 3", ["unknown flag --training.stps", "nearest: --training.steps"]),
+        ("train shapes --training.steps many", ["training.steps: given 'many'", "integer"]),
+        ("train shapes --training.steps -5", ["training.steps: given '-5'", "greater than 0"]),
+        ("train shapes --training.optimizer.type sgd", ["training.optimizer.type: given 'sgd'", "adamw, muon"]),
+        ("train shapes --model.sampling.sampler eular", ["given 'eular'", "nearest: euler"]),
+        ("train shapes --data.size 8", ["data.size: given '8'", "32"]),
+        ("train shapes extra", ["'extra' is not expected here"]),
+        ("train folder --data.path none --directory new", ["none does not exist"]),
+        ("sample", ["no prompt is given"]),
+        ("sample .", ["no prompt is given"]),
+        ("sample runs/none a", ["nothing at runs/none"]),
+        ("sample none.safetensors a", ["nothing at none.safetensors"]),
+        ("sample . a", ["no checkpoint in ."]),
+        ("sample . a --size 3by4", ["size: given '3by4'", "64x96"]),
+        ("sample . a --count 0", ["count: given '0'"]),
+        ("sample . a --animate mp4", ["animate: given 'mp4'", "webp, gif"]),
+        ("evaluate none", ["nothing at none"]),
+        ("evaluate . b", ["'b' is not expected here"]),
+        ("evaluate --jsn", ["unknown flag --jsn"]),
+        ("recipes shapes", ["unrecognized arguments: shapes"]),
+    ],
+)
+def test_faults_of_the_user(
+    args: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *args.split())
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_process_ends_with_2_and_no_traceback() -> None:
+    command = [sys.executable, "-m", "fromnoise.cli.main", "train", "shaps"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "fromnoise: unknown recipe 'shaps'; allowed: shapes, folder; nearest: shapes\n"
+
+
+def test_a_bad_run_yaml_is_named_with_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("training: {stepz: 3}\n")
+    line = refused(capsys, "train", str(path))
+    assert line.startswith(f"{path}: training.stepz: no such key; allowed: steps, ")
+    assert line.endswith("nearest: steps")
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fromnoise.cli.recipes.main", interrupted)
+    assert main(["recipes"]) == 130
+    assert capsys.readouterr().err == "fromnoise: stopped\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(args: object) -> None:
+        raise OSError(28, "No space left on device", "runs/x")
+
+    monkeypatch.setattr("fromnoise.cli.recipes.main", full)
+    assert refused(capsys, "recipes") == "runs/x: No space left on device"

@@ -1,0 +1,52 @@
+"""Devices: what is here, and how fast known ones can be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fromnoise.core.device import PEAK_FLOPS, autocast, available, peak_flops, peak_of, pick
+
+
+def test_auto_is_the_best_there_is() -> None:
+    assert pick("auto") == torch.device(available()[0])
+    assert pick("cpu") == torch.device("cpu")
+    assert available()[-1] == "cpu"
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_are() -> None:
+    for name in ("cud", "cuda:99", ""):
+        with pytest.raises(ValueError, match=f"device '{name}' is not here; allowed: auto, .*cpu"):
+            pick(name)
+
+
+def test_autocast_runs_products_in_the_type_asked_for() -> None:
+    a = torch.ones(2, 2)
+    with autocast(torch.device("cpu"), torch.bfloat16):
+        assert (a @ a).dtype == torch.bfloat16
+    with autocast(torch.device("cpu"), None):
+        assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("Tesla T4", 65),
+        ("NVIDIA A10G", 70),
+    ],
+)
+def test_peaks_are_those_of_the_data_sheets(name: str, teraflops: float) -> None:
+    assert peak_of(name) == pytest.approx(teraflops * 1e12)
+
+
+def test_an_unknown_peak_is_none() -> None:
+    assert peak_of("NVIDIA GeForce GTX 1080") is None
+    assert peak_flops(torch.device("cpu")) is None
+    assert all(1e13 < peak < 1e16 for peak in PEAK_FLOPS.values())

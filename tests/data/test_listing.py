@@ -1,0 +1,129 @@
+"""Where captions come from, and what is said when they cannot be used."""
+
+import json
+
+import pytest
+
+from fromnoise.data.listing import list_pictures
+
+
+def touch(folder, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def jsonl(folder, *rows: object) -> None:
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def refusal(folder) -> str:
+    with pytest.raises(ValueError) as error:
+        list_pictures(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_json_lines_with_one_or_several_captions(tmp_path):
+    touch(tmp_path, "b.png", "sub/a.png", "c.png")
+    jsonl(
+        tmp_path,
+        {"file_name": "sub/a.png", "text": "first", "captions": [" first ", "second\u2028line", ""]},
+        "",
+        {"file_name": "./b.png", "text": "größer", "more": 1},
+        {"file_name": "c.png", "prompt": ["one", "two"]},
+    )
+    listing = list_pictures(tmp_path)
+    assert listing.captions == {
+        "b.png": ("größer",),
+        "c.png": ("one", "two"),
+        "sub/a.png": ("first", "second\u2028line"),
+    }
+    assert list(listing.captions) == sorted(listing.captions)
+    assert listing.problems == [] and listing.source == "metadata.jsonl"
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv", "anything.csv"])
+@pytest.mark.parametrize("header", ["file_name,text", "Image, Caption", "\ufeffpath,prompt"])
+def test_csv(tmp_path, name, header):
+    rows = 'a.png,"a cat, asleep"\nb.jpg,"two\nlines"\na.png,a tabby\n'
+    (tmp_path / name).write_text(f"{header}\n{rows}", encoding="utf-8")
+    assert list_pictures(tmp_path).captions == {"a.png": ("a cat, asleep", "a tabby"), "b.jpg": ("two\nlines",)}
+
+
+def test_text_files_beside(tmp_path):
+    touch(tmp_path, "x/b.JPG", "a.png", "c.webp", "notes.md", ".hidden/d.png", "._a.png")
+    (tmp_path / "a.txt").write_text("a cat\n\n  a tabby \n", encoding="utf-8")
+    (tmp_path / "x/b.txt").write_text("a dog", encoding="utf-8")
+    listing = list_pictures(tmp_path)
+    assert listing.captions == {"a.png": ("a cat", "a tabby"), "x/b.JPG": ("a dog",)}
+    assert listing.problems == ["c.webp: no caption in .txt files"]
+
+
+def test_pictures_without_a_caption_are_listed(tmp_path):
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    jsonl(tmp_path, {"file_name": "a.png", "text": "a cat"}, {"file_name": "b.png", "text": "  "})
+    listing = list_pictures(tmp_path)
+    assert list(listing.captions) == ["a.png"]
+    assert listing.problems == ["b.png: no caption in metadata.jsonl", "c.png: no caption in metadata.jsonl"]
+
+
+def test_a_missing_or_empty_folder(tmp_path):
+    assert refusal(tmp_path / "nowhere") == f"data folder {tmp_path / 'nowhere'} does not exist"
+    (tmp_path / "file").write_text("")
+    assert refusal(tmp_path / "file").endswith("is not a directory")
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in refusal(tmp_path / "empty") and ".png" in refusal(tmp_path / "empty")
+
+
+def test_captions_missing_altogether(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    assert "holds 2 pictures and no captions (looked for metadata.jsonl" in refusal(tmp_path)
+    jsonl(tmp_path, {"file_name": "a.png", "text": ""})
+    assert "no captions" in refusal(tmp_path)
+
+
+GOOD = {"file_name": "a.png", "text": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"file_name": "b.png", "text": 7}, "the caption of b.png must be text or a list of texts, not 7"),
+        ({"file_name": "b.png", "text": None}, "the caption of b.png must be text or a list of texts, not None"),
+        ({"file_name": "b.png", "text": {"en": "a"}}, "the caption of b.png must be text"),
+        ({"file_name": "b.png", "captions": ["a", 3.5]}, "not 3.5"),
+        ({"file_name": "b.png", "title": "a"}, "no caption: looked for captions, caption, text"),
+        ({"text": "a dog"}, "no picture: looked for file_name"),
+        ({"file_name": 3, "text": "a dog"}, "the picture's name must be text, not 3"),
+        (["b.png", "a dog"], "must be an object"),
+        ('{"file_name": "b.png", "text": "a d', "not JSON"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named(tmp_path, row, said):
+    touch(tmp_path, "a.png", "b.png")
+    jsonl(tmp_path, GOOD, "", row)
+    message = refusal(tmp_path)
+    assert f"{tmp_path / 'metadata.jsonl'} line 3: " in message and said in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file_name,text\na.png,a cat\nb.png\n", "line 3: the caption of b.png must be text"),
+        ("file_name,text\na.png,a cat, asleep\n", "line 2: 3 cells under a header of 2: quote a caption with commas"),
+        ("name,words\na.png,a cat\n", "line 2: no picture: looked for file_name"),
+        (f'file_name,text\na.png,"{"a" * 200_000}', "not CSV"),
+    ],
+)
+def test_a_csv_row_that_cannot_be_used_is_named(tmp_path, text, said):
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
+    message = refusal(tmp_path)
+    assert str(tmp_path / "metadata.csv") in message and said in message
+
+
+def test_captions_that_are_not_text(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_bytes(b"ok \xff\xfe\x00")
+    assert refusal(tmp_path) == f"{tmp_path / 'a.txt'} is not UTF-8 text: byte 3 is 0xff"

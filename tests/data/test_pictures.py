@@ -1,0 +1,164 @@
+"""Picture files of every kind, written by Pillow, read as upright RGB squares."""
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from fromnoise.data.pictures import read_picture
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+
+
+def quarters(side: int = 32) -> Image.Image:
+    """Red and green above blue and white."""
+    return Image.fromarray(CORNERS.repeat(side // 2, 0).repeat(side // 2, 1))
+
+
+def corners(path, size: int = 16, background: int = 255) -> np.ndarray:
+    """Colours near the four corners: (2, 2, 3)."""
+    picture = read_picture(path, size, background)
+    assert picture.shape == (3, size, size) and picture.dtype == np.uint8
+    inner = [2, size - 3]
+    return picture[:, inner][:, :, inner].transpose(1, 2, 0)
+
+
+def mode_of(path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+def assert_near(found, wanted, tolerance=2):
+    assert np.abs(np.asarray(found).astype(int) - np.asarray(wanted)).max() <= tolerance, found
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "webp", "jpg", "gif"])
+def test_plain_files_of_each_kind(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "webp" and not features.check("webp"):
+        pytest.skip("this Pillow has no WebP")
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    quarters().save(path, **options)
+    assert_near(corners(path), CORNERS, 6 if kind == "jpg" else 2)
+
+
+# What a viewer must do for each EXIF orientation (EXIF 2.3, tag 0x0112), undone before the picture is written.
+UNDO = {
+    1: [],
+    2: [Image.Transpose.FLIP_LEFT_RIGHT],
+    3: [Image.Transpose.ROTATE_180],
+    4: [Image.Transpose.FLIP_TOP_BOTTOM],
+    5: [Image.Transpose.TRANSPOSE],
+    6: [Image.Transpose.ROTATE_90],  # shown turned clockwise
+    7: [Image.Transpose.TRANSVERSE],
+    8: [Image.Transpose.ROTATE_270],
+}
+
+
+@pytest.mark.parametrize("orientation", UNDO)
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    path = tmp_path / "a.jpg"
+    stored = quarters(64)
+    for move in UNDO[orientation]:
+        stored = stored.transpose(move)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, quality=95, subsampling=0, exif=exif)
+    with Image.open(path) as image:
+        assert_near(np.asarray(image)[8::48, 8::48], np.asarray(stored)[8::48, 8::48], 6)  # and it is stored turned
+    assert_near(corners(path), CORNERS, 6)
+
+
+def test_cmyk_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    quarters().convert("CMYK").save(path, quality=95, subsampling=0)
+    assert mode_of(path) == "CMYK"
+    assert_near(corners(path), CORNERS, 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "I;16", "I"])
+def test_grey_of_any_depth(tmp_path, mode):
+    path = tmp_path / ("a.tiff" if mode == "I" else "a.png")
+    grey = np.array([[0, 255], [255, 0]], np.uint8).repeat(16, 0).repeat(16, 1)
+    if mode.startswith("I"):
+        wide = grey.astype(np.uint16 if mode == "I;16" else np.int32) * 257
+        wide[:16, :16] = 100 * 257
+        Image.fromarray(wide).save(path)
+        assert mode_of(path) == mode
+        wanted = [[[100] * 3, [255] * 3], [[255] * 3, [0] * 3]]
+    else:
+        Image.fromarray(grey).convert(mode).save(path)
+        wanted = [[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]]
+    assert_near(corners(path), wanted)
+
+
+def test_floating_point_pictures_are_refused(tmp_path):
+    Image.fromarray(np.ones((16, 16), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="floating-point"):
+        read_picture(tmp_path / "a.tiff", 16, 0)
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_transparency_shows_the_background(tmp_path, background):
+    see_through = quarters().convert("RGBA")
+    see_through.paste((9, 9, 9, 0), (0, 0, 16, 16))
+    see_through.paste((255, 0, 0, 128), (16, 16, 32, 32))
+    see_through.save(tmp_path / "rgba.png")
+    half = (255 * 128 + background * 127) / 255
+    faint = (background * 127) / 255
+    wanted = [[[background] * 3, GREEN], [BLUE, [half, faint, faint]]]
+    assert_near(corners(tmp_path / "rgba.png", background=background), wanted)
+
+    grey = Image.new("LA", (32, 32), (40, 255))
+    grey.paste((200, 0), (0, 0, 16, 32))
+    grey.save(tmp_path / "la.png")
+    assert_near(corners(tmp_path / "la.png", background=background), [[[background] * 3, [40] * 3]] * 2)
+
+    palette = quarters().quantize(4)
+    palette.save(tmp_path / "p.png", transparency=palette.getpixel((0, 0)))
+    assert mode_of(tmp_path / "p.png") == "P"
+    assert_near(corners(tmp_path / "p.png", background=background), [[[background] * 3, GREEN], [BLUE, WHITE]])
+
+    quarters().save(tmp_path / "rgb.png", transparency=BLUE)  # one colour stands for nothing
+    assert_near(corners(tmp_path / "rgb.png", background=background), [[RED, GREEN], [[background] * 3, WHITE]])
+
+
+@pytest.mark.parametrize("shape", [(96, 32), (32, 96)])
+def test_the_centre_is_kept(tmp_path, shape):
+    image = Image.new("RGB", shape, RED)
+    image.paste(quarters(), ((shape[0] - 32) // 2, (shape[1] - 32) // 2))
+    image.save(tmp_path / "a.png")
+    assert_near(corners(tmp_path / "a.png"), CORNERS)
+
+
+def test_shrinking_averages_and_keeps_the_mean(tmp_path):
+    dots = np.indices((256, 256)).sum(0) % 2 * 255  # a checkerboard of single pixels: without a filter it aliases
+    Image.fromarray(dots.astype(np.uint8)).save(tmp_path / "a.png")
+    inside = read_picture(tmp_path / "a.png", 32, 0)[:, 2:-2, 2:-2]
+    assert_near(inside, 127)
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+@pytest.mark.parametrize("sides", [(700, 700), (701, 517)])
+def test_a_large_jpeg_is_read_as_its_full_decoding_would_be(tmp_path, orientation, sides):
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).resize(sides, Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for move in UNDO[orientation]:
+        smooth = smooth.transpose(move)
+    smooth.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    assert_near(read_picture(tmp_path / "a.jpg", 32, 0), read_picture(tmp_path / "a.png", 32, 0), 6)
+
+
+def test_a_truncated_file_and_a_text_file_raise(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="truncated"):
+        read_picture(tmp_path / "a.jpg", 16, 0)
+    (tmp_path / "b.png").write_text("not a picture")
+    with pytest.raises(OSError, match="cannot identify"):
+        read_picture(tmp_path / "b.png", 16, 0)

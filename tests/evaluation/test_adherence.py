@@ -1,0 +1,96 @@
+"""The checker: it passes true pictures, and only those."""
+
+import functools
+from random import Random
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from fromnoise.data.scenes import HELD_OUT, TASKS, Prompt, Thing
+from fromnoise.data.shapes import draw_scene, render
+from fromnoise.evaluation.adherence import correct, draw_prompts
+from fromnoise.evaluation.detect import SPECK, detect
+
+MANY = 10_000
+
+
+@functools.cache
+def scenes() -> tuple[list[Prompt], list[list[Thing]], np.ndarray]:
+    rng = Random("checker")
+    prompts, things = zip(*(draw_scene(rng) for _ in range(MANY)), strict=True)
+    return list(prompts), list(things), render(list(things), 32)
+
+
+def passed(prompts: list[Prompt], pictures: np.ndarray) -> float:
+    return sum(correct(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)) / len(prompts)
+
+
+def untrue() -> list[Prompt]:
+    """Another scene's prompt for each scene, one that does not happen to hold."""
+    prompts, things, _ = scenes()
+    chosen = []
+    for k, found in enumerate(things):
+        other = (k + 1) % MANY
+        while prompts[other].holds(found):
+            other = (other + 1) % MANY
+        chosen.append(prompts[other])
+    return chosen
+
+
+@pytest.mark.xdist_group("checker_true")
+def test_true_renders_pass_and_shuffled_captions_fail() -> None:
+    prompts, _, pictures = scenes()
+    seen = [detect(picture) for picture in pictures]
+    clean = [found.unexplained <= SPECK for found in seen]
+    true = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, prompts, seen, strict=True)]
+    shuffled = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, untrue(), seen, strict=True)]
+    assert sum(true) >= 0.995 * MANY
+    assert sum(shuffled) <= 0.005 * MANY
+
+
+@pytest.mark.xdist_group("checker_disturbed")
+def test_slight_noise_and_shift_change_nothing() -> None:
+    prompts, _, pictures = scenes()
+    rng = np.random.default_rng(0)
+    noise = 0.04 * rng.standard_normal(pictures.shape, np.float32)
+    shifted = np.roll(pictures, (1, -1), (1, 2))  # the margin is one pixel, so nothing wraps around
+    assert passed(prompts, np.clip(shifted + noise, 0, 1)) >= 0.995
+
+
+@pytest.mark.xdist_group("checker_disturbed")
+def test_noise_and_blur_fail() -> None:
+    prompts, _, pictures = scenes()
+    rng = np.random.default_rng(1)
+    assert passed(prompts, rng.random(pictures.shape, np.float32)) <= 0.005
+    assert passed(prompts, ndimage.gaussian_filter(pictures, (0, 1.5, 1.5, 0))) <= 0.005
+
+
+def test_larger_pictures_are_judged_alike() -> None:
+    rng = Random(5)
+    prompts, things = zip(*(draw_scene(rng) for _ in range(60)), strict=True)
+    assert passed(list(prompts), render(list(things), 64)) >= 0.98
+
+
+def test_what_is_wrong_is_seen() -> None:
+    ring, star = Thing("ring", "green", 6, 9, 9), Thing("star", "pink", 4, 23, 22)
+    picture = render([[ring, star]], 32)[0]
+    seen = detect(picture)
+    assert seen.unexplained == 0
+    assert {(t.shape, t.colour, t.size) for t in seen.things} == {("ring", "green", "large"), ("star", "pink", "small")}
+    for found in seen.things:
+        true = ring if found.shape == "ring" else star
+        assert abs(found.x - true.x) < 0.5 and abs(found.y - true.y) < 0.5
+    stained = picture.copy()
+    stained[27:31, 2:6] = (0.5, 0.3, 0.1)  # a brown smear is no object
+    assert detect(stained).unexplained >= 12
+
+
+def test_prompts_cover_the_tasks_evenly_and_leave_no_held_out_pair_in_them() -> None:
+    drawn = draw_prompts(1000, 0)
+    assert list(drawn) == [*TASKS, "held_out"]
+    assert sum(len(drawn[task]) for task in TASKS) == 1000
+    pairs = {task: [(g.colour, g.shape) for p in prompts for g in p.groups] for task, prompts in drawn.items()}
+    assert not any(pair in HELD_OUT for task in TASKS for pair in pairs[task])
+    assert all(any((g.colour, g.shape) in HELD_OUT for g in prompt.groups) for prompt in drawn["held_out"])
+    assert draw_prompts(60, 0) == draw_prompts(60, 0) != draw_prompts(60, 1)

@@ -1,0 +1,128 @@
+"""The backbone against diffusers' own class: same weights, same output."""
+
+import pytest
+import torch
+from diffusers import QwenImageTransformer2DModel
+
+from fromnoise.core.types import Cond
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.models.mmdit import MMDiT, msrope
+from fromnoise.nn.patch import pack, unpack
+
+
+def stock() -> QwenImageTransformer2DModel:
+    torch.manual_seed(0)
+    model = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=40,
+        axes_dims_rope=(0, 16, 16),
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)  # the stock start has zero gates, which would hide the blocks
+    return model.eval()
+
+
+def ours() -> MMDiT:
+    return MMDiT(MMDiTConfig(patch=2, width=128, depth=3, head_width=32), channels=4, cond_width=40)
+
+
+def inputs(h: int, w: int, length: int = 7) -> tuple[torch.Tensor, torch.Tensor, Cond]:
+    generator = torch.Generator().manual_seed(h * 31 + w)
+    x = torch.randn(2, 4, 2 * h, 2 * w, generator=generator)
+    tokens = torch.randn(2, length, 40, generator=generator)
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[1, 4:] = False
+    return x, torch.rand(2, generator=generator), Cond(tokens, mask, tokens.mean(1))
+
+
+@pytest.mark.parametrize(("h", "w"), [(4, 4), (5, 3), (2, 8), (1, 1), (16, 6)])
+def test_equals_the_stock_class_on_any_grid(h: int, w: int) -> None:
+    reference, model = stock(), ours()
+    model.import_state(reference.state_dict())
+    x, t, cond = inputs(h, w)
+    with torch.no_grad():
+        answer = reference(pack(x, 2), cond.tokens, cond.mask, t, [[(1, h, w)]] * 2, return_dict=False)[0]
+        y = model(x, t, cond)
+    assert answer.abs().max() > 0.1
+    torch.testing.assert_close(y, unpack(answer, h, w, 2), atol=1e-5, rtol=0)
+
+
+def test_export_is_read_by_the_stock_class_and_draws_the_same() -> None:
+    model, reference = ours(), stock()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    reference.load_state_dict(model.export_state(), strict=True)
+    x, t, cond = inputs(3, 4)
+    with torch.no_grad():
+        answer = reference(pack(x, 2), cond.tokens, cond.mask, t, [[(1, 3, 4)]] * 2, return_dict=False)[0]
+        torch.testing.assert_close(model(x, t, cond), unpack(answer, 3, 4, 2), atol=1e-5, rtol=0)
+
+
+def test_import_undoes_export() -> None:
+    model, again = ours(), ours()
+    again.import_state(model.export_state())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    "key", ["img_in.weight", "transformer_blocks.2.attn.to_q.weight", "transformer_blocks.1.txt_mlp.net.2.bias"]
+)
+def test_a_missing_key_is_refused_by_name(key: str) -> None:
+    state = stock().state_dict()
+    del state[key]
+    with pytest.raises(ValueError, match=key):
+        ours().import_state(state)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    model = ours()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, t, cond = inputs(4, 4)
+    model(x, t, cond).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_starts_at_zero_and_ignores_padding() -> None:
+    torch.manual_seed(0)
+    model = ours()
+    x, t, cond = inputs(4, 4)
+    assert torch.equal(model(x, t, cond), torch.zeros_like(x))
+    model.import_state(stock().state_dict())
+    other = Cond(torch.where(cond.mask[..., None], cond.tokens, 100.0), cond.mask, cond.vector)
+    torch.testing.assert_close(model(x, t, other), model(x, t, cond), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(x, t, cond.padded(12)), model(x, t, cond), atol=1e-5, rtol=0)
+
+
+def test_text_positions_stand_clear_of_every_grid() -> None:
+    for h, w in ((4, 4), (6, 2), (3, 9)):
+        cos, _ = msrope(h, w, 5, 16, 10000.0, torch.device("cpu"))
+        assert cos.shape == (5 + h * w, 8)
+        assert len({tuple(row) for row in cos[:5].round(decimals=5).tolist()}) == 5
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a multiple of head_width 64"):
+        MMDiT(MMDiTConfig(width=100, head_width=64), 3, 16)
+    x, t, cond = inputs(4, 4)
+    with pytest.raises(ValueError, match="size 7x8 is not a multiple of the patch, 2"):
+        ours()(x[:, :, :7], t, cond)
+
+
+def test_autocast_stays_close() -> None:
+    model = ours()
+    model.import_state(stock().state_dict())
+    x, t, cond = inputs(4, 4)
+    with torch.no_grad():
+        full = model(x, t, cond)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(x, t, cond)
+    assert (half - full).abs().max() < 0.05 * full.abs().max()

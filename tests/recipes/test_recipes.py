@@ -1,0 +1,53 @@
+"""Recipes: functions whose docstring says what they are, and whose run can be recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fromnoise
+from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.data.config import FolderConfig
+from fromnoise.recipes import RECIPES, folder, named
+from fromnoise.training.run import Run
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_run_that_can_be_recorded(name: str, tmp_path: Path) -> None:
+    run = named(name)
+    assert run.recipe == name
+    write_yaml(run, tmp_path / "run.yaml")
+    assert read_yaml(Run, tmp_path / "run.yaml") == run
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_what_it_needs_and_its_command(name: str) -> None:
+    text = RECIPES[name].__doc__ or ""
+    assert "Hardware:" in text
+    assert f"Command:  fromnoise train {name} " in text
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown recipe 'floder'; allowed: shapes, folder; nearest: folder"):
+        named("floder")
+
+
+def test_folder_takes_a_directory() -> None:
+    data = folder("pictures").data
+    assert isinstance(data, FolderConfig)
+    assert data.path == Path("pictures")
+
+
+def test_the_package_shows_five_names_and_imports_no_torch() -> None:
+    assert dir(fromnoise) == ["Run", "evaluate", "load", "recipes", "train"]
+    script = (
+        "import sys, fromnoise\n"
+        "assert fromnoise.recipes.shapes() == fromnoise.Run.model_validate(fromnoise.recipes.shapes().model_dump())\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert [callable(getattr(fromnoise, name)) for name in ('load', 'train', 'evaluate')] == [True] * 3\n"
+        "assert not hasattr(fromnoise, 'none')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

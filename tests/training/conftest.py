@@ -1,0 +1,50 @@
+"""A run that trains in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fromnoise.conditioning.config import TextConfig
+from fromnoise.data.config import ShapesConfig
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.run import Run, Training
+
+
+def make_run(**training: Any) -> Run:
+    """A tiny run; `training` replaces fields of `Training`."""
+    model = ModelConfig(
+        backbone=MMDiTConfig(width=16, depth=2, head_width=8, patch=8),
+        conditioner=TextConfig(width=16, depth=1, heads=2, vocabulary=300),
+        sampling=Sampling(steps=1, guidance=1.0),
+    )
+    usual = {"steps": 6, "batch": 4, "precision": "float32", "compile": "off", "device": "cpu", "log_every": 2}
+    every = {"save_every": 2, "validate_every": 3, "preview_every": 6, "previews": ("a red circle",), "keep": 2}
+    return Run(model=model, training=Training(**(usual | every | training)))
+
+
+@pytest.fixture
+def tiny_run() -> Callable[..., Run]:
+    return make_run
+
+
+@pytest.fixture
+def shapes():
+    return ShapesConfig().build(0)
+
+
+@pytest.fixture
+def pipeline(shapes: Any) -> Pipeline:
+    """Fresh, but with no weight at zero, so that every part of it matters."""
+    import torch
+
+    pipeline = Pipeline.build(make_run().model, shapes.captions(200), 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in pipeline.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    return pipeline

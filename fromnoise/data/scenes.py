@@ -112,7 +112,7 @@ class Prompt:
 
 
 def offset(a: Thing, b: Thing) -> tuple[float, float]:
-    """The unit vector from b to a after each axis is shrunk by a tenth of both widths (GenEval's rule); (0, 0) if nothing is left."""
+    """The unit vector from b to a, each axis first shrunk by a tenth of both widths (GenEval's rule)."""
     slack = 0.1 * 2 * (a.radius + b.radius)
     dx, dy = (math.copysign(max(abs(d) - slack, 0.0), d) for d in (a.x - b.x, a.y - b.y))
     length = math.hypot(dx, dy)

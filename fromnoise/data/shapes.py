@@ -1,4 +1,7 @@
-"""Procedural captioned scenes of shapes: endless, seeded, drawn from signed distances. Legend: B batch, N objects, S side."""
+"""Procedural captioned scenes of shapes: endless, seeded, drawn from signed distances.
+
+Legend: B batch, N objects, S side of a picture.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fromnoise.core.types import Batch
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.scenes import BACKGROUND, COLOURS, SHAPES, SIDE, TASKS, Prompt, Thing, draw_prompt, draw_things
 
-_WEIGHTS = (0.08, 0.16, 0.2, 0.12, 0.22, 0.22)  # share of each task in training, in the order of TASKS
+_WEIGHTS = (0.12, 0.12, 0.18, 0.18, 0.2, 0.2)  # share of each task in training, in the order of TASKS
 
 
 def _star(points: int, inner: float) -> list[tuple[float, float]]:
@@ -61,7 +64,8 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np
     radius, all in pixels, broadcast against each other."""
     ux, uy = x / radius, y / radius
     if shape in _POLYGONS:
-        distance = _polygon_distance(*np.broadcast_arrays(ux, uy), _POLYGONS[shape])
+        ux, uy = np.broadcast_arrays(ux, uy)
+        distance = _polygon_distance(ux, uy, _POLYGONS[shape])
     else:
         distance = np.hypot(ux, uy) - 1
         if shape == "ring":

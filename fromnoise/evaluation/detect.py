@@ -44,7 +44,7 @@ class Templates(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def templates(size: int) -> Templates:
-    """The templates for pictures `size` pixels wide; a centre lies in the pixel right of and below the window's middle."""
+    """The templates for pictures `size` pixels wide; centres lie in the pixel below and right of the middle."""
     scale = size / SIDE
     low, high = RADII["small"] - 0.8, RADII["large"] + 0.8
     radii = (np.arange(low, high, RADIUS_STEP) * scale).astype(np.float32)  # (R,)
@@ -55,7 +55,9 @@ def templates(size: int) -> Templates:
     y = (steps - phase[:, None])[None, :, None, :, None]  # (1, PHASES, 1, w, 1)
     masks = np.stack([coverage(shape, x, y, radii[:, None, None, None, None]) for shape in SHAPES])
     fine = np.linspace(-1.25, 1.25, 501, dtype=np.float32)
-    drawn = [coverage(shape, fine[None] * 100, fine[:, None] * 100, np.float32(100)) for shape in SHAPES]
+    drawn = [
+        coverage(shape, fine[None] * 100, fine[:, None] * 100, np.full((1, 1), 100, np.float32)) for shape in SHAPES
+    ]
     areas = np.array([mask.mean() * 2.5**2 for mask in drawn])
     centroids = np.array([(mask.sum(1) * fine).sum() / mask.sum() for mask in drawn])
     return Templates(masks, radii, areas, centroids)
@@ -64,16 +66,17 @@ def templates(size: int) -> Templates:
 def detect(picture: np.ndarray) -> Seen:
     """The objects in a picture (S, S, 3) of float values in [0, 1].
 
-    A patch of foreground is an object if its colour is a named one and its coverage overlaps a drawn template by at least
-    `OVERLAP`; the template gives shape, radius and centre. Whatever else differs from the background is unexplained.
+    A patch of foreground is an object if its colour is a named one and its coverage overlaps a drawn template by at
+    least `OVERLAP`; the template gives shape, radius and centre. What else differs from the background is unexplained.
     """
     size = picture.shape[0]
     scale = size / SIDE
     contrast = picture - _BACKGROUND  # (S, S, 3)
     foreground = np.sqrt((contrast**2).sum(-1)) > FOREGROUND  # (S, S)
-    labels, count = ndimage.label(foreground, structure=np.ones((3, 3)))
+    labels = np.empty(foreground.shape, np.int32)  # (S, S)
+    ndimage.label(foreground, structure=np.ones((3, 3)), output=labels)
     things, unexplained = [], 0.0
-    for k in range(1, count + 1):
+    for k in range(1, labels.max() + 1):
         patch = labels == k
         area = patch.sum() / scale**2
         thing = recognise(contrast, patch, labels) if area > SPECK else None

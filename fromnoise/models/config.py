@@ -25,7 +25,7 @@ class MMDiTConfig(Config):
     head_width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     """Width of one attention head; half rotates with the height, half with the width."""
     rope_theta: Annotated[float, Field(gt=1)] = 10000.0
-    """Base of the rotary frequencies: the slowest pair turns by about 1 / theta a position. Qwen-Image: 10000; small grids want less."""
+    """Base of the rotary frequencies: the slowest pair turns by about 1 / theta a position (Qwen-Image: 10000)."""
 
     def build(self, channels: int, cond_width: int) -> MMDiT:
         """The module for pictures of `channels` channels and condition tokens `cond_width` wide."""

@@ -1,7 +1,7 @@
 """MMDiT: the dual-stream diffusion transformer of SD3 (Esser et al. 2024) and Qwen-Image (Wu et al. 2025).
 
-Text and picture each have weights of their own and meet in joint attention. Modules carry diffusers' Qwen-Image names, so
-weights pass both ways by name (`import_state`, `export_state`).
+Text and picture each have weights of their own and meet in joint attention. Modules carry diffusers' Qwen-Image names,
+so weights pass both ways by name (`import_state`, `export_state`).
 
 Legend: B batch, C channels, p patch side, h and w patches down and across, N = h w picture tokens, L text tokens,
 D width, H heads, d = D / H head width.
@@ -92,7 +92,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One dual-stream block: joint attention, then a feed-forward for each stream, each gated by the time (adaLN-Zero)."""
+    """One dual-stream block: joint attention, then a feed-forward for each stream, gated by the time (adaLN-Zero)."""
 
     def __init__(self, width: int, head_width: int):
         super().__init__()
@@ -217,11 +217,9 @@ class MMDiT(nn.Module):
         embedder = self.time_text_embed.timestep_embedder
         for linear in (embedder.linear_1, embedder.linear_2):
             nn.init.normal_(linear.weight, std=0.02)
-        zeros = [self.norm_out.linear, self.proj_out]
-        for block in self.transformer_blocks:
-            zeros += [block.img_mod[1], block.txt_mod[1]]
-        for linear in zeros:
-            nn.init.zeros_(linear.weight)
+        for name, module in self.named_modules():
+            if re.search(r"(_mod\.1|norm_out\.linear|proj_out)$", name) and isinstance(module, nn.Linear):
+                nn.init.zeros_(module.weight)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """x (B, C, h p, w p), t (B,) in [0, 1], cond with tokens (B, L, cond_width) -> (B, C, h p, w p)."""
@@ -240,7 +238,7 @@ class MMDiT(nn.Module):
         return unpack(self.proj_out(self.norm_out(image, time)), h, w, p)  # (B, C, h p, w p)
 
     def import_state(self, stock: dict[str, Tensor]) -> None:
-        """Take the weights of diffusers' `QwenImageTransformer2DModel`; its dead keys are dropped, all others must match.
+        """Take the weights of diffusers' `QwenImageTransformer2DModel`; dead keys are dropped, all others must match.
 
         Raises ValueError where a key is missing, unknown or of another shape.
         """

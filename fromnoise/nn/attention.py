@@ -26,7 +26,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Rotary embedding (Su et al. 2021) of neighbouring pairs: x (..., L, D), cosines and sines (L, D / 2) -> (..., L, D)."""
+    """Rotary embedding (Su et al. 2021) of neighbouring pairs. x (..., L, D), angles (L, D / 2) -> (..., L, D)."""
     cos, sin = turn
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (..., L, D / 2) twice
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)  # (..., L, D / 2, 2)

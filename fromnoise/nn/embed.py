@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def time_features(t: Tensor, width: int) -> Tensor:
-    """Sinusoids of 1000 t (DDPM, section 3.3; Vaswani et al. 2017): t (B,) in [0, 1] -> (B, width) float32, cosines first.
+    """Sinusoids of 1000 t (DDPM, section 3.3; Vaswani et al. 2017): t (B,) -> (B, width) float32, cosines first.
 
     Computed in float32 whatever autocast says: in bfloat16 only 506 of 1000 times stay distinct.
     """

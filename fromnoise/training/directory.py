@@ -52,7 +52,7 @@ def claim(run: Run, directory: Path) -> None:
             if key == "training.steps":
                 why = "its learning rate and its average depend on the steps planned, from the first one on"
                 raise ValueError(f"{directory} holds a run of {old} steps, not {new}: {why}; choose another directory")
-            raise ValueError(f"{directory} holds another run: {key} is {old!r} there, {new!r} here; choose another one")
+            raise ValueError(f"{directory} holds another run: {key} is {old!r} there, {new!r} here; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
     try:

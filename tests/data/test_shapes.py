@@ -37,7 +37,7 @@ def test_every_caption_is_true_of_its_scene_and_no_held_out_pair_appears() -> No
         tasks.add(prompt.task)
         said |= {word for pair in HELD_OUT for word in [" ".join(pair)] if word in prompt.text}
         for i, a in enumerate(things):
-            assert MARGIN <= a.x - a.radius and a.x + a.radius <= SIDE - MARGIN
+            assert MARGIN + a.radius <= min(a.x, a.y) and max(a.x, a.y) <= SIDE - MARGIN - a.radius
             assert all(max(abs(a.x - b.x), abs(a.y - b.y)) >= a.radius + b.radius + GAP for b in things[:i])
     assert tasks == set(TASKS)
     assert not said

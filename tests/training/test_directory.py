@@ -1,0 +1,74 @@
+"""The directory of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fromnoise.core.config import read_yaml
+from fromnoise.data.config import ShapesConfig
+from fromnoise.training.directory import claim, derive
+from fromnoise.training.run import AdamW, Run
+
+
+def test_what_follows_from_the_data_is_filled_in_and_told(tiny_run: Callable[..., Run]) -> None:
+    data = ShapesConfig(size=48).build(0)
+    told: list[str] = []
+    run = derive(tiny_run(), data, told.append)
+    assert (run.model.size, run.model.channels) == (48, 3)
+    assert told == ["from the data: model.size 48, model.channels 3"]
+    assert derive(run, data, told.append) == run
+    assert len(told) == 1
+
+
+def test_a_batch_must_split_evenly(tiny_run: Callable[..., Run], shapes: Any) -> None:
+    with pytest.raises(ValueError, match=r"training.batch is 4; allowed: multiples of training.accumulate, 3"):
+        derive(tiny_run(accumulate=3), shapes, print)
+
+
+def test_the_run_is_recorded_and_read_back(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    claim(tiny_run(), tmp_path / "new" / "deep")
+    assert read_yaml(Run, tmp_path / "new" / "deep" / "run.yaml") == tiny_run()
+    claim(tiny_run(), tmp_path / "new" / "deep")
+
+
+def test_another_run_is_refused_by_its_first_differing_key(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    claim(tiny_run(), tmp_path)
+    run = tiny_run(batch=8, seed=3)
+    with pytest.raises(ValueError) as error:
+        claim(run, tmp_path)
+    told = f"{tmp_path} holds another run: training.batch is 4 there, 8 here; choose another directory"
+    assert str(error.value) == told
+    with pytest.raises(ValueError, match=r"training.optimizer.type is 'muon' there, 'adamw' here"):
+        claim(tiny_run(optimizer=AdamW()), tmp_path)
+    assert read_yaml(Run, tmp_path / "run.yaml") == tiny_run()
+
+
+def test_more_steps_are_refused_and_why(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    claim(tiny_run(), tmp_path)
+    with pytest.raises(ValueError, match=r"holds a run of 6 steps, not 12: its learning rate and its average depend on"):
+        claim(tiny_run(steps=12), tmp_path)
+
+
+def test_what_decides_no_weight_may_change(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    claim(tiny_run(), tmp_path)
+    changed = tiny_run(keep=5, log_every=1, save_every=1, validate_every=1, preview_every=1, previews=())
+    claim(changed, tmp_path)
+    assert read_yaml(Run, tmp_path / "run.yaml") == changed
+
+
+def test_a_directory_of_other_things_is_left_alone(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds files but no run.yaml: it is no run; choose a new or an empty"):
+        claim(tiny_run(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    with pytest.raises(ValueError, match=r"cannot make .*metrics.jsonl/run: Not a directory"):
+        claim(tiny_run(), tmp_path / "metrics.jsonl" / "run")
+
+
+def test_what_a_kill_left_of_the_first_file_is_no_obstacle(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    (tmp_path / ".run.yaml.123.tmp").write_text("rec")
+    claim(tiny_run(), tmp_path)

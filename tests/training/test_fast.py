@@ -1,0 +1,102 @@
+"""What runs fastest is measured once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fromnoise.core.config import write_yaml
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import fast
+from fromnoise.training.fast import Choices, choose, compiled, largest_part, quickest_part
+from fromnoise.training.run import Run
+from fromnoise.training.step import accumulate_gradients, draw, generator_of
+
+
+def test_measured_choices_are_told_kept_and_made_again(
+    tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: p.detach().clone() for name, p in pipeline.named_parameters()}
+    told: list[str] = []
+    training = tiny_run(precision="auto", compile="auto").training
+    choices = choose(pipeline, lambda size: shapes.train(0, size), training, tmp_path / "measured.yaml", told.append)
+    assert (choices.device, choices.batch, choices.compile) == ("cpu", 4, False)
+    assert len(told) == 2
+    assert told[0].startswith(f"precision {choices.precision}: ") and "no torch.compile: 6 steps" in told[1]
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in pipeline.named_parameters())
+
+    def never(*_: object) -> float:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(fast, "seconds_of", never)
+    assert choose(pipeline, never, training, tmp_path / "measured.yaml", never) == choices  # type: ignore[arg-type]
+
+
+def test_the_faster_precision_wins_by_a_clear_margin(
+    pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    training = tiny_run(precision="auto").training
+    for half, expected in ((0.5, "bfloat16"), (0.95, "float32"), (2.0, "float32")):
+        monkeypatch.setattr(fast, "seconds_of", lambda _p, _s, _n, dtype, _r, half=half: half if dtype else 1.0)
+        file = tmp_path / f"{half}.yaml"
+        assert choose(pipeline, lambda size: shapes.train(0, size), training, file, print).precision == expected
+
+
+def test_on_another_device_it_is_measured_anew_with_the_same_batch(
+    tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run]
+) -> None:
+    file, told = tmp_path / "measured.yaml", list[str]()
+    write_yaml(Choices(device="cuda", batch=12, precision="bfloat16", compile=True), file)
+    choices = choose(pipeline, lambda size: shapes.train(0, size), tiny_run(batch=0).training, file, told.append)
+    assert choices == Choices(device="cpu", batch=12, precision="float32", compile=False)
+    assert told[0] == "begun on cuda, going on on cpu: measured anew, and not the same to the last bit"
+
+
+def test_a_batch_is_found_in_whole_parts(
+    tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def seconds(_pipeline: Pipeline, sample: Any, *_: object) -> float:
+        seen.append(len(sample.t))
+        return 1.0 if len(sample.t) <= 32 else 10.0
+
+    monkeypatch.setattr(fast, "seconds_of", seconds)
+    training = tiny_run(batch=0, accumulate=3).training
+    choices = choose(pipeline, lambda size: shapes.train(0, size), training, tmp_path / "measured.yaml", print)
+    assert choices.batch == 96 and seen == [16, 32, 64]
+
+
+def test_the_quickest_part_is_the_smallest_of_the_fast_ones() -> None:
+    assert quickest_part(lambda part: 0.1 + part / 1000) > 1000  # a fixed cost: the more the better
+    assert quickest_part(lambda part: part / 1000) == 16  # no gain
+    assert quickest_part(lambda part: part / 1000 if part <= 128 else part / 500) == 16
+    assert quickest_part(lambda part: 0.064 if part <= 64 else part / 1000) == 64
+
+
+def test_the_largest_part_that_fits() -> None:
+    assert largest_part(lambda part: part <= 300) == 256
+    assert largest_part(lambda part: True) == 4096
+    with pytest.raises(ValueError, match="not even 16 pictures fit"):
+        largest_part(lambda part: False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it compiles first
+def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any) -> None:
+    torch.compiler.reset()
+    sample = draw(pipeline, shapes.train(0, 4), generator_of(0, 0))
+    accumulate_gradients(pipeline, sample, 1, None)
+    expected = {name: p.grad for name, p in pipeline.named_parameters()}
+    pipeline.zero_grad()
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with compiled(pipeline):
+        accumulate_gradients(pipeline, sample, 1, None)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # blocks, and the last block
+    for name, p in pipeline.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-3, atol=1e-5)
+    accumulate_gradients(pipeline, sample, 1, None)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2

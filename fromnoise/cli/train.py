@@ -43,7 +43,7 @@ def main(args: Sequence[str]) -> None:
     from fromnoise.training.loop import train
 
     train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
-    print(f'trained: {chosen.directory}\ndraw with it: fromnoise sample {chosen.directory} "a prompt"')
+    print(f'draw with it: fromnoise sample {chosen.directory} "a prompt"')
 
 
 def _start(name: str) -> tuple[Started, str]:

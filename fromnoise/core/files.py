@@ -59,6 +59,8 @@ def sync_directory(directory: Path) -> None:
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all, whose metadata holds "sha256" over everything in it.
 
+    The same tensors and metadata give the same bytes.
+
     Raises:
         ValueError: as `write_bytes`.
     """
@@ -66,7 +68,7 @@ def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metad
 
     assert "sha256" not in metadata, "sha256 is computed here"
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)}))
+    write_bytes(path, _ordered(save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)})))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -108,6 +110,14 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def content_hash(path: str | os.PathLike[str]) -> str:
     """The sha256 recorded in a file that `save_tensors` wrote; errors as in `load_metadata`."""
     return load_metadata(path)["sha256"]
+
+
+def _ordered(data: bytes) -> bytes:
+    """A safetensors file with its header in order: the library writes metadata in another order each time."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(data)[8 + size :]])
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

@@ -137,14 +137,27 @@ class LastBlock(nn.Module):
 
 
 class TimeEmbed(nn.Module):
-    """Time to a vector; the nesting is diffusers'."""
+    """Time to the vector that modulates every block; the nesting is diffusers'."""
 
     def __init__(self, width: int):
         super().__init__()
         self.timestep_embedder = TimestepEmbedding(TIME_FEATURES, width)
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Tensor, vector: Tensor) -> Tensor:
         return self.timestep_embedder(time_features(t, TIME_FEATURES))  # (B,) -> (B, D)
+
+
+class TimeTextEmbed(nn.Module):
+    """Time and the condition's pooled vector to one vector (SD3, section 4), with diffusers' names."""
+
+    def __init__(self, width: int, cond_width: int):
+        super().__init__()
+        self.timestep_embedder = TimestepEmbedding(TIME_FEATURES, width)
+        self.text_embedder = TimestepEmbedding(cond_width, width)
+
+    def forward(self, t: Tensor, vector: Tensor) -> Tensor:
+        said = self.text_embedder(vector)  # (B, D)
+        return self.timestep_embedder(time_features(t, TIME_FEATURES)) + said  # (B, D)
 
 
 class NormOut(nn.Module):
@@ -189,7 +202,7 @@ class MMDiT(nn.Module):
             raise ValueError(f"backbone width {config.width} is not a multiple of head_width {config.head_width}")
         self.config = config
         width, inside = config.width, channels * config.patch**2
-        self.time_text_embed = TimeEmbed(width)
+        self.time_text_embed = TimeTextEmbed(width, cond_width) if config.pooled else TimeEmbed(width)
         self.txt_norm = RMSNorm(cond_width)
         self.img_in = nn.Linear(inside, width)
         self.txt_in = nn.Linear(cond_width, width)
@@ -205,7 +218,7 @@ class MMDiT(nn.Module):
         | weights                      | start                  |
         |------------------------------|------------------------|
         | linear                       | Xavier uniform, bias 0 |
-        | time MLP                     | normal, std .02        |
+        | time and pooled-text MLPs    | normal, std .02        |
         | modulation, norm_out         | 0 (adaLN-Zero)         |
         | proj_out                     | 0                      |
         | norms                        | 1                      |
@@ -214,9 +227,9 @@ class MMDiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        embedder = self.time_text_embed.timestep_embedder
-        for linear in (embedder.linear_1, embedder.linear_2):
-            nn.init.normal_(linear.weight, std=0.02)
+        for module in self.time_text_embed.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
         for name, module in self.named_modules():
             if re.search(r"(_mod\.1|norm_out\.linear|proj_out)$", name) and isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
@@ -229,7 +242,7 @@ class MMDiT(nn.Module):
             raise ValueError(f"size {x.shape[-2]}x{x.shape[-1]} is not a multiple of the patch, {p}")
         turn = msrope(h, w, length, self.config.head_width, self.config.rope_theta, x.device)
         mask = F.pad(cond.mask, (0, h * w), value=True)  # (B, L + N)
-        time = self.time_text_embed(t)  # (B, D)
+        time = self.time_text_embed(t, cond.vector)  # (B, D)
         image = self.img_in(pack(x, p))  # (B, N, D)
         text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
         for block in self.transformer_blocks[:-1]:
@@ -253,7 +266,12 @@ class MMDiT(nn.Module):
             raise ValueError("not this model's weights: " + " ".join(str(error).split())) from None
 
     def export_state(self) -> dict[str, Tensor]:
-        """The weights under diffusers' names; what the stock class has and never uses is written as zeros."""
+        """The weights under diffusers' names; what the stock class has and never uses is written as zeros.
+
+        Raises ValueError for a model with pooled text: the stock class has no place for it.
+        """
+        if self.config.pooled:
+            raise ValueError("backbone.pooled is true; diffusers' Qwen-Image class reads no pooled text: train without")
         width, head_width, last = self.config.width, self.config.head_width, self.config.depth - 1
         state = {key: value.detach().clone() for key, value in self.state_dict().items()}
         prefix = f"transformer_blocks.{last}."

@@ -1,6 +1,7 @@
-"""Checkpoints that are whole or not there: `checkpoints/step-00000500/` with weights, average, optimizer and state.
+"""Checkpoints that are whole or not there: `checkpoints/step-00000500/{model,ema,optimizer}.safetensors`.
 
-A checkpoint is written under a hidden name, synced, and then renamed, so that no kill can leave half of one.
+A checkpoint is written under a hidden name, synced, and then renamed, so that no kill can leave half of one. The
+optimizer's file also records the progress and the hashes of the two others; its own hash covers all that.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory, write_text
+from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
 
-FILES = ("model", "ema", "optimizer")
+WEIGHTS = ("model", "ema")
 
 
 @dataclass
@@ -59,9 +60,9 @@ def save(root: Path, pipeline: Pipeline, ema: Ema, optimizer: Optimizer, progres
         pipeline.save(partial / "model.safetensors", told | {"weights": "raw"})
         with ema.applied():
             pipeline.save(partial / "ema.safetensors", told | {"weights": "ema"})
-        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told)
-        hashes = {name: content_hash(partial / f"{name}.safetensors") for name in FILES}
-        write_text(partial / "state.json", json.dumps({**asdict(progress), "sha256": hashes}, indent=1))
+        hashes = {name: content_hash(partial / f"{name}.safetensors") for name in WEIGHTS}
+        state = {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
+        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), state)
         os.replace(partial, path)
         sync_directory(root)
     except (OSError, ValueError) as error:
@@ -87,43 +88,31 @@ def sweep(root: Path) -> None:
         shutil.rmtree(path)
 
 
-def load_progress(path: Path) -> Progress:
-    """The state of the checkpoint `path`, whose files are all there and belong together.
+def load_pipeline(path: Path) -> Pipeline:
+    """The raw weights of the checkpoint `path`, on the CPU.
 
     Raises:
-        ValueError: one line, naming what is wrong and what to do.
+        ValueError: one line, naming what is wrong with the checkpoint and what to do.
     """
-    try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        hashes = state.pop("sha256")
-        progress = Progress(**state)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(_damaged(path, f"state.json: {' '.join(str(error).split())}")) from None
-    for name in FILES:
-        try:
-            found = content_hash(path / f"{name}.safetensors")
-        except ValueError as error:
-            raise ValueError(_damaged(path, str(error))) from None
-        if found != hashes[name]:
-            raise ValueError(_damaged(path, f"{name}.safetensors is not the one written with it"))
-    return progress
-
-
-def load_pipeline(path: Path) -> Pipeline:
-    """The raw weights of the checkpoint `path`, on the CPU; ValueError as in `load_progress`."""
     try:
         return Pipeline.load(path / "model.safetensors")
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from None
 
 
-def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> None:
-    """Take up the average and the optimizer's state; ValueError as in `load_progress`."""
+def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
+    """Take up the average and the optimizer's state; the progress. ValueError as in `load_pipeline`."""
     try:
-        ema.load(load_tensors(path / "ema.safetensors")[0])
-        optimizer.load(load_tensors(path / "optimizer.safetensors")[0])
-    except ValueError as error:
+        state, metadata = load_tensors(path / "optimizer.safetensors")
+        average, _ = load_tensors(path / "ema.safetensors")
+        for name, expected in json.loads(metadata["weights"]).items():
+            if content_hash(path / f"{name}.safetensors") != expected:
+                raise ValueError(f"{name}.safetensors is not the one written with it")
+        ema.load(average)
+        optimizer.load(state)
+    except (ValueError, KeyError) as error:
         raise ValueError(_damaged(path, str(error))) from None
+    return Progress(**json.loads(metadata["progress"]))
 
 
 def _damaged(path: Path, reason: str) -> str:

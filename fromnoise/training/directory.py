@@ -47,12 +47,13 @@ def claim(run: Run, directory: Path) -> None:
     record = directory / "run.yaml"
     if record.is_file():
         there = read_yaml(Run, record)
-        if difference := _difference(there, run):
-            key, old, new = difference
+        if found := _difference(there, run):
+            key, old, new = found
             if key == "training.steps":
                 why = "its learning rate and its average depend on the steps planned, from the first one on"
                 raise ValueError(f"{directory} holds a run of {old} steps, not {new}: {why}; choose another directory")
-            raise ValueError(f"{directory} holds another run: {key} is {old!r} there, {new!r} here; choose another directory")
+            difference = f"{key} is {old!r} there, {new!r} here"
+            raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
     try:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fromnoise.core.files import write_text
+from fromnoise.training.checkpoint import Progress
+from fromnoise.training.run import Training
 
+T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to rewrite a line on
 
 
@@ -86,13 +91,24 @@ class Meter:
     pictures: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    clock: float = 0.0
 
-    def add(self, pictures: int, seconds: float, waited: float) -> None:
-        """Count one step."""
+    def timed(self, samples: Iterator[T]) -> Iterator[T]:
+        """The same samples; each begins a step, and the time it takes to come is waiting."""
+        while True:
+            self.clock = time.perf_counter()
+            try:
+                sample = next(samples)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - self.clock
+            yield sample
+
+    def end(self, pictures: int) -> None:
+        """The step that began last is done; what comes before the next one does not count."""
         self.steps += 1
         self.pictures += pictures
-        self.seconds += seconds
-        self.waited += waited
+        self.seconds += time.perf_counter() - self.clock
 
     def reset(self) -> dict[str, float]:
         """What was measured since the last time: images/s, shares of waiting and of the peak; seconds of a step."""
@@ -106,6 +122,31 @@ class Meter:
             speed["flop_utilisation"] = self.flops * self.steps / seconds / self.peak
         self.steps, self.pictures, self.seconds, self.waited = 0, 0, 0.0, 0.0
         return speed
+
+
+class Report:
+    """What is told of every step: to metrics.jsonl, to the user, and to `progress`."""
+
+    def __init__(self, directory: Path, live: Live, meter: Meter, progress: Progress, training: Training, batch: int):
+        self.live, self.meter, self.progress, self.training, self.batch = live, meter, progress, training, batch
+        self.metrics = Metrics(directory / "metrics.jsonl", progress.step, training.tensorboard)
+        self.began = time.perf_counter() - progress.seconds
+
+    def step(self, loss: float, norm: float, rate: float) -> int:
+        """One more step is done, with this loss, norm of the gradient, and learning rate; how many are."""
+        progress, training = self.progress, self.training
+        self.meter.end(self.batch)
+        progress.step += 1
+        progress.seconds = time.perf_counter() - self.began
+        progress.losses.append(loss)
+        if progress.step % training.log_every == 0 or progress.step == training.steps:
+            mean = math.fsum(progress.losses) / len(progress.losses)
+            told = {"loss": mean, "gradient_norm": norm, "learning_rate": rate}
+            speed = self.meter.reset()
+            self.metrics.write(progress.step, told | speed | {"seconds": progress.seconds})
+            self.live.show(progress.step, mean, speed)
+            progress.losses.clear()
+        return progress.step
 
 
 class Live:

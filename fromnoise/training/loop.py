@@ -46,28 +46,18 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     claim(run, directory)
     root = directory / "checkpoints"
     pipeline, ema, optimizer, progress = start(run, data, root, live)
-    if progress.step >= config.steps:
-        live.say(f"{directory} is trained: {progress.step} steps in {duration(progress.seconds)}")
-        return finished(root, pipeline)
+    if progress.step < config.steps:
+        choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
+        validation, previews = Validation(pipeline, data), Previews(directory / "previews", data, config.previews)
+        meter = measure(pipeline, data, choices, config.accumulate)
+        report = Report(directory, live, meter, progress, config, choices.batch)
+        samples = ahead(sampler(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
 
-    choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
-    validation = Validation(pipeline, data)
-    previews = Previews(directory / "previews", data, config.previews)
-    meter = measure(pipeline, data, choices, config.accumulate)
-    metrics = Metrics(directory / "metrics.jsonl", progress.step, config.tensorboard)
-    samples = ahead(sampler(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
-    began = time.perf_counter() - progress.seconds
-
-    with Stop() as stop, closing(metrics), closing(samples), compiled(pipeline) if choices.compile else nullcontext():
+    with Stop() as stop, closing(report.metrics), closing(samples), compiled(pipeline, choices.compile):
         if progress.step == 0:
-            metrics.write(0, validation.losses(pipeline, ema, choices.dtype))
-        clock = time.perf_counter()
-        for sample in samples:
-            waited = time.perf_counter() - clock
-            step, done = progress.step, progress.step + 1
-            last = done == config.steps
+            report.metrics.write(0, validation.losses(pipeline, ema, choices.dtype))
+        for step, sample in enumerate(meter.timed(samples), progress.step):
             sample = sample.to(pipeline.device)
-
             loss = accumulate_gradients(pipeline, sample, config.accumulate, choices.dtype).mean()
             norm = clip_gradients(pipeline, config.clip)
             if not math.isfinite(loss.item() + norm.item()):
@@ -77,30 +67,24 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
             pipeline.zero_grad()
             ema.update(step)
 
-            progress.step = done
-            progress.seconds = time.perf_counter() - began
-            progress.losses.append(loss.item())
-            meter.add(choices.batch, time.perf_counter() - clock, waited)
-            if done % config.log_every == 0 or last:
-                mean = math.fsum(progress.losses) / len(progress.losses)
-                speed = meter.reset()
-                told = {"loss": mean, "gradient_norm": norm.item(), "learning_rate": rate * optimizer.lr}
-                metrics.write(done, told | speed | {"seconds": progress.seconds})
-                live.show(done, mean, speed)
-                progress.losses.clear()
-            if done % config.validate_every == 0 or last:
-                metrics.write(done, validation.losses(pipeline, ema, choices.dtype))
-            if done % config.preview_every == 0 or last:
+            done = report.step(loss.item(), norm.item(), rate * optimizer.lr)
+            if due(done, config.validate_every, config.steps):
+                report.metrics.write(done, validation.losses(pipeline, ema, choices.dtype))
+            if due(done, config.preview_every, config.steps):
                 previews.write(done, pipeline, ema, choices.precision)
-            if done % config.save_every == 0 or last or stop.signal:
-                metrics.sync()
-                path = checkpoint.save(root, pipeline, ema, optimizer, progress, config.keep)
-                if stop.signal:
-                    live.say(f"stopped; saved {path}; the same command goes on")
-                    raise SystemExit(128 + stop.signal)
-            clock = time.perf_counter()
-    live.say(f"trained {config.steps} steps in {duration(progress.seconds)}: {directory}")
+            if due(done, config.save_every, config.steps) or stop.signal:
+                report.metrics.sync()
+                checkpoint.save(root, pipeline, ema, optimizer, progress, config.keep)
+            if stop.signal:
+                live.say(f"stopped; saved {root / checkpoint.name_of(done)}; the same command goes on")
+                raise SystemExit(128 + stop.signal)
+    live.say(f"{directory} is trained: {progress.step} steps in {duration(progress.seconds)}")
     return finished(root, pipeline)
+
+
+def due(step: int, every: int, steps: int) -> bool:
+    """Whether what comes every so many steps, and at the end, comes after this step."""
+    return step % every == 0 or step == steps
 
 
 def start(run: Run, data: Data, root: Path, live: Live) -> tuple[Pipeline, Ema, Optimizer, checkpoint.Progress]:
@@ -109,18 +93,17 @@ def start(run: Run, data: Data, root: Path, live: Live) -> tuple[Pipeline, Ema, 
     checkpoint.sweep(root)
     saved = checkpoint.list_checkpoints(root)
     if saved:
-        progress, pipeline = checkpoint.load_progress(saved[-1]), checkpoint.load_pipeline(saved[-1])
+        pipeline = checkpoint.load_pipeline(saved[-1])
         live.say(f"going on from {saved[-1]}")
     else:
         captions = data.captions(CAPTIONS)
-        progress, pipeline = checkpoint.Progress(), Pipeline.build(run.model, captions, run.training.seed)
+        pipeline = Pipeline.build(run.model, captions, run.training.seed)
         if notice := pipeline.conditioner.notice(captions):
             live.say(f"captions: {notice}")
     pipeline.to(device)
     ema = Ema(pipeline, run.training.ema * run.training.steps)
     optimizer = Optimizer(pipeline, run.training.optimizer)
-    if saved:
-        checkpoint.load_rest(saved[-1], ema, optimizer)
+    progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else checkpoint.Progress()
     count = sum(p.numel() for p in pipeline.parameters())
     live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {ema.length:.0f} steps")
     return pipeline, ema, optimizer, progress

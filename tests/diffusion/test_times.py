@@ -52,7 +52,7 @@ def test_schedule_falls_strictly_from_t_max_to_zero(steps, s, t_max):
 
 def test_schedule_starts_at_exactly_one_and_is_even_without_shift():
     assert schedule(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
-    assert all(schedule(28, s)[0] == 1 for s in (0.3, 1.0, 3.0))
+    assert all(schedule(28, s)[0] == 1 for s in (0.3, 1 / 3, 1.0, 3.0))
     assert schedule(2, 3.0)[1].item() == pytest.approx(0.75)
 
 

@@ -91,6 +91,20 @@ def test_every_parameter_gets_a_gradient() -> None:
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
+def test_pooled_text_speaks_to_every_block_and_cannot_be_exported() -> None:
+    model = MMDiT(MMDiTConfig(patch=2, width=128, depth=2, head_width=32, pooled=True), channels=4, cond_width=40)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, t, cond = inputs(4, 4)
+    y = model(x, t, cond)
+    other = model(x, t, Cond(cond.tokens, cond.mask, cond.vector + 1))
+    assert (y - other).abs().max() > 1e-3
+    y.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(ValueError, match="pooled"):
+        model.export_state()
+
+
 def test_starts_at_zero_and_ignores_padding() -> None:
     torch.manual_seed(0)
     model = ours()

@@ -49,7 +49,9 @@ def test_another_run_is_refused_by_its_first_differing_key(tmp_path: Path, tiny_
 
 def test_more_steps_are_refused_and_why(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
     claim(tiny_run(), tmp_path)
-    with pytest.raises(ValueError, match=r"holds a run of 6 steps, not 12: its learning rate and its average depend on"):
+    with pytest.raises(
+        ValueError, match=r"holds a run of 6 steps, not 12: its learning rate and its average depend on"
+    ):
         claim(tiny_run(steps=12), tmp_path)
 
 

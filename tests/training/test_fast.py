@@ -85,7 +85,7 @@ def test_the_largest_part_that_fits() -> None:
         largest_part(lambda part: False)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it compiles first
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
 def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any) -> None:
     torch.compiler.reset()
     sample = draw(pipeline, shapes.train(0, 4), generator_of(0, 0))

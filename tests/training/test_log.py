@@ -54,11 +54,11 @@ def test_a_full_disk_is_told_in_one_line(
     assert steps(tmp_path / "metrics.jsonl") == [1, 2]
 
 
-def test_tensorboard_writes_numbers_or_says_what_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_writes_numbers_or_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"training.tensorboard is on; it needs: pip install .fromnoise\[tensorboard\]"):
+    with pytest.raises(
+        ValueError, match=r"training.tensorboard is on; it needs: pip install .fromnoise\[tensorboard\]"
+    ):
         Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
     monkeypatch.undo()
     pytest.importorskip("tensorboard")

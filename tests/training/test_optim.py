@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,9 +31,7 @@ def test_stacked_muon_is_torchs_muon() -> None:
     ours, theirs = matrices(0), matrices(0)
     config = Muon(lr=0.02, weight_decay=0.1, momentum=0.9)
     stacked = StackedMuon(ours, config)
-    stock = torch.optim.Muon(
-        theirs.values(), lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
-    )
+    stock = torch.optim.Muon(theirs.values(), lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
     start = {name: p.detach().clone() for name, p in ours.items()}
     for step in range(5):
         set_gradients(ours, step)
@@ -114,7 +114,7 @@ def test_schedule_rises_rests_and_falls_to_zero() -> None:
     assert rates[10:51] == [1.0] * 41
     assert rates[75] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0, abs=1e-12)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 @given(st.integers(1, 500), st.integers(0, 600), st.floats(0, 1))

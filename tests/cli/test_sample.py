@@ -1,0 +1,159 @@
+"""`fromnoise sample`: which model draws, what is written, and what the pictures say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fromnoise
+from fromnoise.cli import sample
+from fromnoise.cli.main import main
+from fromnoise.core.files import content_hash
+from fromnoise.pipeline.config import Sampling
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def text(path: str) -> dict[str, str]:
+    with Image.open(path) as image:
+        return image.text  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_pictures_say_how_they_were_drawn(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(checkpoint), "a red circle", "a blue square", "--count", "2", "--seed", "7"]) == 0
+    names = [
+        f"pictures/{words}_{seed}.png"
+        for words, seed in zip(
+            ["a-red-circle", "a-red-circle", "a-blue-square", "a-blue-square"], range(7, 11), strict=True
+        )
+    ]
+    assert capsys.readouterr().out.split() == names
+    hashed = content_hash(checkpoint / "checkpoints" / "step-00000010" / "ema.safetensors")
+    assert text(names[3]) == {
+        "prompt": "a blue square",
+        "seed": "10",
+        "steps": "3",
+        "guidance": "2.0",
+        "sampler": "euler",
+        "checkpoint": hashed,
+    }
+    assert pixels(names[0]).shape == (32, 32, 3)
+
+
+def test_what_a_picture_says_draws_it_again(checkpoint: Path) -> None:
+    ask = [str(checkpoint), "a red circle", "a blue square", "--sampler", "ddim", "--steps", "2", "--guidance", "3"]
+    assert main(["sample", *ask]) == 0
+    told = text("pictures/a-blue-square_1.png")
+    again = [f"--{key}={told[key]}" for key in ("seed", "steps", "guidance", "sampler")]
+    assert main(["sample", str(checkpoint), told["prompt"], *again, "--out", "again"]) == 0
+    first, second = pixels("pictures/a-blue-square_1.png"), pixels("again/a-blue-square_1.png")
+    assert np.abs(first.astype(int) - second).max() <= 1  # but for rounding in batches of another size
+
+
+def test_the_package_draws_the_same(checkpoint: Path) -> None:
+    assert main(["sample", str(checkpoint), "a red circle", "--device", "cpu"]) == 0
+    (picture,) = fromnoise.load(checkpoint, device="cpu")("a red circle")
+    assert np.array_equal(np.asarray(picture), pixels("pictures/a-red-circle_0.png"))
+
+
+def test_nothing_is_ever_overwritten(checkpoint: Path) -> None:
+    for _ in range(3):
+        assert main(["sample", str(checkpoint), "a", "--steps", "1", "--grid"]) == 0
+    names = sorted(path.name for path in Path("pictures").iterdir())
+    assert names == ["a_0-2.png", "a_0-3.png", "a_0.png", "grid-2.png", "grid-3.png", "grid.png"]
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_an_animation_has_a_frame_for_each_step(checkpoint: Path, kind: str) -> None:
+    assert main(["sample", str(checkpoint), "a", "--steps", "4", "--animate", kind]) == 0
+    with Image.open(f"pictures/a_0.{kind}") as film:
+        assert film.n_frames == 4  # type: ignore[attr-defined]
+        film.seek(3)
+        last = np.asarray(film.convert("RGB").resize((32, 32), Image.Resampling.NEAREST)).astype(int)
+    if kind == "webp":  # GIF has 256 colours only
+        assert np.array_equal(last, pixels("pictures/a_0.png"))
+
+
+def test_raw_weights_draw_another_picture(checkpoint: Path) -> None:
+    assert main(["sample", str(checkpoint), "a"]) == 0
+    assert main(["sample", str(checkpoint), "a", "--raw"]) == 0
+    assert text("pictures/a_0.png")["checkpoint"] != text("pictures/a_0-2.png")["checkpoint"]
+
+
+def test_size_is_height_by_width(checkpoint: Path) -> None:
+    assert main(["sample", str(checkpoint), "a", "--size", "16x40"]) == 0
+    assert main(["sample", str(checkpoint), "b", "--size", "24"]) == 0
+    assert pixels("pictures/a_0.png").shape == (16, 40, 3)
+    assert pixels("pictures/b_0.png").shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("place", ["checkpoints/step-00000005", "checkpoints/step-00000005/ema.safetensors"])
+def test_a_checkpoint_or_a_file_draws_too(checkpoint: Path, place: str) -> None:
+    assert main(["sample", str(checkpoint / place), "a"]) == 0
+    hashed = content_hash(checkpoint / "checkpoints" / "step-00000005" / "ema.safetensors")
+    assert text("pictures/a_0.png")["checkpoint"] == hashed
+
+
+def test_the_first_word_is_a_run_only_if_it_looks_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Path("shipped.safetensors")
+    monkeypatch.setattr(sample, "shipped", lambda: shipped)
+    Path("here").mkdir()
+    assert sample.split(["a red circle", "b"]) == (shipped, ["a red circle", "b"])
+    assert sample.split(["x" * 5000]) == (shipped, ["x" * 5000])
+    assert sample.split(["here", "b"]) == (Path("here"), ["b"])
+    assert sample.split(["not/here", "b"]) == (Path("not/here"), ["b"])
+    assert sample.split(["gone.safetensors", "b"]) == (Path("gone.safetensors"), ["b"])
+    for words in ([], ["here"]):
+        with pytest.raises(ValueError, match="no prompt is given"):
+            sample.split(words)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("--steps 0", "steps: given 0"),
+        ("--steps 1001", "steps: given 1001"),
+        ("--guidance -1", "guidance: given -1.0"),
+        ("--guidance 101", "guidance: given 101.0"),
+        ("--size 33", "multiples of 8"),
+        ("--size 0", "multiples of 8"),
+        ("--device cud", "device 'cud' is not here"),
+        ("--out file", "cannot write pictures into file"),
+    ],
+)
+def test_what_is_out_of_range_is_one_line(
+    checkpoint: Path, args: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("mine")
+    assert main(["sample", str(checkpoint), "a", *args.split()]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert [path.name for path in Path().iterdir()] == ["file"]
+
+
+def test_a_damaged_file_is_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (checkpoint / "checkpoints" / "step-00000010" / "ema.safetensors").read_bytes()
+    for name, damaged in (("cut", data[:-9]), ("altered", data[:-1] + bytes([data[-1] ^ 1]))):
+        (tmp_path / f"{name}.safetensors").write_bytes(damaged)
+        assert main(["sample", f"{name}.safetensors", "a"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert name in said
+
+
+def test_every_sampler_can_be_asked_for() -> None:
+    offered = get_args(get_args(sample.Options.model_fields["sampler"].annotation)[0])
+    assert offered == get_args(Sampling.model_fields["sampler"].annotation)

@@ -1,0 +1,40 @@
+"""Finding the weights in what a user points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fromnoise.pipeline.load import weights
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    for step in (90, 100, 1000):
+        path = tmp_path / "run" / "checkpoints" / f"step-{step:08}"
+        path.mkdir(parents=True)
+        for name in ("model", "ema", "optimizer"):
+            (path / f"{name}.safetensors").touch()
+    (tmp_path / "run" / "checkpoints" / ".step-00002000.partial").mkdir()
+    return tmp_path / "run"
+
+
+def test_a_run_means_its_last_whole_checkpoint(run: Path) -> None:
+    assert weights(run) == run / "checkpoints" / "step-00001000" / "ema.safetensors"
+    assert weights(str(run), raw=True) == run / "checkpoints" / "step-00001000" / "model.safetensors"
+
+
+def test_a_checkpoint_and_a_file_mean_themselves(run: Path) -> None:
+    path = run / "checkpoints" / "step-00000090"
+    assert weights(path) == path / "ema.safetensors"
+    assert weights(path / "model.safetensors") == path / "model.safetensors"
+
+
+def test_what_is_no_model_is_told(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing at none; allowed: a run directory"):
+        weights("none")
+    with pytest.raises(ValueError, match="no checkpoint in "):
+        weights(tmp_path)
+    with pytest.raises(ValueError, match="is one file of weights"):
+        weights(run / "checkpoints" / "step-00000090" / "ema.safetensors", raw=True)

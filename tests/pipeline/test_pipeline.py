@@ -1,0 +1,209 @@
+"""The pipeline: what it draws, from what, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fromnoise.conditioning.config import ConditionerConfig, LabelConfig, NoConditionConfig, TextConfig
+from fromnoise.core.files import save_tensors
+from fromnoise.diffusion.loss import Objective
+from fromnoise.diffusion.path import VP, Cosine, Linear
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.pipeline.pipeline import CHUNK, Pipeline
+
+CAPTIONS = ["a red circle", "a small blue square above a large green star", "two yellow rings", ""]
+LONG = "a red circle left of a blue square " * 9
+
+
+def build(conditioner: ConditionerConfig | None = None, **fields: Any) -> Pipeline:
+    """A tiny pipeline whose weights are far from zero: what it draws depends on all it is given."""
+    config = ModelConfig(
+        backbone=MMDiTConfig(width=32, depth=2, head_width=16),
+        conditioner=conditioner or TextConfig(width=32, depth=1, heads=2, vocabulary=300),
+        size=16,
+        **fields,
+    )
+    pipeline = Pipeline.build(config, CAPTIONS, 0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in pipeline.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return build()
+
+
+def pixels(image: Any) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddpm"])
+def test_a_seed_draws_the_same_picture_whatever_the_batch(
+    pipeline: Pipeline, sampler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = [*CAPTIONS, LONG]  # the last one makes the whole batch longer
+    together = pipeline(prompts, steps=6, seed=11, sampler=sampler, precision="float32")
+    for i, prompt in enumerate(prompts):
+        alone = pipeline(prompt, steps=6, seed=11 + i, sampler=sampler, precision="float32")[0]
+        assert abs(pixels(alone) - pixels(together[i])).max() <= 1
+    assert abs(pixels(together[0]) - pixels(together[1])).max() > 20
+    assert "longer than the 32 tokens that the model reads" in capsys.readouterr().err
+
+
+def test_more_prompts_than_are_drawn_together(pipeline: Pipeline) -> None:
+    prompts = [CAPTIONS[i % 3] for i in range(CHUNK + 3)]
+    many = pipeline(prompts, steps=1, seed=5, precision="float32")
+    assert len(many) == CHUNK + 3
+    last = pipeline(prompts[-1], steps=1, seed=5 + CHUNK + 2, precision="float32")[0]
+    assert abs(pixels(many[-1]) - pixels(last)).max() <= 1
+
+
+def test_the_stream_ends_in_the_picture_and_shows_where_it_goes(pipeline: Pipeline) -> None:
+    steps = list(pipeline.stream("a red circle", steps=7, seed=3, precision="float32"))
+    assert len(steps) == 7
+    assert all(step.x.shape == step.x0.shape == (1, 3, 16, 16) for step in steps)
+    assert torch.equal(steps[-1].x, steps[-1].x0)  # the last step of Euler's method is to x0
+    drawn = pipeline("a red circle", steps=7, seed=3, precision="float32")[0]
+    assert np.array_equal(pixels(pipeline.pictures(steps[-1].x)[0]), pixels(drawn))
+
+
+def test_between_its_steps_a_stream_leaves_the_caller_alone(pipeline: Pipeline) -> None:
+    for _ in pipeline.stream("a", steps=2, precision="bfloat16"):
+        assert not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def test_guidance_zero_is_unconditional_and_one_conditional(pipeline: Pipeline) -> None:
+    def draw(prompt: str, guidance: float) -> np.ndarray:
+        return pixels(pipeline(prompt, steps=3, guidance=guidance, precision="float32")[0])
+
+    assert np.array_equal(draw("a red circle", 0.0), draw("two yellow rings", 0.0))
+    assert not np.array_equal(draw("a red circle", 1.0), draw("two yellow rings", 1.0))
+    assert not np.array_equal(draw("a red circle", 1.0), draw("a red circle", 3.0))
+
+
+def test_sizes_and_shapes(pipeline: Pipeline) -> None:
+    assert pipeline("a", steps=1)[0].size == (16, 16)
+    assert pipeline("a", steps=1, size=24)[0].size == (24, 24)
+    assert pipeline("a", steps=1, size=(8, 20))[0].size == (20, 8)  # PIL's order is width, height
+
+
+@pytest.mark.parametrize("target", ["x0", "eps", "v", "flow"])
+@pytest.mark.parametrize("path", [Linear(), Cosine(), VP()])
+def test_every_target_draws_on_every_path(path: Any, target: Any) -> None:
+    pipeline = build(path=path, objective=Objective(target=target, measure=target))
+    for sampler in ("euler", "dpmpp_2m"):
+        for steps in (1, 4):
+            x = list(pipeline.stream("a red circle", steps=steps, guidance=1.0, sampler=sampler))[-1].x
+            assert bool(x.isfinite().all())
+
+
+def test_the_models_own_way_of_sampling_is_used_where_nothing_else_is_said() -> None:
+    usual = build(sampling=Sampling(sampler="ddim", steps=3, guidance=2.0, eta=0.5, shift=2.0, interval=(0.2, 0.8)))
+    plain = build()
+    said = plain("a red circle", 3, 2.0, sampler="ddim", eta=0.5, shift=2.0, interval=(0.2, 0.8))[0]
+    assert np.array_equal(pixels(usual("a red circle")[0]), pixels(said))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"steps": 0}, "steps: given 0; input should be greater than or equal to 1"),
+        ({"steps": 1001}, "steps: given 1001; input should be less than or equal to 1000"),
+        ({"guidance": -0.5}, "guidance: given -0.5; input should be greater than or equal to 0"),
+        ({"guidance": float("nan")}, "guidance: given nan; input should be"),
+        ({"eta": 0.5}, "eta is 0.5 with sampler euler; only ddim reads eta, allowed 0"),
+        ({"eta": 2.0, "sampler": "ddim"}, "eta: given 2.0; input should be less than or equal to 1"),
+        ({"sampler": "eulr"}, "sampler: given 'eulr'; allowed: ddpm, ddim, euler, heun, dpmpp_2m; nearest: euler"),
+        ({"interval": (0.7, 0.2)}, "guidance interval is 0.7 to 0.2; allowed 0 <= low <= high <= 1"),
+        ({"size": 18}, "size is 18x18 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
+        ({"size": (16, 0)}, "size is 16x0 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
+        ({"size": 100_000}, "size is 100000x100000 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
+        ({"seed": -1}, "seed is -1; allowed: 0 to 2^63 - 1"),
+        ({"labels": [1, 2]}, "2 labels are given for 1 prompts; allowed: one each"),
+        ({"precision": "float16"}, "precision is 'float16'; allowed: auto, float32, bfloat16"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_before_anything_is_drawn(
+    pipeline: Pipeline, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        pipeline.stream("a red circle", **arguments)
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)
+    with pytest.raises(ValueError):
+        pipeline("a red circle", **arguments)
+
+
+def test_prompts_must_be_text_and_there_must_be_one(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="no prompt is given; allowed: one or more"):
+        pipeline([])
+    with pytest.raises(ValueError, match="a prompt is 3; allowed: text"):
+        pipeline(["a", 3])  # type: ignore[list-item]
+
+
+def test_what_is_saved_comes_back(tmp_path: Path, pipeline: Pipeline) -> None:
+    file = tmp_path / "model.safetensors"
+    pipeline.save(file, {"step": "3"})
+    loaded = Pipeline.load(file)
+    assert loaded.config == pipeline.config and not loaded.training
+    prompts = ["a small blue square", "unseen wörds"]
+    a, b = pipeline(prompts, steps=2), loaded(prompts, steps=2)
+    assert all(np.array_equal(pixels(x), pixels(y)) for x, y in zip(a, b, strict=True))
+
+
+def test_files_that_hold_no_such_model_are_refused_in_one_line(tmp_path: Path, pipeline: Pipeline) -> None:
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match="no file at"):
+        Pipeline.load(file)
+    save_tensors(file, {"a": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match="holds no pipeline: its metadata has no config"):
+        Pipeline.load(file)
+    pipeline.save(file, {})
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="was altered after it was written"):
+        Pipeline.load(file)
+    state = dict(pipeline.state_dict())
+    del state["backbone.proj_out.bias"]
+    config = {"config": pipeline.config.model_dump_json(), "state": '{"tokenizer": "{}"}'}
+    for metadata in (config, {**config, "config": '{"backbone": {"widht": 3}}'}):
+        save_tensors(file, state, metadata)
+        with pytest.raises(ValueError) as error:
+            Pipeline.load(file)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_seed_one_model_and_the_callers_chances_stay_his_own() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    a, b = build(), build()
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    other = Pipeline.build(a.config, CAPTIONS, 1)
+    assert not torch.equal(other.backbone.img_in.weight, Pipeline.build(a.config, CAPTIONS, 0).backbone.img_in.weight)
+
+
+@pytest.mark.parametrize("conditioner", [NoConditionConfig(width=32), LabelConfig(width=32, classes=5)])
+def test_models_without_text_draw_too(conditioner: ConditionerConfig) -> None:
+    pipeline = build(conditioner)
+    one, other = (pixels(pipeline("", steps=2, labels=[label])[0]) for label in (1, 4))
+    assert np.array_equal(one, other) == isinstance(conditioner, NoConditionConfig)
+    features = pipeline.conditioner.encode(["", ""], torch.tensor([1, 3]))
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    loss = pipeline.loss(noise, features, torch.tensor([0.3, 0.6]), noise, torch.tensor([True, False]))
+    loss.sum().backward()
+    assert [name for name, p in pipeline.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
+def test_grey_pictures() -> None:
+    assert build(channels=1)("a", steps=1)[0].mode == "L"

@@ -1,0 +1,112 @@
+"""Runs that survive: kills, Ctrl-C and SIGTERM, by real processes. "To the bit" means bytes of files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from fromnoise.core.config import write_yaml
+from fromnoise.core.files import load_metadata
+from fromnoise.training.loop import train
+from fromnoise.training.run import Run
+
+TIMED = ("seconds", "images_per_second", "waiting_for_data", "step_seconds")
+KILLS = 8
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Callable[[Run, Path], ForkServerProcess]]:
+    """Starts a training in a process of its own, from a server that has torch loaded: ten would load it for long."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text"])
+
+    def start(run: Run, directory: Path) -> ForkServerProcess:
+        process = context.Process(target=train, args=(run, directory))
+        process.start()
+        return process
+
+    yield start
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+def outcome(directory: Path) -> dict[str, bytes]:
+    """All that must not depend on interruptions: weights, optimizer, previews, and metrics less the times."""
+    found = {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.suffix in (".safetensors", ".png", ".yaml")
+    }
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
+    return found | {"metrics": json.dumps(kept).encode()}
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bits(
+    tmp_path: Path, tiny_run: Callable[..., Run], launch: Callable[[Run, Path], ForkServerProcess]
+) -> None:
+    run = tiny_run(steps=30, log_every=4, save_every=3, validate_every=10, preview_every=15)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    began = time.perf_counter()
+    process = launch(run, whole)
+    process.join()
+    took = time.perf_counter() - began
+    assert process.exitcode == 0
+
+    seed = time.time_ns()
+    chance = random.Random(seed)
+    moments = []
+    for _ in range(KILLS):
+        moments.append(chance.uniform(0.05, 0.7) * took)
+        process = launch(run, torn)
+        process.join(moments[-1])
+        process.kill()
+        process.join()
+        assert all(len(list(path.iterdir())) == 3 for path in (torn / "checkpoints").glob("step-*"))
+    process = launch(run, torn)
+    process.join()
+    assert process.exitcode == 0
+    a, b = outcome(whole), outcome(torn)
+    assert a.keys() == b.keys()
+    different = [name for name in a if a[name] != b[name]]
+    assert not different, f"killed after {moments} s (chance {seed})"
+    assert not [path for path in torn.rglob(".*") if "step-" in path.name]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_saves_and_goes_on_later(
+    tmp_path: Path, tiny_run: Callable[..., Run], number: signal.Signals, code: int
+) -> None:
+    run = tiny_run(steps=100_000, save_every=100_000, validate_every=100_000, preview_every=100_000)
+    write_yaml(run, tmp_path / "run.yaml")
+    command = [sys.executable, "-m", "fromnoise.cli.main", "train", str(tmp_path / "run.yaml")]
+    steps = [0]
+    for _ in range(2 if number == signal.SIGTERM else 1):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            told = [line for line in iter(process.stderr.readline, "") if _asks(line, process, number)]
+            process.wait()
+        assert process.returncode == code
+        assert not any("Traceback" in line for line in told)
+        checkpoint = max((tmp_path / "checkpoints").iterdir())
+        assert told[-1] == f"stopped; saved {checkpoint}; the same command goes on\n"
+        steps.append(int(load_metadata(checkpoint / "model.safetensors")["step"]))
+    assert all(a < b for a, b in pairwise(steps))
+
+
+def _asks(line: str, process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    if line.startswith("step "):
+        process.send_signal(number)
+    return True

@@ -216,7 +216,7 @@ class Pipeline(nn.Module):
             raise ValueError(f"size is {height}x{width} (height x width); allowed: {allowed}")
         return height, width
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: tensors that modules cache could then never be trained with
     def _draw(self, request: Request, sampling: Sampling) -> Iterator[Step]:
         path, target, device = self.config.path, TARGETS[self.config.objective.target], self.device
         times = schedule(sampling.steps, sampling.shift, largest_start(path, target))  # (N + 1,)
@@ -238,11 +238,11 @@ class Pipeline(nn.Module):
         def draw() -> Tensor:
             return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)  # (B, C, H, W)
 
-        return _inferring(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
+        return _without_gradients(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
 
 
-@torch.inference_mode()
-def _inferring(steps: Iterator[Step]) -> Iterator[Step]:
+@torch.no_grad()
+def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
     # The mode holds while a step is computed, not while the caller looks at it.
     yield from steps
 

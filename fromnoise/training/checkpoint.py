@@ -12,6 +12,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
 from fromnoise.pipeline.pipeline import Pipeline
@@ -33,6 +34,15 @@ class Progress:
     """Losses of the steps that no line of metrics.jsonl tells of yet."""
 
 
+class State(NamedTuple):
+    """All that a training changes."""
+
+    pipeline: Pipeline
+    ema: Ema
+    optimizer: Optimizer
+    progress: Progress
+
+
 def name_of(step: int) -> str:
     """Name of the directory of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
@@ -45,24 +55,25 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
 
 
-def save(root: Path, pipeline: Pipeline, ema: Ema, optimizer: Optimizer, progress: Progress, keep: int) -> Path:
-    """Write the checkpoint of `progress` into `root`, then drop all but the last `keep`.
+def save(root: Path, state: State, keep: int) -> Path:
+    """Write the checkpoint of `state` into `root`, then drop all but the last `keep`.
 
     Raises:
         ValueError: one line, when it cannot be written; the checkpoints before it stay as they are.
     """
+    pipeline, ema, optimizer, progress = state
     path = root / name_of(progress.step)
     partial = root / f".{path.name}.partial"
-    told = {"step": str(progress.step)}
+    step = {"step": str(progress.step)}
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        pipeline.save(partial / "model.safetensors", told | {"weights": "raw"})
+        pipeline.save(partial / "model.safetensors", step | {"weights": "raw"})
         with ema.applied():
-            pipeline.save(partial / "ema.safetensors", told | {"weights": "ema"})
+            pipeline.save(partial / "ema.safetensors", step | {"weights": "ema"})
         hashes = {name: content_hash(partial / f"{name}.safetensors") for name in WEIGHTS}
-        state = {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
-        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), state)
+        told = {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
+        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told)
         os.replace(partial, path)
         sync_directory(root)
     except (OSError, ValueError) as error:

@@ -157,7 +157,7 @@ def _repays(
         say(f"no torch.compile: {steps} steps of {eager:.3g} s would not repay it")
         return False
     try:
-        with compiled(pipeline):
+        with compiled(pipeline, True):
             start = time.perf_counter()
             quick = seconds_of(pipeline, sample, parts, dtype, 2)
             spent = time.perf_counter() - start
@@ -171,12 +171,12 @@ def _repays(
 
 
 @contextmanager
-def compiled(pipeline: Pipeline) -> Iterator[None]:
-    """Inside, the backbone's blocks run compiled; equal blocks share one compilation.
+def compiled(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
+    """Inside, the backbone's blocks run compiled, if that is wanted; equal blocks share one compilation.
 
     Every shape is compiled by itself (`dynamic=False`): the code of a step must not hang on the steps before it.
     """
-    blocks = pipeline.backbone.transformer_blocks
+    blocks = pipeline.backbone.transformer_blocks if wanted else []
     for block in blocks:
         block.compile(dynamic=False)
     try:

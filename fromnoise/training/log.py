@@ -29,12 +29,18 @@ class Metrics:
         # Of a run without a checkpoint nothing is kept, the line of step 0 neither: it is written again.
         kept = [line for line in _lines(path) if _step(line) <= step] if step else []
         write_text(path, "".join(f"{line}\n" for line in kept))
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed by `close`
         self.board = _board(path.parent, step) if tensorboard else None
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115, closed by `close`
 
     def write(self, step: int, record: dict[str, Any]) -> None:
         """Add one line. ValueError in one line when the disk is full."""
-        self._to_disk(json.dumps({"step": step, **record}) + "\n")
+        line = json.dumps({"step": step, **record}) + "\n"
+        try:
+            whole = self.file.write(line.encode()) == len(line.encode())
+        except OSError as error:
+            raise ValueError(f"cannot write {self.path}: {error.strerror}; checkpoints are intact") from None
+        if not whole:
+            raise ValueError(f"cannot write {self.path}: no space for a whole line; checkpoints are intact")
         if self.board:
             for key, value in record.items():
                 if isinstance(value, float):
@@ -42,7 +48,6 @@ class Metrics:
 
     def sync(self) -> None:
         """Make every line survive a power cut: before a checkpoint that counts on them."""
-        self._to_disk("")
         os.fsync(self.file.fileno())
         if self.board:
             self.board.flush()
@@ -52,13 +57,6 @@ class Metrics:
         self.file.close()
         if self.board:
             self.board.close()
-
-    def _to_disk(self, text: str) -> None:
-        try:
-            self.file.write(text)
-            self.file.flush()
-        except OSError as error:
-            raise ValueError(f"cannot write {self.path}: {error.strerror}; checkpoints are intact") from None
 
 
 def _lines(path: Path) -> list[str]:

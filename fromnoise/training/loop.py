@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from contextlib import closing, nullcontext
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
+from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
+from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import Data, claim, derive
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose, compiled
-from fromnoise.training.log import Live, Meter, Metrics, duration
+from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
 from fromnoise.training.preview import Previews
@@ -39,19 +41,26 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
         ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
             the disk is full, or the loss is not finite. What was saved before stays.
     """
-    directory, config = Path(directory), run.training
-    live = Live(config.steps)
-    data = run.data.build(config.seed)
+    directory, live = Path(directory), Live(run.training.steps)
+    data = run.data.build(run.training.seed)
     run = derive(run, data, live.say)
     claim(run, directory)
-    root = directory / "checkpoints"
-    pipeline, ema, optimizer, progress = start(run, data, root, live)
-    if progress.step < config.steps:
-        choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
-        validation, previews = Validation(pipeline, data), Previews(directory / "previews", data, config.previews)
-        meter = measure(pipeline, data, choices, config.accumulate)
-        report = Report(directory, live, meter, progress, config, choices.batch)
-        samples = ahead(sampler(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
+    state = start(run, data, directory / "checkpoints", live)
+    if state.progress.step < run.training.steps:
+        go_on(run, directory, data, state, live)
+    live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
+    return Pipeline.load(weights(directory), state.pipeline.device)
+
+
+def go_on(run: Run, directory: Path, data: Data, state: State, live: Live) -> None:
+    """Take the steps that are left, and leave `state` in a checkpoint."""
+    config, root = run.training, directory / "checkpoints"
+    pipeline, ema, optimizer, progress = state
+    choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
+    validation, previews = Validation(pipeline, data), Previews(directory / "previews", data, config.previews)
+    meter = measure(pipeline, data, choices, config.accumulate)
+    report = Report(directory, live, meter, progress, config, choices.batch)
+    samples = ahead(maker(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
 
     with Stop() as stop, closing(report.metrics), closing(samples), compiled(pipeline, choices.compile):
         if progress.step == 0:
@@ -74,12 +83,10 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
                 previews.write(done, pipeline, ema, choices.precision)
             if due(done, config.save_every, config.steps) or stop.signal:
                 report.metrics.sync()
-                checkpoint.save(root, pipeline, ema, optimizer, progress, config.keep)
-            if stop.signal:
-                live.say(f"stopped; saved {root / checkpoint.name_of(done)}; the same command goes on")
-                raise SystemExit(128 + stop.signal)
-    live.say(f"{directory} is trained: {progress.step} steps in {duration(progress.seconds)}")
-    return finished(root, pipeline)
+                saved = checkpoint.save(root, state, config.keep)
+                if stop.signal:
+                    live.say(f"stopped; saved {saved}; the same command goes on")
+                    raise SystemExit(128 + stop.signal)
 
 
 def due(step: int, every: int, steps: int) -> bool:
@@ -87,7 +94,7 @@ def due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
-def start(run: Run, data: Data, root: Path, live: Live) -> tuple[Pipeline, Ema, Optimizer, checkpoint.Progress]:
+def start(run: Run, data: Data, root: Path, live: Live) -> State:
     """A fresh training, or the one that the last checkpoint in `root` holds."""
     device = pick(run.training.device)
     checkpoint.sweep(root)
@@ -103,13 +110,13 @@ def start(run: Run, data: Data, root: Path, live: Live) -> tuple[Pipeline, Ema, 
     pipeline.to(device)
     ema = Ema(pipeline, run.training.ema * run.training.steps)
     optimizer = Optimizer(pipeline, run.training.optimizer)
-    progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else checkpoint.Progress()
+    progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
     count = sum(p.numel() for p in pipeline.parameters())
-    live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {ema.length:.0f} steps")
-    return pipeline, ema, optimizer, progress
+    live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {max(ema.length, 1):.0f} steps")
+    return State(pipeline, ema, optimizer, progress)
 
 
-def sampler(run: Run, pipeline: Pipeline, data: Data, choices: Choices):
+def maker(run: Run, pipeline: Pipeline, data: Data, choices: Choices) -> Callable[[int], Sample]:
     """The function that makes the sample of a step, in whatever thread."""
     pinned = pipeline.device.type == "cuda"
 
@@ -145,8 +152,3 @@ def not_finite(step: int, fault: str, root: Path) -> str:
         f"the loss is not finite at step {step}: first in {fault}; {kept}; "
         f"train in another directory with a lower training.optimizer.lr or training.clip, or in float32"
     )
-
-
-def finished(root: Path, pipeline: Pipeline) -> Pipeline:
-    """The averaged weights of the last checkpoint."""
-    return Pipeline.load(checkpoint.list_checkpoints(root)[-1] / "ema.safetensors", pipeline.device)

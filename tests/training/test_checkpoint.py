@@ -12,7 +12,7 @@ import torch
 
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
-from fromnoise.training.checkpoint import Progress
+from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import Muon
@@ -30,7 +30,7 @@ def parts(pipeline: Pipeline) -> tuple[Pipeline, Ema, Optimizer]:
 
 def test_everything_comes_back(tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]) -> None:
     pipeline, ema, optimizer = parts
-    path = checkpoint.save(tmp_path, *parts, Progress(7, 1.5, [0.1, 0.2]), keep=2)
+    path = checkpoint.save(tmp_path, State(*parts, Progress(7, 1.5, [0.1, 0.2])), keep=2)
     other = checkpoint.load_pipeline(path)
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), pipeline.parameters(), strict=True))
     other_ema, other_optimizer = Ema(other, 10.0), Optimizer(other, Muon())
@@ -41,7 +41,7 @@ def test_everything_comes_back(tmp_path: Path, parts: tuple[Pipeline, Ema, Optim
 
 def test_each_file_of_weights_stands_alone(tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]) -> None:
     pipeline, ema, _ = parts
-    path = checkpoint.save(tmp_path, *parts, Progress(7), keep=2)
+    path = checkpoint.save(tmp_path, State(*parts, Progress(7)), keep=2)
     alone = tmp_path / "elsewhere.safetensors"
     shutil.move(path / "ema.safetensors", alone)
     shutil.rmtree(path)
@@ -53,7 +53,7 @@ def test_each_file_of_weights_stands_alone(tmp_path: Path, parts: tuple[Pipeline
 
 def test_the_last_ones_are_kept(tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]) -> None:
     for step in (2, 4, 100_000_000):
-        checkpoint.save(tmp_path, *parts, Progress(step), keep=2)
+        checkpoint.save(tmp_path, State(*parts, Progress(step)), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-100000000"]
     assert checkpoint.list_checkpoints(tmp_path)[-1].name == "step-100000000"
 
@@ -61,7 +61,7 @@ def test_the_last_ones_are_kept(tmp_path: Path, parts: tuple[Pipeline, Ema, Opti
 def test_what_a_kill_leaves_is_no_checkpoint_and_is_swept(
     tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]
 ) -> None:
-    path = checkpoint.save(tmp_path, *parts, Progress(2), keep=2)
+    path = checkpoint.save(tmp_path, State(*parts, Progress(2)), keep=2)
     shutil.copytree(path, tmp_path / ".step-00000004.partial")
     shutil.copytree(path, tmp_path / ".step-00000001.gone")
     assert checkpoint.list_checkpoints(tmp_path) == [path]
@@ -76,15 +76,15 @@ def test_a_full_disk_is_told_in_one_line_and_harms_nothing(
     full_disk: Callable[[int], AbstractContextManager[None]],
     size: int,
 ) -> None:
-    good = checkpoint.save(tmp_path, *parts, Progress(2), keep=1)
+    good = checkpoint.save(tmp_path, State(*parts, Progress(2)), keep=1)
     with full_disk(size), pytest.raises(ValueError) as error:
-        checkpoint.save(tmp_path, *parts, Progress(4), keep=1)
+        checkpoint.save(tmp_path, State(*parts, Progress(4)), keep=1)
     told = str(error.value)
     assert "checkpoint of step 4: cannot write" in told and "File too large" in told and "\n" not in told
     assert f"{good} is intact" in told
     assert list(tmp_path.iterdir()) == [good]
     assert checkpoint.load_rest(good, parts[1], parts[2]).step == 2
-    checkpoint.save(tmp_path, *parts, Progress(4), keep=1)
+    checkpoint.save(tmp_path, State(*parts, Progress(4)), keep=1)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.safetensors"])
@@ -93,10 +93,10 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer], name: str, harm: str
 ) -> None:
     _, ema, optimizer = parts
-    earlier = checkpoint.save(tmp_path, *parts, Progress(2), keep=2)
+    earlier = checkpoint.save(tmp_path, State(*parts, Progress(2)), keep=2)
     optimizer.step(1.0)
     ema.update(1)
-    path = checkpoint.save(tmp_path, *parts, Progress(4), keep=2)
+    path = checkpoint.save(tmp_path, State(*parts, Progress(4)), keep=2)
     data = (path / name).read_bytes()
     if harm == "cut":
         (path / name).write_bytes(data[: len(data) // 2])

@@ -93,7 +93,7 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
     expected = {name: p.grad for name, p in pipeline.named_parameters()}
     pipeline.zero_grad()
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    with compiled(pipeline):
+    with compiled(pipeline, True):
         accumulate_gradients(pipeline, sample, 1, None)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # blocks, and the last block
     for name, p in pipeline.named_parameters():

@@ -45,7 +45,7 @@ def test_a_full_disk_is_told_in_one_line(
 ) -> None:
     metrics = Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=False)
     metrics.write(1, {"loss": 1.0})
-    with full_disk(30), pytest.raises(ValueError, match=r"cannot write .*metrics.jsonl: File too large"):
+    with full_disk(30), pytest.raises(ValueError, match=r"cannot write .*metrics.jsonl: no space for a whole line"):
         metrics.write(2, {"loss": 2.0})
     metrics.close()
     again = Metrics(tmp_path / "metrics.jsonl", 5, tensorboard=False)
@@ -70,16 +70,18 @@ def test_tensorboard_writes_numbers_or_says_what_it_needs(tmp_path: Path, monkey
     assert len(events) == 1 and b"loss" in events[0].read_bytes()
 
 
-def test_speed_is_that_of_the_steps_since_the_last_time() -> None:
+def test_speed_is_that_of_the_steps_since_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.1, 0.5, 10.0, 10.0, 10.5, 20.0, 20.0, 21.0, 30.0])
+    monkeypatch.setattr("fromnoise.training.log.time.perf_counter", lambda: next(clock))
     meter = Meter(flops=2e12, peak=8e12)
-    meter.add(pictures=32, seconds=0.5, waited=0.1)
-    meter.add(pictures=32, seconds=0.5, waited=0.0)
-    speed = meter.reset()
-    assert speed == pytest.approx(
-        {"images_per_second": 64, "waiting_for_data": 0.1, "step_seconds": 0.5, "flop_utilisation": 0.5}
-    )
-    meter.add(pictures=32, seconds=1.0, waited=0.0)
-    assert meter.reset()["images_per_second"] == pytest.approx(32)
+    speeds = []
+    for step in meter.timed(iter(range(3))):  # each asks the clock when it begins, when its sample is there, at its end
+        meter.end(pictures=32)
+        if step:
+            speeds.append(meter.reset())
+    told = {"images_per_second": 64, "waiting_for_data": 0.1, "step_seconds": 0.5, "flop_utilisation": 0.5}
+    assert speeds[0] == pytest.approx(told)
+    assert speeds[1]["images_per_second"] == pytest.approx(32)
 
 
 def test_the_line_tells_loss_speed_waiting_utilisation_and_time_left() -> None:

@@ -27,9 +27,9 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_run: Making, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline = train(tiny_run(), tmp_path)
+    pipeline = train(tiny_run(ema=0.5), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
-    assert read_yaml(Run, tmp_path / "run.yaml") == tiny_run()
+    assert read_yaml(Run, tmp_path / "run.yaml") == tiny_run(ema=0.5)
     told = lines(tmp_path)
     assert [line["step"] for line in told if "loss" in line] == [2, 4, 6]
     assert [line["step"] for line in told if "validation_raw" in line] == [0, 3, 6]
@@ -44,7 +44,7 @@ def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_run: Making, capsys: p
     assert "M parameters on cpu; weights averaged over" in said and "step 6/6  loss " in said
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    again = train(tiny_run(), tmp_path)  # nothing is left to do, and nothing is done
+    again = train(tiny_run(ema=0.5), tmp_path)  # nothing is left to do, and nothing is done
     assert f"{tmp_path} is trained: 6 steps in 0:0" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), pipeline.parameters(), strict=True))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
@@ -96,9 +96,9 @@ def test_a_full_disk_stops_with_the_last_checkpoint_intact(
     saved = loop.checkpoint.save
     directory = tmp_path / "full"
 
-    def fail_at_four(root: Path, pipeline: Any, ema: Any, optimizer: Any, progress: Any, keep: int) -> Path:
-        with full_disk(20_000 if progress.step == 4 else 2**40):
-            return saved(root, pipeline, ema, optimizer, progress, keep)
+    def fail_at_four(root: Path, state: loop.State, keep: int) -> Path:
+        with full_disk(20_000 if state.progress.step == 4 else 2**40):
+            return saved(root, state, keep)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.checkpoint, "save", fail_at_four)

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
+from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.run import Training
 from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
 
-USUAL_BATCH = 64
 SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
-CLEARLY = 1.1  # times as fast, for bfloat16 to be worth its lost digits
 COMPILE_SECONDS = {"cpu": 60.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
 COMPILE_SAVES = 0.25  # share of a step, at the least
 SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
@@ -44,7 +43,7 @@ class Choices(Config):
     @property
     def dtype(self) -> torch.dtype | None:
         """For `autocast`."""
-        return torch.bfloat16 if self.precision == "bfloat16" else None
+        return dtype_of(self.precision)
 
 
 def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say: Callable[[str], None]) -> Choices:
@@ -64,20 +63,20 @@ def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say
     def sample(batch: int) -> Sample:
         return draw(pipeline, serve(batch), generator_of(0, 0)).to(pipeline.device)
 
-    precision = training.precision
-    if precision == "auto":
-        precision = _faster(pipeline, sample(training.batch or USUAL_BATCH * parts), parts, say)
-    dtype = torch.bfloat16 if precision == "bfloat16" else None
     batch = training.batch
     if batch == 0:
+        dtype = dtype_of(_eager_precision(pipeline, training))
         batch = parts * _find_part(pipeline, lambda part: seconds_of(pipeline, sample(part), 1, dtype, 1))
         say(f"batch {batch}, found by trying")
-    compiled = training.compile == "on"
-    if training.compile == "auto":
-        compiled = _repays(pipeline, sample(batch), parts, dtype, training.steps, say)
+    precision, compiled = _quickest(pipeline, sample(batch), training, say)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compiled)
     write_yaml(choices, file)
     return choices
+
+
+def dtype_of(precision: Precision) -> torch.dtype | None:
+    """For `autocast`."""
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def seconds_of(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int) -> float:
@@ -90,14 +89,6 @@ def seconds_of(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtyp
             best = min(best, time.perf_counter() - start)
         pipeline.zero_grad()
     return best
-
-
-def _faster(pipeline: Pipeline, sample: Sample, parts: int, say: Callable[[str], None]) -> Precision:
-    half = seconds_of(pipeline, sample, parts, torch.bfloat16, 2)
-    full = seconds_of(pipeline, sample, parts, None, 2)
-    faster = "bfloat16" if full > CLEARLY * half else "float32"
-    say(f"precision {faster}: a forward and backward takes {half:.3g} s in bfloat16, {full:.3g} s in float32")
-    return faster
 
 
 def quickest_part(seconds: Callable[[int], float]) -> int:
@@ -145,29 +136,48 @@ def _find_part(pipeline: Pipeline, seconds: Callable[[int], float]) -> int:
     return largest_part(fits)
 
 
-def _repays(
-    pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, steps: int, say: Callable[[str], None]
-) -> bool:
-    """Whether compiled steps, compilation included, take less time than eager ones. Compiles only where it may."""
+def _eager_precision(pipeline: Pipeline, training: Training) -> Precision:
+    """What an eager step runs in: on a CPU bfloat16 only when asked for, since its mixed element-wise work is slow
+    (1.8 s where float32 took .8), however fast the products."""
+    if training.precision != "auto":
+        return training.precision
+    return "bfloat16" if pipeline.device.type != "cpu" and fast_bfloat16(pipeline.device) else "float32"
+
+
+def _compiled_precision(pipeline: Pipeline, training: Training) -> Precision:
+    """What a compiled step runs in: bfloat16 wherever its products are the faster ones."""
+    if training.precision != "auto":
+        return training.precision
+    return "bfloat16" if fast_bfloat16(pipeline.device) else "float32"
+
+
+def _quickest(
+    pipeline: Pipeline, sample: Sample, training: Training, say: Callable[[str], None]
+) -> tuple[Precision, bool]:
+    """Precision, and whether to compile: what ends the planned steps soonest, compilation included."""
+    parts, steps = training.accumulate, training.steps
+    plain, fused = _eager_precision(pipeline, training), _compiled_precision(pipeline, training)
+    if training.compile == "on":
+        return fused, True
+    if training.compile == "off":
+        return plain, False
+    eager = seconds_of(pipeline, sample, parts, dtype_of(plain), 2)
     cost = COMPILE_SECONDS.get(pipeline.device.type)
-    if cost is None:
-        return False
-    eager = seconds_of(pipeline, sample, parts, dtype, 2)
-    if steps * eager * COMPILE_SAVES < cost:
-        say(f"no torch.compile: {steps} steps of {eager:.3g} s would not repay it")
-        return False
+    if cost is None or steps * eager * COMPILE_SAVES < cost:
+        say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay compilation")
+        return plain, False
     try:
         with compiled(pipeline, True):
             start = time.perf_counter()
-            quick = seconds_of(pipeline, sample, parts, dtype, 2)
+            quick = seconds_of(pipeline, sample, parts, dtype_of(fused), 2)
             spent = time.perf_counter() - start
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
-        say(f"no torch.compile: it fails here ({type(error).__name__})")
-        return False
-    pays = steps * (eager - quick) > 0
-    verdict = "torch.compile" if pays else "no torch.compile"
-    say(f"{verdict}: a forward and backward takes {quick:.3g} s compiled, {eager:.3g} s not; tried in {spent:.0f} s")
-    return pays
+        say(f"{plain}, not compiled: it fails here ({type(error).__name__})")
+        return plain, False
+    pays = quick < eager
+    times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager:.3g} s eager in {plain}"
+    say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
+    return (fused, True) if pays else (plain, False)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients
 from fromnoise.training.stop import Stop
 from fromnoise.training.validation import Validation
 
-CAPTIONS = 20_000  # read to learn the vocabulary
+CAPTIONS = 10_000  # read to learn the vocabulary
 
 
 def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:

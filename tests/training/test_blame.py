@@ -19,7 +19,7 @@ def sample(pipeline: Pipeline, shapes: Any) -> Sample:
 
 def test_the_first_module_is_named_with_the_sample_and_its_time(pipeline: Pipeline, sample: Sample) -> None:
     with torch.no_grad():
-        pipeline.backbone.transformer_blocks[1].img_mlp.net[2].weight.fill_(float("nan"))
+        pipeline.get_parameter("backbone.transformer_blocks.1.img_mlp.net.2.weight").fill_(float("nan"))
     fault = find_fault(pipeline, sample, None)
     assert fault == f"sample 0 of 6 (t={float(sample.t[0]):.4g}), output of backbone.transformer_blocks.1.img_mlp.net.2"
 

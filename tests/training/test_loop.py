@@ -22,6 +22,11 @@ from fromnoise.training.run import AdamW, Run
 Making = Callable[..., Run]
 
 
+@pytest.fixture(autouse=True)
+def few_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CAPTIONS", 500)  # each training here learns its vocabulary
+
+
 def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 

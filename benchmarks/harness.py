@@ -1,0 +1,100 @@
+"""What every benchmark here shares: timing in turns, ratios pair by pair, the machine, and the record in JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fromnoise.core.files import write_text
+
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+"""Instructions that decide how fast matrix products are, as Linux names them."""
+
+
+class Ratio(NamedTuple):
+    """How many times as fast one contestant is as another."""
+
+    median: float
+    low: float
+    high: float
+
+
+def take_turns(
+    contestants: dict[str, Callable[[], object]], rounds: int, device: torch.device, advance: Callable[[int, int], None]
+) -> dict[str, list[float]]:
+    """Seconds of every call: A B C, A B C, ... `rounds` times, so that whatever slows the machine slows all of them.
+
+    Each is called once before, which does not count. `advance` is called with (rounds done, rounds).
+    """
+    for call in contestants.values():
+        seconds_of(call, device)
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for done in range(1, rounds + 1):
+        for name, call in contestants.items():
+            seconds[name].append(seconds_of(call, device))
+        advance(done, rounds)
+    return seconds
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds until the device has done what one call asks of it."""
+    _wait(device)
+    start = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def ratio(ours: list[float], theirs: list[float]) -> Ratio:
+    """Their seconds over ours, round by round: the median, the least and the most."""
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def describe_machine() -> dict[str, object]:
+    """What a reader must know of this machine to compare his own with it."""
+    flags = set(_cpuinfo("flags").split())
+    busy, _, _ = os.getloadavg()
+    machine: dict[str, object] = {
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "threads": torch.get_num_threads(),
+        "load_before": round(busy, 2),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+    }
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    return machine
+
+
+def write_record(path: Path, record: dict[str, object]) -> None:
+    """Write `record` and today's date as JSON, whole or not at all; ValueError when it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dated = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **record}
+    write_text(path, json.dumps(dated, indent=2, ensure_ascii=False) + "\n")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpuinfo(key: str) -> str:
+    """The first value of `key` in Linux's table of processors; "" elsewhere."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

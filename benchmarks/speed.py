@@ -1,0 +1,321 @@
+"""Training and sampling speed of fromnoise's MMDiT beside diffusers' `QwenImageTransformer2DModel`: `make bench`.
+
+Both have one size, the same weights, pictures, noise and text tokens, and are seen to give the same loss and the same
+pictures before they are timed, in turns. fromnoise runs as the package runs it: precision and compilation of training
+are what `fromnoise.training.fast` chooses, pictures come from `Pipeline.stream`. The stock class runs as its users run
+it: the loss, the sampling loop and the scheduler of diffusers' own scripts, in whichever of their usual ways is the
+fastest here, found by trying; and once more compiled.
+
+Legend: B batch, C channels, S side, L text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+import tempfile
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from pydantic import NonNegativeFloat, PositiveInt, ValidationError
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.harness import describe_machine, ratio, seconds_of, take_turns, write_record
+from fromnoise.cli.flags import parse
+from fromnoise.cli.progress import progress
+from fromnoise.core.config import Config, explain
+from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.types import Batch, Cond
+from fromnoise.diffusion.loss import Objective
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.nn.patch import pack, unpack
+from fromnoise.pipeline.config import ModelConfig
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.fast import choose, compiled
+from fromnoise.training.optim import Optimizer
+from fromnoise.training.run import AdamW, Training
+from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+
+TARGETS = {"training": 1.5, "sampling": 2.0}
+"""How many times as fast as the stock class this should be."""
+CHANNELS = 3
+OURS, EAGER, COMPILED = "fromnoise", "diffusers", "diffusers, compiled"
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+USAGE = "python -m benchmarks.speed [--option VALUE ...]"
+DESCRIPTION = """\
+Measures training and sampling beside diffusers' QwenImageTransformer2DModel of the same size, on the CPU and, where
+there is one, on the GPU; prints a table and writes everything measured as JSON.
+"""
+
+Say = Callable[[str], None]
+
+
+class Settings(Config):
+    """What is measured."""
+
+    width: PositiveInt = 192
+    """Width of both streams."""
+    depth: PositiveInt = 6
+    """Blocks."""
+    head_width: PositiveInt = 64
+    """Width of an attention head."""
+    patch: PositiveInt = 4
+    """Side of a patch, in pixels."""
+    side: PositiveInt = 32
+    """Side of a picture, in pixels."""
+    text: PositiveInt = 16
+    """Text tokens; how many of them are real differs from picture to picture."""
+    batch: PositiveInt = 64
+    """Pictures of an optimizer step."""
+    pictures: PositiveInt = 16
+    """Pictures drawn together."""
+    steps: PositiveInt = 28
+    """Euler steps from noise to picture."""
+    guidance: NonNegativeFloat = 4.0
+    """Classifier-free guidance scale."""
+    training_rounds: PositiveInt = 15
+    """Times that each takes one optimizer step, in turns."""
+    sampling_rounds: PositiveInt = 9
+    """Times that each draws its pictures, in turns."""
+    planned: PositiveInt = 2000
+    """Steps of the training that compilation must repay, for fromnoise to compile."""
+    compile: bool = True
+    """Also measure the stock class compiled."""
+    out: Path = RESULTS
+    """File to write."""
+
+
+class Way(NamedTuple):
+    """How the stock class is run."""
+
+    autocast: torch.dtype | None  # what autocast runs matrix products in
+    weights: torch.dtype  # what the weights are held in
+    doubled: bool  # guidance by one forward of twice the pictures; else by two, as diffusers' pipeline does
+
+    def __str__(self) -> str:
+        precision = "float32" if self.weights == torch.float32 else "bfloat16 weights"
+        return "bfloat16 autocast" if self.autocast else precision
+
+
+class Result(NamedTuple):
+    """One kind of work on one device."""
+
+    device: str
+    work: str
+    images: int  # of a round
+    how: dict[str, str]  # of each contestant
+    trials: dict[str, float]  # seconds of each way that the stock class was tried in
+    seconds: dict[str, list[float]]  # of each contestant, round by round
+
+
+class Given(nn.Module):
+    """A conditioner whose tokens are given, so that what is timed is the transformer: row i of a batch has row i."""
+
+    def __init__(self, rows: int, length: int, width: int):
+        super().__init__()
+        generator = generator_of(0, 0)
+        counts = torch.arange(rows) % max(1, length - 4) + min(5, length)  # 5 to L real tokens
+        self.width, self.length = width, length
+        self.mask = torch.arange(length) < counts[:, None]  # (rows, L)
+        self.tokens = torch.randn(rows, length, width, generator=generator) * self.mask[..., None]  # (rows, L, D)
+        self.register_buffer("nothing", torch.randn(width, generator=generator))
+
+    def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
+        return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
+
+    def forward(self, features: dict[str, Tensor]) -> Cond:
+        return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
+
+    def null(self, n: int) -> Cond:
+        """One real token, padded to L, as the package's text conditioner has it."""
+        vector = self.get_buffer("nothing").expand(n, -1)  # (n, D)
+        mask = torch.ones(n, 1, dtype=torch.bool, device=vector.device)  # (n, 1)
+        return Cond(vector[:, None], mask, vector).padded(self.length)
+
+    def notice(self, prompts: list[str]) -> str:
+        return ""
+
+
+def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImageTransformer2DModel]:
+    """fromnoise's pipeline and the stock class, with the same weights."""
+    s = settings
+    config = ModelConfig(
+        backbone=MMDiTConfig(width=s.width, depth=s.depth, head_width=s.head_width, patch=s.patch),
+        objective=Objective(target="flow", measure="flow", dropout=0.0),
+        size=s.side,
+        channels=CHANNELS,
+    )
+    pipeline = Pipeline(config, Given(max(s.batch, s.pictures), s.text, s.width))
+    generator = generator_of(0, 1)
+    for parameter in pipeline.backbone.parameters():  # no weight at zero, which would hide what is computed with it
+        nn.init.normal_(parameter, std=0.05, generator=generator)
+    stock = QwenImageTransformer2DModel(
+        patch_size=s.patch,
+        in_channels=CHANNELS * s.patch**2,
+        out_channels=CHANNELS,
+        num_layers=s.depth,
+        attention_head_dim=s.head_width,
+        num_attention_heads=s.width // s.head_width,
+        joint_attention_dim=s.width,
+        axes_dims_rope=(0, s.head_width // 2, s.head_width // 2),
+    )
+    stock.load_state_dict(pipeline.backbone.export_state())
+    return pipeline.to(device), stock.to(device)
+
+
+def random_batch(settings: Settings, size: int) -> Batch:
+    shape = (size, CHANNELS, settings.side, settings.side)
+    images = torch.rand(shape, generator=generator_of(0, 2)) * 2 - 1  # (B, C, S, S)
+    return Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64))
+
+
+def answer(model: QwenImageTransformer2DModel, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """The stock class on x (B, C, S, S), t (B,) -> (B, C, S, S), with the mask left out where it hides nothing."""
+    p = model.config["patch_size"]
+    h, w = x.shape[-2] // p, x.shape[-1] // p
+    tokens = model(
+        hidden_states=pack(x, p).to(model.dtype),
+        encoder_hidden_states=cond.tokens.to(model.dtype),
+        encoder_hidden_states_mask=None if bool(cond.mask.all()) else cond.mask,
+        timestep=t,
+        img_shapes=[[(1, h, w)]] * len(x),
+        return_dict=False,
+    )[0]  # (B, h w, C p p)
+    return unpack(tokens.float(), h, w, p)  # (B, C, S, S)
+
+
+def stock_loss(model: QwenImageTransformer2DModel, sample: Sample, cond: Cond, way: Way) -> Tensor:
+    """The flow matching loss of diffusers' training scripts."""
+    t = sample.t[:, None, None, None]  # (B, 1, 1, 1)
+    noisy = (1 - t) * sample.z + t * sample.eps  # (B, C, S, S)
+    with autocast(model.device, way.autocast):
+        flow = answer(model, noisy, sample.t, cond)  # (B, C, S, S)
+    return F.mse_loss(flow, sample.eps - sample.z)
+
+
+@torch.no_grad()
+def stock_pictures(
+    model: QwenImageTransformer2DModel, noise: Tensor, cond: Cond, null: Cond, steps: int, guidance: float, way: Way
+) -> Tensor:
+    """The sampling loop of diffusers' Qwen-Image pipeline, less its rescaling: noise (B, C, S, S) -> pictures."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist(), device=noise.device)
+    short = Cond(null.tokens[:, :1], null.mask[:, :1], null.vector)  # a prompt alone in its forward needs no padding
+    both, x = cond.cat(null), noise
+    for timestep in scheduler.timesteps:
+        t = (timestep / 1000).expand(len(x))
+        with autocast(model.device, way.autocast):
+            if way.doubled:
+                y, y_null = answer(model, torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            else:
+                y, y_null = answer(model, x, t, cond), answer(model, x, t, short)
+        x = scheduler.step(y_null + guidance * (y - y_null), timestep, x, return_dict=False)[0]
+    return x
+
+
+def held(model: QwenImageTransformer2DModel, way: Way, compile: bool) -> QwenImageTransformer2DModel:
+    """A copy of `model`, as `way` has its weights."""
+    model = copy.deepcopy(model)
+    nn.Module.to(model, way.weights)  # diffusers' own `to` warns of what does not concern this class
+    if compile:
+        model.compile_repeated_blocks(dynamic=False)
+    return model
+
+
+def fastest(ways: Sequence[Way], seconds: Callable[[Way], float]) -> tuple[Way, dict[str, float]]:
+    """The way that takes the least time, and what each took."""
+    trials = {way: seconds(way) for way in ways}
+    named = {f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}": s for way, s in trials.items()}
+    return min(trials, key=lambda way: trials[way]), named
+
+
+def sample_of(pipeline: Pipeline, settings: Settings) -> tuple[Sample, Cond]:
+    """The one step that is trained on again and again, and its condition."""
+    sample = draw(pipeline, random_batch(settings, settings.batch), generator_of(0, 3)).to(pipeline.device)
+    return sample, pipeline.conditioner(sample.features)
+
+
+def noise_of(pipeline: Pipeline, settings: Settings) -> Tensor:
+    """The noise that `Pipeline.stream` begins with from seed 0."""
+    shape = pipeline.latent_shape(settings.side, settings.side)
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(settings.pictures)]
+    return torch.stack(rows).to(pipeline.device)  # (B, C, S, S)
+
+
+def conditions_of(pipeline: Pipeline, settings: Settings) -> tuple[Cond, Cond]:
+    """Condition and null of the pictures that are drawn."""
+    prompts = [""] * settings.pictures
+    features = pipeline.conditioner.encode(prompts, torch.zeros(len(prompts)))
+    given = {key: value.to(pipeline.device) for key, value in features.items()}
+    return pipeline.conditioner(given), pipeline.conditioner.null(len(prompts))
+
+
+def our_pictures(pipeline: Pipeline, settings: Settings, steps: int, precision: str) -> Tensor:
+    """What a user of fromnoise gets, up to the files: (B, C, S, S)."""
+    prompts = [""] * settings.pictures
+    stream = pipeline.stream(
+        prompts, steps, settings.guidance, 0, settings.side, sampler="euler", precision=precision  # type: ignore
+    )
+    return deque(stream, maxlen=1)[0].x
+
+
+def check(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings) -> dict[str, float]:
+    """Largest differences of loss and pictures in float32, of which rounding may explain all."""
+    way = Way(None, torch.float32, True)
+    sample, cond = sample_of(pipeline, settings)
+    with torch.no_grad():
+        loss = pipeline.loss(*sample).mean()
+        gap = (loss - stock_loss(stock, sample, cond, way)).abs() / loss
+    ours = our_pictures(pipeline, settings, 2, "float32")
+    given = noise_of(pipeline, settings), *conditions_of(pipeline, settings)
+    theirs = stock_pictures(stock, *given, 2, settings.guidance, way)
+    gaps = {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
+    assert max(gaps.values()) < 1e-2, f"not the same work: {gaps}"
+    return gaps
+
+
+def time_training(
+    pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings, say: Say
+) -> Result:
+    """Forward, backward and optimizer step of one batch."""
+    device = pipeline.device
+    with tempfile.TemporaryDirectory() as place:
+        training = Training(batch=settings.batch, steps=settings.planned)
+        choices = choose(pipeline, partial(random_batch, settings), training, Path(place) / "measured.yaml", say)
+    sample, cond = sample_of(pipeline, settings)
+
+    def ours(optimizer: Optimizer) -> None:
+        accumulate_gradients(pipeline, sample, 1, choices.dtype)
+        optimizer.step(1.0)
+        pipeline.zero_grad()
+
+    def theirs(model: QwenImageTransformer2DModel, optimizer: Optimizer, way: Way) -> None:
+        stock_loss(model, sample, cond, way).backward()
+        optimizer.step(1.0)
+        model.zero_grad()
+
+    def trial(way: Way) -> float:
+        return quickest(partial(theirs, model := held(stock, way, False), adamw(model), way), device)
+
+    ways = [Way(torch.bfloat16, torch.float32, False), Way(None, torch.float32, False)]
+    way, trials = fastest(ways, trial)
+    contestants: dict[str, Callable[[], object]] = {OURS: partial(ours, adamw(pipeline))}
+    how = {OURS: f"{choices.precision}{' autocast' if choices.dtype else ''}{', compiled' if choices.compile else ''}"}
+    for name in (EAGER, COMPILED)[: 1 + settings.compile]:
+        model = held(stock, way, name == COMPILED)
+        contestants[name] = partial(theirs, model, adamw(model), way)
+        how[name] = str(way)
+    with compiled(pipeline) if choices.compile else nullcontext(), progress(f"training on {device}") as advance:
+        seconds = take_turns(contestants, settings.training_rounds, device, advance)
+    return Result(str(device), "training", settings.batch, how, trials, seconds)

@@ -38,8 +38,8 @@ def read_folder(folder: Path) -> tuple[Tensor, list[str]]:
     """All pictures, (count, 3, S, S) in 8 bits, and their captions."""
     with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
         rows = sorted((row["file_name"], row["text"]) for row in map(json.loads, lines))
-    files = [Image.open(folder / name).convert("RGB") for name, _ in rows]
-    pictures = [ImageOps.fit(file, (S, S), Image.Resampling.LANCZOS) for file in files]
+    fit = partial(ImageOps.fit, size=(S, S), method=Image.Resampling.LANCZOS)  # crops around the centre
+    pictures = [fit(Image.open(folder / name).convert("RGB")) for name, _ in rows]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), [text for _, text in rows]
 
 
@@ -63,8 +63,8 @@ class TextEncoder(nn.Module):
         self.tokenizer, gelu = learn_bpe(captions), partial(F.gelu, approximate="tanh")
         self.embedding, self.norm = nn.Embedding(self.tokenizer.get_vocab_size(), D), nn.LayerNorm(D)
         self.position, self.nothing = nn.Parameter(torch.empty(LENGTH, D)), nn.Parameter(torch.empty(D))
-        kind = dict(dropout=0.0, activation=gelu, norm_first=True, batch_first=True)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(D, H, 4 * D, **kind) for _ in range(TEXT_DEPTH))
+        layer = partial(nn.TransformerEncoderLayer, D, H, 4 * D, 0.0, gelu, batch_first=True, norm_first=True)
+        self.layers = nn.ModuleList(layer() for _ in range(TEXT_DEPTH))
         for p, std in ((self.embedding.weight, 0.02), (self.position, 0.02), (self.nothing, 1.0)):
             nn.init.normal_(p, std=std)
         for name, p in self.layers.named_parameters():
@@ -84,8 +84,8 @@ class TextEncoder(nn.Module):
         x, mask = self.embedding(ids) + self.position[: ids.shape[1]], ids != 0  # (B, L, D), (B, L)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=~mask)  # (B, L, D)
-        keep, first = keep[:, None], torch.arange(ids.shape[1], device=DEVICE) == 0  # (B, 1), (L,)
-        return torch.where(keep[..., None], self.norm(x), self.nothing), torch.where(keep, mask, first)
+        mask[:, 1:] &= keep[:, None]  # to say nothing, one token is enough
+        return torch.where(keep[:, None, None], self.norm(x), self.nothing), mask
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -108,20 +108,17 @@ class Block(nn.Module):
 
     def __init__(self, last: bool):
         super().__init__()
-        self.last = last
-        self.mod, self.text_mod = nn.Linear(D, 6 * D), nn.Linear(D, 2 * D if last else 6 * D)
+        self.last, self.mod, self.text_mod = last, nn.Linear(D, 6 * D), nn.Linear(D, 2 * D if last else 6 * D)
         self.q, self.k, self.v, self.out, self.text_k, self.text_v = (nn.Linear(D, D) for _ in range(6))
-        # Normed queries and keys: no score grows so large that softmax sees one token alone.
-        self.norm_q, self.norm_k, self.norm_text_k = (nn.RMSNorm(D // H, eps=1e-6) for _ in range(3))
+        self.norm_q, self.norm_k, self.norm_text_k = (nn.RMSNorm(D // H, eps=1e-6) for _ in range(3))  # bound scores
         if not last:
             self.text_q, self.text_out, self.norm_text_q = (
                 nn.Linear(D, D),
                 nn.Linear(D, D),
                 nn.RMSNorm(D // H, eps=1e-6),
             )
-        self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(D, 4 * D), nn.GELU("tanh"), nn.Linear(4 * D, D)) for _ in range(1 if last else 2)
-        )
+        mlps = [nn.Sequential(nn.Linear(D, 4 * D), nn.GELU("tanh"), nn.Linear(4 * D, D)) for _ in range(2 - last)]
+        self.mlps = nn.ModuleList(mlps)  # of the picture, and of the text
 
     def forward(self, x: Tensor, text: Tensor, time: Tensor, mask: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, N, D), text (B, L, D), time (B, 1, D), mask (B, L + N), turn (L + N, d / 2) -> x, text."""
@@ -166,8 +163,7 @@ class MMDiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """x (B, 3, S, S), t (B,), tokens (B, L, D), mask (B, L) -> (B, 3, S, S)."""
-        speeds = torch.exp(-math.log(10000) * torch.arange(128, device=DEVICE) / 128)  # (128,)
-        angles = 1000 * (t[:, None] * speeds)  # (B, 128)
+        angles = 1000 * (t[:, None] * torch.exp(-math.log(10000) * torch.arange(128, device=DEVICE) / 128))  # (B, 128)
         time = self.time_out(F.silu(self.time_in(torch.cat((angles.cos(), angles.sin()), -1))))  # (B, D)
         time, turn = F.silu(time)[:, None], msrope(tokens.shape[1], S // P)  # (B, 1, D), (L + N, d / 2)
         mask = F.pad(mask, (0, (S // P) ** 2), value=True)  # (B, L + N)
@@ -200,8 +196,8 @@ def train(model: MMDiT, average: MMDiT, images: Tensor, captions: list[str], arg
         loss = (weight * (model(x_t, t, tokens, mask) - x0).square().flatten(1).mean(1)).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        # The learning rate warms up, and falls to 0 as a cosine.
-        optimizer.param_groups[0]["lr"] = LR * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
+        rise, fall = min(1, (step + 1) / WARMUP), (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = LR * rise * fall
         optimizer.step()
         optimizer.zero_grad()
         # The average draws better. It is short at first, to forget the first weights, which are noise.
@@ -226,7 +222,7 @@ def draw(model: MMDiT, prompts: list[str], seed: int) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pixels.cpu().numpy()]
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = ArgumentParser(description="Train a text-to-image model on a folder of pictures, then draw.")
     parser.add_argument("folder", type=Path, help="pictures, and metadata.jsonl with the file_name and text of each")
     parser.add_argument("prompts", nargs="+", help="what to draw")
@@ -246,7 +242,3 @@ def main() -> None:
     for i, picture in enumerate(draw(average, args.prompts, args.seed)):
         picture.save(args.out / f"{i}.png")
         print(f"{args.out / f'{i}.png'}: {args.prompts[i]}")
-
-
-if __name__ == "__main__":
-    main()

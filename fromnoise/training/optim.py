@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from fromnoise.training.run import AdamW, Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
 BETA1 = 0.9
+HIDDEN = re.compile(r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod)")  # names of what Muon takes
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -97,7 +99,8 @@ def _grad(p: nn.Parameter) -> Tensor:
 class Optimizer:
     """Every parameter of `model` under AdamW, or its blocks' matrices under Muon and the rest under AdamW.
 
-    Muon takes the 2-D weights below a module called `transformer_blocks`.
+    Muon takes the matrices of the backbone's blocks and the text encoder's layers. Modulation stays with AdamW: it is a
+    third of the matrices' entries, sees one row a picture, and its products would cost Muon another half of its time.
     """
 
     def __init__(self, model: nn.Module, config: AdamW | Muon):
@@ -106,7 +109,7 @@ class Optimizer:
         self.lr = config.lr
         if isinstance(config, Muon):
             self.lr = config.adamw_lr
-            inside = {name: p for name, p in named.items() if p.ndim == 2 and "transformer_blocks." in name}
+            inside = {name: p for name, p in named.items() if p.ndim == 2 and HIDDEN.search(name)}
             self.muon = StackedMuon(inside, config)
             named = {name: p for name, p in named.items() if name not in inside}
         matrices = [p for p in named.values() if p.ndim >= 2]

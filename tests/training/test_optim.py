@@ -60,8 +60,10 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest(pipeline: Pipeline) -
     inside = set(optimizer.muon.named)
     assert inside | set(optimizer.named) == {name for name, _ in pipeline.named_parameters()}
     assert not inside & set(optimizer.named)
-    assert all(".transformer_blocks." in name and pipeline.get_parameter(name).ndim == 2 for name in inside)
-    assert not any(".transformer_blocks." in name and p.ndim == 2 for name, p in optimizer.named.items())
+    assert all(pipeline.get_parameter(name).ndim == 2 for name in inside)
+    assert {"backbone.transformer_blocks.0.attn.to_q.weight", "conditioner.layers.0.up.weight"} <= inside
+    left = {name for name, p in optimizer.named.items() if p.ndim == 2 and ".transformer_blocks." in name}
+    assert left and all("_mod.1." in name for name in left)
 
 
 def test_adamw_is_torchs_adamw_and_decays_matrices_only() -> None:

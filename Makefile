@@ -27,7 +27,7 @@ quickstart: ## install, train the shapes recipe, draw four prompts, measure adhe
 	$(BIN)/fromnoise train shapes --directory $(RUN); \
 	$(BIN)/fromnoise sample $(RUN) --grid --out $(PICTURES) \
 	  "a red circle left of a blue square" "two green triangles" \
-	  "a large yellow star" "a small purple ring above a large cyan cross"; \
+	  "a large yellow star" "a small purple ring and a large black cross"; \
 	$(BIN)/fromnoise evaluate $(RUN); \
 	took=$$((SECONDS - start)); \
 	printf 'quickstart took %d min %02d s\n' $$((took / 60)) $$((took % 60))

@@ -38,8 +38,8 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
     return run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})
 
 
-def claim(run: Run, directory: Path) -> None:
-    """Make `directory` that of `run`, or find that it is.
+def refuse_another(run: Run, directory: Path) -> None:
+    """Find that `directory` is that of `run`, or free.
 
     Raises:
         ValueError: one line, when another run is there, or files that are no run.
@@ -56,11 +56,20 @@ def claim(run: Run, directory: Path) -> None:
             raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
+
+
+def claim(run: Run, directory: Path) -> None:
+    """Make `directory` that of `run`; for a run that is known to build, so that no mistake claims a directory.
+
+    Raises:
+        ValueError: as `refuse_another`, or when it cannot be made.
+    """
+    refuse_another(run, directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make {directory}: {error.strerror}") from None
-    write_yaml(run, record)
+    write_yaml(run, directory / "run.yaml")
 
 
 def _difference(there: Run, here: Run) -> tuple[str, Any, Any] | None:

@@ -16,7 +16,7 @@ from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
-from fromnoise.training.directory import Data, claim, derive
+from fromnoise.training.directory import Data, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose, compiled
 from fromnoise.training.log import Live, Meter, Report, duration

@@ -51,7 +51,7 @@ def pixels(image: Any) -> np.ndarray:
 def test_a_seed_draws_the_same_picture_whatever_the_batch(
     pipeline: Pipeline, sampler: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompts = [*CAPTIONS, LONG + sampler]  # the last one makes the whole batch longer
+    prompts = [*CAPTIONS, f"{sampler}: {LONG}"]  # the last one makes the whole batch longer
     together = pipeline(prompts, steps=6, seed=11, sampler=sampler, precision="float32")
     for i, prompt in enumerate(prompts):
         alone = pipeline(prompt, steps=6, seed=11 + i, sampler=sampler, precision="float32")[0]

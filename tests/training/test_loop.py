@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.config import read_yaml
 from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
@@ -53,6 +54,14 @@ def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_run: Making, capsys: p
     assert f"{tmp_path} is trained: 6 steps in 0:0" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), pipeline.parameters(), strict=True))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+def test_a_run_that_cannot_be_built_claims_no_directory(tmp_path: Path, tiny_run: Making) -> None:
+    run = tiny_run()
+    wrong = run.model.model_copy(update={"conditioner": TextConfig(width=16, depth=1, heads=3)})
+    with pytest.raises(ValueError, match="heads 3 does not divide"):
+        train(run.model_copy(update={"model": wrong}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_learns(tmp_path: Path, tiny_run: Making) -> None:

@@ -1,0 +1,49 @@
+"""How often a trained model draws what the prompt asks for, with what it took to train it: one JSON record.
+
+python -m benchmarks.adherence runs/shapes shapes
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.harness import describe_machine, write_record
+from fromnoise.core.config import read_yaml
+from fromnoise.core.files import content_hash
+from fromnoise.evaluation.adherence import evaluate
+from fromnoise.pipeline.load import load, weights
+from fromnoise.training.run import Run
+
+
+def command_of(place: Path) -> str:
+    """What trains the run in `place` again."""
+    run = read_yaml(Run, place / "run.yaml")
+    return f"{run.recipe} --training.steps {run.training.steps} --directory {place.parent.name}/{place.name}"
+
+
+def measure(place: str) -> dict[str, object]:
+    """Adherence over 1,000 prompts of the model in the run directory `place`, and the training that made it."""
+    pipeline = load(place)
+    lines = (Path(place) / "metrics.jsonl").read_text().splitlines()
+    last = [record for record in map(json.loads, lines) if "seconds" in record][-1]
+    return {
+        "training": {
+            "command": "fromnoise train " + command_of(Path(place)),
+            "steps": last["step"],
+            "seconds": round(last["seconds"]),
+            "choices": (Path(place) / "measured.yaml").read_text(),
+        },
+        "parameters": sum(p.numel() for p in pipeline.parameters()),
+        "sha256": content_hash(weights(place)),
+        **evaluate(pipeline, n=1000, progress=lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr)),
+    }
+
+
+if __name__ == "__main__":
+    place, name = sys.argv[1:]
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    command = f"python -m benchmarks.adherence {place} {name}"
+    write_record(path, {"command": command, "machine": describe_machine(), **measure(place)})
+    print(path.read_text())

@@ -1,0 +1,41 @@
+"""`make quickstart` in a fresh clone, by the clock: what a newcomer gets, and how soon. One JSON record.
+
+python -m benchmarks.quickstart
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import describe_machine, write_record
+
+ROOT = Path(__file__).parent.parent
+
+
+def measure() -> dict[str, object]:
+    """Minutes of `make quickstart` in a clone of the last commit, and the adherence of the model that it trains."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "fromnoise"
+        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        began = time.perf_counter()
+        subprocess.run(["make", "quickstart"], cwd=clone, check=True)
+        seconds = time.perf_counter() - began
+        evaluate = [clone / ".venv/bin/fromnoise", "evaluate", "runs/shapes", "--json"]
+        answer = subprocess.run(evaluate, cwd=clone, check=True, capture_output=True, text=True).stdout
+        lines = (clone / "runs/shapes/metrics.jsonl").read_text().splitlines()
+    training = [record for record in map(json.loads, lines) if "seconds" in record][-1]
+    return {
+        "minutes": round(seconds / 60, 2),
+        "training": {"steps": training["step"], "seconds": round(training["seconds"])},
+        **json.loads(answer),
+    }
+
+
+if __name__ == "__main__":
+    path = Path(__file__).parent / "results" / "quickstart.json"
+    write_record(path, {"command": "python -m benchmarks.quickstart", "machine": describe_machine(), **measure()})
+    print(path.read_text())

@@ -3,9 +3,9 @@
     python examples/one_file.py FOLDER --steps 2000 --out pictures "a red circle" "two blue stars"
 
 FOLDER holds RGB pictures and metadata.jsonl, a line for each of them: {"file_name": "1.png", "text": "a red circle"}.
-A straight line, x_t = (1 - t) x0 + t eps, leads from a picture x0 at t = 0 to noise eps at t = 1; its velocity is
-eps - x0. A network that sees x_t, t and the caption learns to say x0, which gives the velocity: (x_t - x0) / t. To draw
-a picture, start from noise and follow the velocity from t = 1 to 0.
+A straight line, x_t = (1 - t) x0 + t eps, leads from a picture x0 to noise eps. A network sees x_t, t and the caption,
+and learns to say x0, which gives the velocity along the line: eps - x0 = (x_t - x0) / t. To draw, start from noise and
+follow the velocity from t = 1 to 0.
 Legend: B batch, L text tokens, N picture tokens, M of either, d = D / H width of a head; S, P, D, H as below.
 """
 
@@ -39,7 +39,7 @@ def read_folder(folder: Path) -> tuple[Tensor, list[str]]:
     with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
         rows = sorted((row["file_name"], row["text"]) for row in map(json.loads, lines))
     fit = partial(ImageOps.fit, size=(S, S), method=Image.Resampling.LANCZOS)  # crops around the centre
-    pictures = [fit(Image.open(folder / name).convert("RGB")) for name, _ in rows]
+    pictures = [np.asarray(fit(Image.open(folder / name).convert("RGB"))) for name, _ in rows]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), [text for _, text in rows]
 
 
@@ -55,9 +55,8 @@ def learn_bpe(captions: list[str]) -> Tokenizer:
     return tokenizer
 
 
+# Captions to tokens that the picture attends to: a usual pre-norm transformer, trained along with the rest.
 class TextEncoder(nn.Module):
-    """Captions to tokens that the picture attends to: a usual pre-norm transformer, trained along with the rest."""
-
     def __init__(self, captions: list[str]):
         super().__init__()
         self.tokenizer, gelu = learn_bpe(captions), partial(F.gelu, approximate="tanh")
@@ -75,9 +74,9 @@ class TextEncoder(nn.Module):
                 nn.init.zeros_(p).requires_grad_("in_proj" not in name)
 
     def encode(self, captions: list[str]) -> Tensor:
-        """Token numbers, (B, L), of captions; the shorter ones are padded with 0."""
+        """The numbers of the captions' tokens, (B, L)."""
         rows = [torch.tensor([1, *self.tokenizer.encode(caption).ids][:LENGTH]) for caption in captions]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(DEVICE)
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(DEVICE)  # (B, L), 0 where short
 
     def forward(self, ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """ids (B, L), keep (B,) False where the caption is hidden -> tokens (B, L, D), mask (B, L) True where real."""
@@ -103,20 +102,17 @@ def msrope(length: int, grid: int) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles).to(DEVICE)  # (L + N, d / 2) complex numbers of length 1
 
 
+# Text and picture, with weights of their own, meet in one attention. The last block leaves the text as it is.
 class Block(nn.Module):
-    """Text and picture, with weights of their own, meet in one attention. The last block leaves the text as it is."""
-
     def __init__(self, last: bool):
         super().__init__()
         self.last, self.mod, self.text_mod = last, nn.Linear(D, 6 * D), nn.Linear(D, 2 * D if last else 6 * D)
         self.q, self.k, self.v, self.out, self.text_k, self.text_v = (nn.Linear(D, D) for _ in range(6))
-        self.norm_q, self.norm_k, self.norm_text_k = (nn.RMSNorm(D // H, eps=1e-6) for _ in range(3))  # bound scores
+        # Normed queries and keys: no score can grow so large that softmax sees one token alone.
+        self.norm_q, self.norm_k, self.norm_text_k = (nn.RMSNorm(D // H, eps=1e-6) for _ in range(3))
         if not last:
-            self.text_q, self.text_out, self.norm_text_q = (
-                nn.Linear(D, D),
-                nn.Linear(D, D),
-                nn.RMSNorm(D // H, eps=1e-6),
-            )
+            self.text_q, self.text_out = nn.Linear(D, D), nn.Linear(D, D)
+            self.norm_text_q = nn.RMSNorm(D // H, eps=1e-6)
         mlps = [nn.Sequential(nn.Linear(D, 4 * D), nn.GELU("tanh"), nn.Linear(4 * D, D)) for _ in range(2 - last)]
         self.mlps = nn.ModuleList(mlps)  # of the picture, and of the text
 
@@ -143,9 +139,8 @@ class Block(nn.Module):
         return x, text
 
 
+# (x_t, t, text) -> x0: the dual-stream transformer of SD3 (Esser et al. 2024) and Qwen-Image (Wu et al. 2025).
 class MMDiT(nn.Module):
-    """(x_t, t, text) -> x0: the dual-stream transformer of SD3 (Esser et al. 2024) and Qwen-Image (Wu et al. 2025)."""
-
     def __init__(self, text: TextEncoder):
         super().__init__()
         self.time_in, self.time_out, self.norm_text = nn.Linear(256, D), nn.Linear(D, D), nn.RMSNorm(D, eps=1e-6)
@@ -163,7 +158,8 @@ class MMDiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """x (B, 3, S, S), t (B,), tokens (B, L, D), mask (B, L) -> (B, 3, S, S)."""
-        angles = 1000 * (t[:, None] * torch.exp(-math.log(10000) * torch.arange(128, device=DEVICE) / 128))  # (B, 128)
+        speeds = torch.exp(-math.log(10000) * torch.arange(128, device=DEVICE) / 128)  # (128,) of waves, fast to slow
+        angles = 1000 * (t[:, None] * speeds)  # (B, 128)
         time = self.time_out(F.silu(self.time_in(torch.cat((angles.cos(), angles.sin()), -1))))  # (B, D)
         time, turn = F.silu(time)[:, None], msrope(tokens.shape[1], S // P)  # (B, 1, D), (L + N, d / 2)
         mask = F.pad(mask, (0, (S // P) ** 2), value=True)  # (B, L + N)
@@ -189,7 +185,7 @@ def train(model: MMDiT, average: MMDiT, images: Tensor, captions: list[str], arg
         eps = torch.randn(x0.shape, generator=chance)  # (B, 3, S, S)
         keep = torch.rand(batch, generator=chance) >= DROPOUT  # (B,) guidance asks what is drawn without a caption, too
         x_t = (1 - t)[:, None, None, None] * x0 + t[:, None, None, None] * eps  # (B, 3, S, S)
-        # The velocity, (x_t - x0) / t, errs by 1 / t as much as x0 does. Below t = 0.05, that is cut off (JiT).
+        # The velocity, (x_t - x0) / t, has the error of x0 over t; t counts as 0.05 or more (JiT, Li and He 2025).
         weight = (1 / t**2).clamp(max=400)  # (B,)
         x0, x_t, t, keep, weight = (drawn.to(DEVICE) for drawn in (x0, x_t, t, keep, weight))
         tokens, mask = model.text(model.text.encode([captions[row] for row in rows]), keep)  # (B, L, D), (B, L)

@@ -44,8 +44,9 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     directory, live = Path(directory), Live(run.training.steps)
     data = run.data.build(run.training.seed)
     run = derive(run, data, live.say)
-    claim(run, directory)
+    refuse_another(run, directory)
     state = start(run, data, directory / "checkpoints", live)
+    claim(run, directory)
     if state.progress.step < run.training.steps:
         go_on(run, directory, data, state, live)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")

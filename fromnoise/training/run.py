@@ -24,7 +24,7 @@ class AdamW(Config):
 
 
 class Muon(Config):
-    """Muon for the matrices of blocks and layers, AdamW for everything else (Jordan et al. 2024; Liu et al. 2025 for the scale)."""
+    """Muon for the matrices of blocks and layers (Jordan et al. 2024; scale: Liu et al. 2025), AdamW elsewhere."""
 
     type: Literal["muon"] = "muon"
     lr: PositiveFloat = 4e-3

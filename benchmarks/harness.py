@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,10 @@ class Ratio(NamedTuple):
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], object]], rounds: int, device: torch.device, advance: Callable[[int, int], None]
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    advance: Callable[[int, int], None],
 ) -> dict[str, list[float]]:
     """Seconds of every call: A B C, A B C, ... `rounds` times, so that whatever slows the machine slows all of them.
 

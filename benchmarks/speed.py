@@ -11,7 +11,6 @@ Legend: B batch, C channels, S side, L text tokens, D width.
 
 from __future__ import annotations
 
-import copy
 import statistics
 import sys
 import tempfile
@@ -23,22 +22,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from diffusers import QwenImageTransformer2DModel
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.harness import describe_machine, ratio, seconds_of, take_turns, write_record
+from benchmarks.stock import Prompt, Way, held, stock_loss, stock_pictures
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.core.config import Config, explain
-from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.loss import Objective
 from fromnoise.models.config import MMDiTConfig
-from fromnoise.nn.patch import pack, unpack
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.fast import choose, compiled
@@ -95,18 +93,6 @@ class Settings(Config):
     """Also measure the stock class compiled."""
     out: Path = RESULTS
     """File to write."""
-
-
-class Way(NamedTuple):
-    """How the stock class is run."""
-
-    autocast: torch.dtype | None  # what autocast runs matrix products in
-    weights: torch.dtype  # what the weights are held in
-    doubled: bool  # guidance by one forward of twice the pictures; else by two, as diffusers' pipeline does
-
-    def __str__(self) -> str:
-        precision = "float32" if self.weights == torch.float32 else "bfloat16 weights"
-        return "bfloat16 autocast" if self.autocast else precision
 
 
 class Result(NamedTuple):
@@ -172,77 +158,13 @@ def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImage
     for parameter in stock.parameters():  # gates that are zero, as at the start, would hide the blocks from `check`
         nn.init.normal_(parameter, std=s.width**-0.5, generator=generator)
     pipeline.backbone.import_state(stock.state_dict())
-    return pipeline.to(device), stock.to(device)
+    return pipeline.to(device), stock.to(device)  # type: ignore[arg-type]  # diffusers decorates `to` without its self
 
 
 def random_batch(settings: Settings, size: int) -> Batch:
     shape = (size, CHANNELS, settings.side, settings.side)
     images = torch.rand(shape, generator=generator_of(0, 2)) * 2 - 1  # (B, C, S, S)
     return Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64))
-
-
-class Prompt(NamedTuple):
-    """A condition as diffusers' Qwen-Image pipeline hands it to the network."""
-
-    tokens: Tensor  # (B, L, D) in the type of the weights
-    mask: Tensor | None  # (B, L); None where every token is real
-
-    @classmethod
-    def of(cls, cond: Cond, way: Way) -> Prompt:
-        return cls(cond.tokens.to(way.weights), None if bool(cond.mask.all()) else cond.mask)
-
-
-def answer(model: QwenImageTransformer2DModel, x: Tensor, t: Tensor, prompt: Prompt, way: Way) -> Tensor:
-    """The stock class on x (B, C, S, S), t (B,) -> (B, C, S, S)."""
-    p = model.config["patch_size"]
-    h, w = x.shape[-2] // p, x.shape[-1] // p
-    with autocast(x.device, way.autocast):
-        tokens = model(
-            hidden_states=pack(x, p).to(way.weights),
-            encoder_hidden_states=prompt.tokens,
-            encoder_hidden_states_mask=prompt.mask,
-            timestep=t,
-            img_shapes=[[(1, h, w)]] * len(x),
-            return_dict=False,
-        )[0]  # (B, h w, C p p)
-    return unpack(tokens.float(), h, w, p)  # (B, C, S, S)
-
-
-def stock_loss(model: QwenImageTransformer2DModel, sample: Sample, prompt: Prompt, way: Way) -> Tensor:
-    """The flow matching loss of diffusers' training scripts."""
-    t = sample.t[:, None, None, None]  # (B, 1, 1, 1)
-    noisy = (1 - t) * sample.z + t * sample.eps  # (B, C, S, S)
-    flow = answer(model, noisy, sample.t, prompt, way)  # (B, C, S, S)
-    return F.mse_loss(flow, sample.eps - sample.z)
-
-
-@torch.no_grad()
-def stock_pictures(
-    model: QwenImageTransformer2DModel, noise: Tensor, cond: Cond, null: Cond, steps: int, guidance: float, way: Way
-) -> Tensor:
-    """The sampling loop of diffusers' Qwen-Image pipeline, less its rescaling: noise (B, C, S, S) -> pictures."""
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist(), device=noise.device)
-    short = Cond(null.tokens[:, :1], null.mask[:, :1], null.vector)  # alone in its forward it needs no padding
-    both, one, other = (Prompt.of(c, way) for c in (cond.cat(null), cond, short))
-    x = noise
-    for timestep in scheduler.timesteps:
-        t = (timestep / 1000).expand(len(x))  # (B,)
-        if way.doubled:
-            y, y_null = answer(model, torch.cat([x, x]), torch.cat([t, t]), both, way).chunk(2)
-        else:
-            y, y_null = answer(model, x, t, one, way), answer(model, x, t, other, way)
-        x = scheduler.step(y_null + guidance * (y - y_null), timestep, x, return_dict=False)[0]
-    return x
-
-
-def held(model: QwenImageTransformer2DModel, way: Way, compile: bool) -> QwenImageTransformer2DModel:
-    """A copy of `model`, as `way` has its weights."""
-    model = copy.deepcopy(model)
-    nn.Module.to(model, way.weights)  # diffusers' own `to` warns of what does not concern this class
-    if compile:
-        model.compile_repeated_blocks(dynamic=False)
-    return model
 
 
 def sample_of(pipeline: Pipeline, settings: Settings) -> tuple[Sample, Cond]:
@@ -296,14 +218,14 @@ def time_training(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settin
         optimizer.step(1.0)
         pipeline.zero_grad()
 
-    def theirs(model: QwenImageTransformer2DModel, optimizer: Optimizer, way: Way) -> None:
-        stock_loss(model, sample, Prompt.of(cond, way), way).backward()
+    def theirs(model: QwenImageTransformer2DModel, optimizer: Optimizer, prompt: Prompt, way: Way) -> None:
+        stock_loss(model, sample, prompt, way).backward()
         optimizer.step(1.0)
         model.zero_grad()
 
     def contestant(way: Way, compile: bool) -> Callable[[], None]:
         model = held(stock, way, compile)
-        return partial(theirs, model, Optimizer(model, ADAMW), way)
+        return partial(theirs, model, Optimizer(model, ADAMW), Prompt.of(cond, way), way)
 
     ways = [Way(torch.bfloat16, torch.float32, True), Way(None, torch.float32, True)]
     way, trials = fastest({way: str(way) for way in ways}, lambda way: quickest(contestant(way, False), device))
@@ -327,7 +249,7 @@ def time_sampling(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settin
         return partial(stock_pictures, held(stock, way, compile), *given, steps, settings.guidance, way)
 
     precisions = [(torch.bfloat16, torch.float32), (None, torch.bfloat16), (None, torch.float32)]
-    ways = [Way(*precision, doubled) for precision in precisions for doubled in (True, False)]
+    ways = [Way(dtype, weights, doubled) for dtype, weights in precisions for doubled in (True, False)]
     names = {way: f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}" for way in ways}
     way, trials = fastest(names, lambda way: quickest(contestant(way, False, TRIAL_STEPS), device))
     ours = partial(our_pictures, pipeline, settings, steps, precision)

@@ -25,7 +25,7 @@ class MMDiTConfig(Config):
     head_width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     """Width of one attention head; half rotates with the height, half with the width."""
     pooled: bool = False
-    """Add the condition's pooled vector to the time's embedding, as SD3 does; Qwen-Image does not."""
+    """Add the condition's pooled vector to the time's embedding, as SD3 does."""
     rope_theta: Annotated[float, Field(gt=1)] = 10000.0
     """Base of the rotary frequencies: the slowest pair turns by about 1 / theta a position (Qwen-Image: 10000)."""
 

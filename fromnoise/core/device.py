@@ -67,7 +67,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether matrix products are clearly faster in bfloat16 than in float32 on `device`: tried, in milliseconds."""
     best = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    for _ in range(5):
+    for _ in range(40):  # the best of many: other processes may hold a core for most of them
         for dtype in best:
             x = torch.ones(384, 384, device=device, dtype=dtype)
             start = time.perf_counter()

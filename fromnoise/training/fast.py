@@ -169,7 +169,7 @@ def _quickest(
     try:
         with compiled(pipeline, True):
             start = time.perf_counter()
-            quick = seconds_of(pipeline, sample, parts, dtype_of(fused), 2)
+            quick = seconds_of(pipeline, sample, parts, dtype_of(fused), 4)
             spent = time.perf_counter() - start
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
         say(f"{plain}, not compiled: it fails here ({type(error).__name__})")

@@ -39,7 +39,7 @@ from fromnoise.diffusion.loss import Objective
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
-from fromnoise.training.fast import choose, compiled
+from fromnoise.training.fast import choose
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW, Training
 from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
@@ -231,7 +231,7 @@ def time_training(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settin
     way, trials = fastest({way: str(way) for way in ways}, lambda way: quickest(contestant(way, False), device))
     contestants = {OURS: partial(ours, Optimizer(pipeline, ADAMW)), EAGER: contestant(way, False)}
     how = {OURS: f"{choices.precision}{', compiled' if choices.compile else ', eager'}", EAGER: str(way)}
-    with compiled(pipeline, choices.compile):
+    with pipeline.compiled(choices.compile):
         if settings.compile:
             add_compiled(contestants, how, contestant(way, True), device, say)
         with progress(f"training on {device}") as advance:

@@ -64,12 +64,11 @@ class TextEncoder(nn.Module):
         self.position, self.nothing = nn.Parameter(torch.empty(LENGTH, D)), nn.Parameter(torch.empty(D))
         layer = partial(nn.TransformerEncoderLayer, D, H, 4 * D, 0.0, gelu, batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(layer() for _ in range(TEXT_DEPTH))
-        for p, std in ((self.embedding.weight, 0.02), (self.position, 0.02), (self.nothing, 1.0)):
-            nn.init.normal_(p, std=std)
+        for p in (self.embedding.weight, self.position, self.nothing):
+            nn.init.normal_(p)
         for name, p in self.layers.named_parameters():
-            if p.ndim == 2:  # what layers add to x adds up, so it starts smaller the more of them there are (GPT-2)
-                adds = "out_proj" in name or "linear2" in name
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * TEXT_DEPTH) if adds else 0.02)
+            if p.ndim == 2:  # what comes out of a layer has the scale of what goes in
+                nn.init.normal_(p, std=p.shape[1] ** -0.5)
             elif "bias" in name:  # that of queries, keys and values stays 0: softmax does not even see that of keys
                 nn.init.zeros_(p).requires_grad_("in_proj" not in name)
 

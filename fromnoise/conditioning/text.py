@@ -120,29 +120,25 @@ class TextConditioner(nn.Module):
         return {"tokenizer": self.tokenizer.to_str(), "length": str(self.length)}
 
     def init_weights(self) -> None:
-        """Initialise every parameter from torch's default generator (GPT-2's scheme, Radford et al. 2019).
+        """Initialise every parameter from torch's default generator, so that every layer's output has the scale of
+        its input.
 
-        | parameter           | distribution                                                     |
-        |---------------------|------------------------------------------------------------------|
-        | embedding           | N(0, 0.02^2)                                                     |
-        | position            | N(0, 0.02^2)                                                     |
-        | norms               | weight 1, bias 0                                                 |
-        | qkv, up             | N(0, 0.02^2), bias 0                                             |
-        | out, down           | N(0, 0.02^2 / (2 depth)), bias 0: they add up in the residual    |
-        | nothing             | N(0, 1): the scale of a token after the last norm                |
+        GPT-2's 0.02 would leave a narrow encoder nearly linear, and its words unmixed: which word belongs to which is
+        then learned much later.
+
+        | parameter                    | distribution          |
+        |------------------------------|-----------------------|
+        | embedding, position, nothing | N(0, 1)               |
+        | norms                        | weight 1, bias 0      |
+        | qkv, out, up, down           | N(0, 1 / in), bias 0  |
         """
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        nn.init.normal_(self.position, std=0.02)
-        nn.init.normal_(self.nothing)
+        for parameter in (self.embedding.weight, self.position, self.nothing):
+            nn.init.normal_(parameter)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            if isinstance(module, Layer):
-                residual = 0.02 / math.sqrt(2 * len(self.layers))
-                nn.init.normal_(module.out.weight, std=residual)
-                nn.init.normal_(module.down.weight, std=residual)
 
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch, on the CPU: {"ids": (B, L) int64, "mask": (B, L) bool}.

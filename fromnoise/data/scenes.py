@@ -25,10 +25,10 @@ COLOURS = {
     "black": (30, 30, 35),
 }
 BACKGROUND = (245, 245, 240)
-RADII = {"small": 4, "large": 6}
-MIDDLE_RADIUS = 5.0  # between small and large
+RADII = {"small": 5, "large": 7}
+MIDDLE_RADIUS = 6.0  # between small and large
 GAP = 2  # least distance between the bounding boxes of two objects
-MARGIN = 2  # least distance from a bounding box to the picture's edge
+MARGIN = 1  # least distance from a bounding box to the picture's edge
 GRID = 2  # objects stand on multiples of this
 NUMBERS = ("no", "one", "two", "three", "four")
 HELD_OUT = frozenset(
@@ -126,17 +126,17 @@ def stands(a: Thing, relation: str, b: Thing) -> bool:
     return dx * ux + dy * uy > 0.5
 
 
-def draw_groups(rng: Random, task: str) -> tuple[list[Group], str | None]:
-    """What a prompt of `task` claims: its groups, and the relation if it names one."""
+def draw_groups(rng: Random, task: str, coloured: float) -> tuple[list[Group], str | None]:
+    """What a prompt of `task` claims: its groups, and the relation if it names one. See `draw_prompt`."""
     shapes, colours = rng.sample(SHAPES, 2), rng.sample(list(COLOURS), 2)
     sizes = [rng.choice(("small", "large")) for _ in range(2)]
     sized = rng.random() < 0.25
-    coloured = {"colors": True, "color_attr": True, "single_object": False, "two_object": False}.get(
-        task, rng.random() < 0.5
+    with_colour = {"colors": True, "color_attr": True, "single_object": False, "two_object": False}.get(
+        task, rng.random() < coloured
     )
     count = rng.randint(2, 4) if task == "counting" else 1
     groups = [
-        Group(shape, colour if coloured else None, size if sized else None, count)
+        Group(shape, colour if with_colour else None, size if sized else None, count)
         for shape, colour, size in zip(shapes, colours, sizes, strict=True)
     ]
     if task in ("single_object", "colors", "counting"):
@@ -151,13 +151,17 @@ def draw_text(rng: Random, groups: list[Group], relation: str | None) -> str:
         said = f" {rng.choice(RELATIONS[relation])} ".join(words)
     else:
         said = rng.choice((" and ", " with ")).join(words)
-    return rng.choice(("", "", "a picture of ", "there is " if groups[0].count == 1 else "there are ")) + said
+    starts = ("", "a picture of ", "there is " if groups[0].count == 1 else "there are ")
+    return rng.choices(starts, (0.8, 0.1, 0.1))[0] + said
 
 
-def draw_prompt(rng: Random, task: str, held_out: bool = False) -> Prompt:
-    """A prompt of `task`; with `held_out` it names at least one held-out pair, without it none."""
+def draw_prompt(rng: Random, task: str, held_out: bool = False, coloured: float = 0.5) -> Prompt:
+    """A prompt of `task`; with `held_out` it names at least one held-out pair, without it none.
+
+    coloured: share of the counting and position prompts that name colours; of other tasks all do, or none.
+    """
     while True:
-        groups, relation = draw_groups(rng, task)
+        groups, relation = draw_groups(rng, task, coloured)
         if any((group.colour, group.shape) in HELD_OUT for group in groups) == held_out:
             return Prompt(draw_text(rng, groups, relation), task, tuple(groups), relation)
 

@@ -17,7 +17,7 @@ from fromnoise.data.shapes import coverage
 FOREGROUND = 0.2  # distance in RGB (0 to 1 a channel) at which a pixel is no longer background
 SPECK = 3.0  # foreground area, in 1/32 of the side squared, that noise may leave unexplained
 COLOUR_TOLERANCE = 0.2  # largest distance in RGB from a named colour; the nearest two are .34 apart
-OVERLAP = 0.77  # least overlap of an object with its template: sum of minima over sum of maxima
+OVERLAP = 0.81  # least overlap of an object with its template: sum of minima over sum of maxima
 PHASES = 4  # template positions per pixel and axis
 RADIUS_STEP = 0.2  # between templates, in 1/32 of the side
 

@@ -26,6 +26,8 @@ class MMDiTConfig(Config):
     """Width of one attention head; half rotates with the height, half with the width."""
     pooled: bool = False
     """Add the condition's pooled vector to the time's embedding, as SD3 does."""
+    absolute: bool = False
+    """Add sines and cosines of each patch's row and column to its embedding, as SD3 does, beside the rotation."""
     rope_theta: Annotated[float, Field(gt=1)] = 10000.0
     """Base of the rotary frequencies: the slowest pair turns by about 1 / theta a position (Qwen-Image: 10000)."""
 

@@ -1,4 +1,4 @@
-"""Embeddings that several models share. Legend: B batch, D width."""
+"""Embeddings that several models share. Legend: B batch, D width, h and w rows and columns of a grid."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def time_features(t: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = 1000.0 * (t.float()[:, None] * frequencies)  # (B, width / 2)
     return torch.cat((angles.cos(), angles.sin()), -1)  # (B, width)
+
+
+def grid_features(h: int, w: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoids of where each patch of a grid stands (MAE: He et al. 2022; SD3), for any grid: (h w, width) float32.
+
+    Half are of the column, half of the row; sines first in each. `width` is a multiple of 4.
+    """
+    quarter = width // 4
+    frequencies = 10000.0 ** -(torch.arange(quarter, device=device) / quarter)  # (width / 4,)
+    columns = torch.arange(w, device=device).repeat(h)[:, None] * frequencies  # (h w, width / 4)
+    rows = torch.arange(h, device=device).repeat_interleave(w)[:, None] * frequencies  # (h w, width / 4)
+    return torch.cat((columns.sin(), columns.cos(), rows.sin(), rows.cos()), -1)  # (h w, width)
 
 
 class TimestepEmbedding(nn.Module):

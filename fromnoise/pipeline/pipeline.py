@@ -10,6 +10,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -85,6 +86,22 @@ class Pipeline(nn.Module):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
         return self.space.latent_shape(self.config.channels, height, width)
+
+    @contextmanager
+    def compiled(self, wanted: bool = True) -> Iterator[None]:
+        """Inside, the backbone's blocks run compiled, if that is `wanted`; equal blocks share one compilation.
+
+        Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must
+        not hang on those before it, or a resumed training would differ in the last bits.
+        """
+        blocks = self.backbone.transformer_blocks if wanted else []
+        for block in blocks:
+            block.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                block._compiled_call_impl = None
 
     def loss(self, z: Tensor, features: dict[str, Tensor], t: Tensor, eps: Tensor, keep: Tensor) -> Tensor:
         """The loss of each sample, (B,).

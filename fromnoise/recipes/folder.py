@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fromnoise.conditioning.config import TextConfig
 from fromnoise.data.config import FolderConfig
-from fromnoise.training.run import Run
+from fromnoise.diffusion.loss import Objective
+from fromnoise.diffusion.times import LogitNormal
+from fromnoise.models.config import MMDiTConfig
+from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.training.run import Muon, Run, Training
 
 
 def folder(path: str | Path = "your-pictures") -> Run:
@@ -16,4 +21,11 @@ def folder(path: str | Path = "your-pictures") -> Run:
     Hardware: CPU cores for 32 pixels, a GPU for more.
     Command:  fromnoise train folder --data.path DIR --directory runs/folder
     """
-    return Run(recipe="folder", data=FolderConfig(path=Path(path)))
+    model = ModelConfig(
+        backbone=MMDiTConfig(patch=4, width=192, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute=True),
+        conditioner=TextConfig(width=192, depth=2, heads=6),
+        objective=Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal(shift=1.5)),
+        sampling=Sampling(sampler="euler", steps=28, guidance=3.0, interval=(0.0, 0.9), shift=1.5),
+    )
+    training = Training(steps=4000, batch=32, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
+    return Run(recipe="folder", data=FolderConfig(path=Path(path)), model=model, training=training)

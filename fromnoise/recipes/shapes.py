@@ -21,15 +21,15 @@ def shapes() -> Run:
     Command:  fromnoise train shapes --directory runs/shapes
     """
     model = ModelConfig(
-        backbone=MMDiTConfig(patch=4, width=128, depth=6, head_width=32, rope_theta=1000.0, pooled=True),
+        backbone=MMDiTConfig(patch=4, width=128, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute=True),
         conditioner=TextConfig(width=128, depth=2, heads=4),
-        objective=Objective(target="x0", measure="flow", max_weight=10.0, times=LogitNormal(shift=2.0)),
-        sampling=Sampling(sampler="euler", steps=24, guidance=3.0, interval=(0.0, 0.8), shift=2.0),
+        objective=Objective(target="x0", measure="flow", max_weight=10.0, times=LogitNormal(shift=3.0)),
+        sampling=Sampling(sampler="ddim", eta=1.0, steps=24, guidance=3.0, interval=(0.0, 0.8), shift=3.0),
     )
     training = Training(
-        steps=2000,
-        batch=64,
-        optimizer=Muon(lr=4e-3, adamw_lr=2e-3),
+        steps=3000,
+        batch=32,
+        optimizer=Muon(lr=3e-3, adamw_lr=1e-3),
         warmup=100,
         decay=0.7,
         previews=(

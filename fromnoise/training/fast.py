@@ -6,8 +6,7 @@ A resumed run must make the same choices, or its weights would differ in the las
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -68,8 +67,8 @@ def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say
         dtype = dtype_of(_eager_precision(pipeline, training))
         batch = parts * _find_part(pipeline, lambda part: seconds_of(pipeline, sample(part), 1, dtype, 1))
         say(f"batch {batch}, found by trying")
-    precision, compiled = _quickest(pipeline, sample(batch), training, say)
-    choices = Choices(device=device, batch=batch, precision=precision, compile=compiled)
+    precision, compile = _quickest(pipeline, sample(batch), training, say)
+    choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
     write_yaml(choices, file)
     return choices
 
@@ -167,7 +166,7 @@ def _quickest(
         say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay compilation")
         return plain, False
     try:
-        with compiled(pipeline, True):
+        with pipeline.compiled():
             start = time.perf_counter()
             quick = seconds_of(pipeline, sample, parts, dtype_of(fused), 4)
             spent = time.perf_counter() - start
@@ -178,19 +177,3 @@ def _quickest(
     times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager:.3g} s eager in {plain}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
-
-
-@contextmanager
-def compiled(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
-    """Inside, the backbone's blocks run compiled, if that is wanted; equal blocks share one compilation.
-
-    Every shape is compiled by itself (`dynamic=False`): the code of a step must not hang on the steps before it.
-    """
-    blocks = pipeline.backbone.transformer_blocks if wanted else []
-    for block in blocks:
-        block.compile(dynamic=False)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block._compiled_call_impl = None

@@ -18,7 +18,7 @@ from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import Data, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
-from fromnoise.training.fast import Choices, choose, compiled
+from fromnoise.training.fast import Choices, choose
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
@@ -63,7 +63,7 @@ def go_on(run: Run, directory: Path, data: Data, state: State, live: Live) -> No
     report = Report(directory, live, meter, progress, config, choices.batch)
     samples = ahead(maker(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
 
-    with Stop() as stop, closing(report.metrics), closing(samples), compiled(pipeline, choices.compile):
+    with Stop() as stop, closing(report.metrics), closing(samples), pipeline.compiled(choices.compile):
         if progress.step == 0:
             report.metrics.write(0, validation.losses(pipeline, ema, choices.dtype))
         for step, sample in enumerate(meter.timed(samples), progress.step):

@@ -185,3 +185,16 @@ class TestEncoder:
     def test_heads_that_do_not_divide_the_width_are_refused(self):
         with pytest.raises(ValueError, match="heads 5 does not divide the text encoder's width 32"):
             make(CONFIG.model_copy(update={"heads": 5}))
+
+
+def test_what_comes_out_of_a_layer_starts_with_the_scale_of_what_goes_in():
+    torch.manual_seed(0)
+    conditioner = TextConditioner.learn(TextConfig(width=128, depth=2, heads=4), CAPTIONS)
+    for layer in conditioner.layers:
+        x = torch.randn(512, 128)
+        out = layer.down(torch.randn(512, 512))
+        scales = [layer.qkv(x).std(), layer.out(x).std(), layer.up(x).std(), out.std()]
+        assert torch.stack(scales).tolist() == pytest.approx([1] * 4, rel=0.1)
+        assert layer.out.bias.abs().max() == layer.up.bias.abs().max() == layer.down.bias.abs().max() == 0
+    for parameter in (conditioner.embedding.weight, conditioner.position, conditioner.nothing):
+        assert parameter.std().item() == pytest.approx(1, rel=0.2)

@@ -60,7 +60,7 @@ def test_all_shapes_colours_sizes_and_counts_occur() -> None:
     assert {len(things) for things in scenes} == {1, 2, 3, 4}
 
 
-CIRCLE, STAR = Thing("circle", "red", 4, 8, 16), Thing("star", "blue", 6, 24, 16)
+CIRCLE, STAR = Thing("circle", "red", 5, 8, 16), Thing("star", "blue", 7, 24, 16)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_words() -> None:
 def test_pixels_show_the_scene() -> None:
     for size in (32, 64):
         scale = size // 32
-        picture = render([[Thing("square", "red", 6, 10, 12), Thing("ring", "blue", 4, 24, 24)]], size)[0]
+        picture = render([[Thing("square", "red", 7, 10, 12), Thing("ring", "blue", 5, 24, 24)]], size)[0]
         assert picture.shape == (size, size, 3) and picture.dtype == np.float32
         np.testing.assert_allclose(picture[12 * scale, 10 * scale] * 255, COLOURS["red"], atol=0.1)
         np.testing.assert_allclose(picture[24 * scale, 24 * scale] * 255, BACKGROUND, atol=0.1)  # the ring's hole
         np.testing.assert_allclose(picture[0, 0] * 255, BACKGROUND, atol=0.1)
         red = np.abs(picture * 255 - COLOURS["red"]).sum(-1) < 1
-        assert abs(red.sum() / scale**2 - (0.9 * 12) ** 2) < 25
+        assert abs(red.sum() / scale**2 - (0.9 * 14) ** 2) < 25
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from diffusers import QwenImageTransformer2DModel
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.models.mmdit import MMDiT, msrope
+from fromnoise.nn.embed import grid_features
 from fromnoise.nn.patch import pack, unpack
 
 
@@ -102,6 +104,27 @@ def test_pooled_text_speaks_to_every_block_and_cannot_be_exported() -> None:
     y.square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     with pytest.raises(ValueError, match="pooled"):
+        model.export_state()
+
+
+def test_absolute_places_are_those_of_diffusers_and_cannot_be_exported() -> None:
+    torch.testing.assert_close(
+        grid_features(4, 4, 24, torch.device("cpu")),
+        get_2d_sincos_pos_embed(24, 4, base_size=4, output_type="pt"),
+        check_dtype=False,
+    )
+    torch.testing.assert_close(
+        grid_features(2, 4, 24, torch.device("cpu")), grid_features(4, 4, 24, torch.device("cpu"))[:8]
+    )
+    for absolute in (False, True):
+        torch.manual_seed(0)
+        config = MMDiTConfig(patch=2, width=128, depth=2, head_width=32, absolute=absolute)
+        model = MMDiT(config, channels=4, cond_width=40)
+        torch.nn.init.normal_(model.proj_out.weight)  # all gates are still shut: only a patch itself speaks
+        x, t, cond = inputs(4, 4)
+        patches = pack(model(torch.zeros_like(x), t, cond), 2)
+        assert len({tuple(row) for row in patches[0].tolist()}) == (16 if absolute else 1)
+    with pytest.raises(ValueError, match="absolute"):
         model.export_state()
 
 

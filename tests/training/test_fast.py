@@ -12,7 +12,7 @@ import torch
 from fromnoise.core.config import write_yaml
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import fast
-from fromnoise.training.fast import Choices, choose, compiled, largest_part, quickest_part
+from fromnoise.training.fast import Choices, choose, largest_part, quickest_part
 from fromnoise.training.run import Run
 from fromnoise.training.step import accumulate_gradients, draw, generator_of
 
@@ -106,7 +106,7 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
     expected = {name: p.grad for name, p in pipeline.named_parameters()}
     pipeline.zero_grad()
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    with compiled(pipeline, True):
+    with pipeline.compiled():
         accumulate_gradients(pipeline, sample, 1, None)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # blocks, and the last block
     for name, p in pipeline.named_parameters():

@@ -180,7 +180,8 @@ def train(model: MMDiT, average: MMDiT, images: Tensor, captions: list[str], arg
         # All chance in a step hangs on the seed and its number alone, so that any step can be done again.
         digest = hashlib.sha256(f"{args.seed}/{step}".encode()).digest()
         chance = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        t = torch.randn(batch, generator=chance).sigmoid()  # (B,) most often in the middle, where most is decided (SD3)
+        parts = (torch.arange(batch) + torch.rand(batch, generator=chance)) / batch  # (B,) one in each part of 0 to 1
+        t = torch.special.ndtri(parts).sigmoid()  # (B,) most often in the middle, where most is decided (SD3)
         eps = torch.randn(x0.shape, generator=chance)  # (B, 3, S, S)
         keep = torch.rand(batch, generator=chance) >= DROPOUT  # (B,) guidance asks what is drawn without a caption, too
         x_t = (1 - t)[:, None, None, None] * x0 + t[:, None, None, None] * eps  # (B, 3, S, S)

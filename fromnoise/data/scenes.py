@@ -1,8 +1,8 @@
 """What a scene of shapes holds, how it is said, and when a picture's objects make a prompt true.
 
 Lengths are in units of 1/32 of the picture's side, so that one description serves every picture size. x grows to the
-right and y downwards, both from the top left corner. Objects stand on even units: fewer ways for an
-edge to cross pixels is what lets a small model draw crisp shapes after minutes.
+right and y downwards, both from the top left corner. Objects stand on multiples of 4: few ways for an edge to cross
+pixels and patches is what lets a small model draw crisp shapes after minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RADII = {"small": 5, "large": 7}
 MIDDLE_RADIUS = 6.0  # between small and large
 GAP = 2  # least distance between the bounding boxes of two objects
 MARGIN = 1  # least distance from a bounding box to the picture's edge
-GRID = 2  # objects stand on multiples of this
+GRID = 4  # objects stand on multiples of this
 NUMBERS = ("no", "one", "two", "three", "four")
 HELD_OUT = frozenset(
     [
@@ -197,7 +197,8 @@ def _quadrants(rng: Random, kinds: list[tuple[str, str, int]]) -> list[tuple[int
 
 def _within(rng: Random, radius: int, side: int) -> int:
     """A coordinate for a centre, so that the object stays in [0, side]."""
-    return rng.randrange(radius + MARGIN, side - radius - MARGIN + 1, GRID)
+    first = GRID * math.ceil((radius + MARGIN) / GRID)
+    return rng.randrange(first, side - radius - MARGIN + 1, GRID)
 
 
 def _apart(things: list[Thing]) -> bool:

@@ -28,8 +28,8 @@ from fromnoise.data.scenes import (
 
 # What training shows differs from what is judged. Which words belong to which of two objects is learned soonest from
 # pairs whose colours and places are both said: most scenes are such pairs.
-_SHARES = (0.07, 0.11, 0.1, 0.08, 0.4, 0.24)  # of each task, in the order of TASKS
-_COLOURED = 0.9  # of the counting and position captions
+_SHARES = (0.06, 0.18, 0.12, 0.06, 0.36, 0.22)  # of each task, in the order of TASKS
+_COLOURED = 0.7  # of the counting and position captions
 
 
 def _star(points: int, inner: float) -> list[tuple[float, float]]:

@@ -25,6 +25,15 @@ def shifted(t: T, s: float) -> T:
     return t / (t + (1 - t) / s)  # the same, but exactly 1 at t = 1: above 1, alpha would be negative
 
 
+def quantiles(n: int, generator: Generator) -> Tensor:
+    """n numbers from 0 to 1, (n,) float32: one by chance in each nth part, so that no batch sees times of one kind only
+    (VDM: Kingma et al. 2021, appendix I.1)."""
+    import torch
+
+    offsets = torch.rand(n, generator=generator, device=generator.device)  # (n,)
+    return (torch.arange(n, device=generator.device) + offsets) / n  # (n,)
+
+
 class Uniform(Config):
     """Every time equally often, then shifted."""
 
@@ -33,11 +42,8 @@ class Uniform(Config):
     """Moves the times towards noise (> 1) or data (< 1): t' = s t / (1 + (s - 1) t)."""
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        """n times, (n,) float32, on the generator's device."""
-        import torch
-
-        t = torch.rand(n, generator=generator, device=generator.device)
-        return shifted(t, self.shift).clamp(EDGE, 1 - EDGE)
+        """n times, (n,) float32, rising, on the generator's device."""
+        return shifted(quantiles(n, generator), self.shift).clamp(EDGE, 1 - EDGE)
 
 
 class LogitNormal(Config):
@@ -52,10 +58,10 @@ class LogitNormal(Config):
     """Moves the times towards noise (> 1) or data (< 1): t' = s t / (1 + (s - 1) t)."""
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        """n times, (n,) float32, on the generator's device."""
+        """n times, (n,) float32, rising, on the generator's device."""
         import torch
 
-        z = torch.randn(n, generator=generator, device=generator.device)
+        z = torch.special.ndtri(quantiles(n, generator))  # (n,) normal
         return shifted((self.mean + self.std * z).sigmoid(), self.shift).clamp(EDGE, 1 - EDGE)
 
 

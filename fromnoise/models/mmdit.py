@@ -176,6 +176,7 @@ class NormOut(nn.Module):
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve training, too, whoever asks first
 def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: torch.device) -> Turn:
     """Qwen-Image's MSRoPE for [text, picture]: cosines and sines (L + h w, d / 2), for any grid.
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16
@@ -240,9 +241,12 @@ class Pipeline(nn.Module):
         check(path, target, float(times[-2]), float(times[0]))
         dtype = torch.bfloat16 if request.precision == "bfloat16" else None
 
+        # Matrices are cast once here; autocast would cast them anew at every step, to the same numbers.
+        cast = {name: p.to(dtype) for name, p in self.backbone.named_parameters() if dtype and p.ndim == 2}
+
         def network(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
             with autocast(device, dtype):
-                return self.backbone(x, t, cond).float()  # (B, C, H, W)
+                return functional_call(self.backbone, cast, (x, t, cond)).float()  # (B, C, H, W)
 
         features = self.conditioner.encode(request.prompts, torch.tensor(request.labels))
         with autocast(device, dtype):

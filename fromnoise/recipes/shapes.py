@@ -8,6 +8,7 @@ from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.times import LogitNormal
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.space.config import PixelConfig
 from fromnoise.training.run import Muon, Run, Training
 
 
@@ -15,7 +16,8 @@ def shapes() -> Run:
     """Coloured shapes by prompt, from nothing: "a red circle left of a blue square".
 
     What is drawn is decided at high noise (an object is found between t = 0.7 and 0.85): the times of training and the
-    steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean.
+    steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean. Pixels are shifted
+    so that the background is 0.
 
     Hardware: two CPU cores.
     Command:  fromnoise train shapes --directory runs/shapes
@@ -23,6 +25,7 @@ def shapes() -> Run:
     model = ModelConfig(
         backbone=MMDiTConfig(patch=4, width=128, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute=True),
         conditioner=TextConfig(width=128, depth=2, heads=4),
+        space=PixelConfig(shift=0.9),
         objective=Objective(target="x0", measure="flow", max_weight=10.0, times=LogitNormal(shift=3.0)),
         sampling=Sampling(sampler="ddim", eta=1.0, steps=24, guidance=3.0, interval=(0.0, 0.8), shift=3.0),
     )

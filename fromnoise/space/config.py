@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from fromnoise.core.config import Config
 
@@ -11,11 +13,14 @@ if TYPE_CHECKING:
 
 
 class PixelConfig(Config):
-    """Pixels as they are, in [-1, 1]."""
+    """Pixels in [-1, 1], shifted."""
 
     type: Literal["pixel"] = "pixel"
+    shift: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """What is taken from every value: that of the commonest colour makes it 0, which a model draws from the first step
+    on."""
 
     def build(self) -> PixelSpace:
         from fromnoise.space.pixel import PixelSpace
 
-        return PixelSpace()
+        return PixelSpace(self.shift)

@@ -7,15 +7,19 @@ from torch import Tensor, nn
 
 
 class PixelSpace(nn.Module):
-    """Pictures in [-1, 1], as they are. Nothing to learn, nothing to draw."""
+    """Pictures in [-1, 1], less `shift`. Nothing to learn, nothing to draw."""
+
+    def __init__(self, shift: float):
+        super().__init__()
+        self.shift = shift
 
     def latent_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
         """Shape of the latent of one (C, H, W) picture."""
         return channels, height, width
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) in [-1, 1] to what is stored of them: themselves."""
-        return images
+        """Pictures (B, C, H, W) in [-1, 1] to what is stored of them."""
+        return images - self.shift  # (B, C, H, W)
 
     def latent(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What is stored (B, C, H, W) to the latent that the backbone learns; draws nothing from `generator`."""
@@ -23,4 +27,4 @@ class PixelSpace(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """A latent (B, C, H, W) to pictures (B, C, H, W) in [-1, 1]; what lies outside is clipped."""
-        return z.clamp(-1, 1)
+        return (z + self.shift).clamp(-1, 1)  # (B, C, H, W)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
 
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.types import Batch
@@ -58,17 +61,34 @@ def refuse_another(run: Run, directory: Path) -> None:
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
 
 
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Inside, no other process trains in `directory`, which is made where it is not there. A killed process lets go.
+
+    Raises:
+        ValueError: one line, when one does, or when the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process trains in {directory}; stop it, or choose another directory") from None
+    except OSError as error:
+        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def claim(run: Run, directory: Path) -> None:
     """Make `directory` that of `run`; for a run that is known to build, so that no mistake claims a directory.
 
     Raises:
-        ValueError: as `refuse_another`, or when it cannot be made.
+        ValueError: as `refuse_another`.
     """
     refuse_another(run, directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
     write_yaml(run, directory / "run.yaml")
 
 

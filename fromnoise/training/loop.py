@@ -16,7 +16,7 @@ from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
-from fromnoise.training.directory import Data, claim, derive, refuse_another
+from fromnoise.training.directory import Data, alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.log import Live, Meter, Report, duration
@@ -45,10 +45,11 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     data = run.data.build(run.training.seed)
     run = derive(run, data, live.say)
     refuse_another(run, directory)
-    state = start(run, data, directory / "checkpoints", live)
-    claim(run, directory)
-    if state.progress.step < run.training.steps:
-        go_on(run, directory, data, state, live)
+    with alone(directory):
+        state = start(run, data, directory / "checkpoints", live)
+        claim(run, directory)
+        if state.progress.step < run.training.steps:
+            go_on(run, directory, data, state, live)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
     return Pipeline.load(weights(directory), state.pipeline.device)
 

@@ -10,7 +10,7 @@ from tokenizers.decoders import ByteLevel
 from torch._dynamo.testing import CompileCounter
 
 from fromnoise.conditioning.config import TextConfig
-from fromnoise.conditioning.text import START, TextConditioner, learn_bpe
+from fromnoise.conditioning.text import START, Layer, TextConditioner, learn_bpe
 from fromnoise.core.types import Cond
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -191,6 +191,7 @@ def test_what_comes_out_of_a_layer_starts_with_the_scale_of_what_goes_in():
     torch.manual_seed(0)
     conditioner = TextConditioner.learn(TextConfig(width=128, depth=2, heads=4), CAPTIONS)
     for layer in conditioner.layers:
+        assert isinstance(layer, Layer)
         x = torch.randn(512, 128)
         out = layer.down(torch.randn(512, 512))
         scales = [layer.qkv(x).std(), layer.out(x).std(), layer.up(x).std(), out.std()]

@@ -70,6 +70,15 @@ def test_schedule_refuses_what_makes_no_sense(arguments, words):
         schedule(*arguments)
 
 
+@steady
+@given(n=st.integers(1, 300), seed=st.integers(0, 2**31))
+def test_each_part_of_the_times_is_trained_on_once_in_a_batch(n, seed):
+    for times in (Uniform(), LogitNormal(mean=0.4, std=0.7)):
+        t = times.sample(n, torch.Generator().manual_seed(seed)).double()
+        share = t if isinstance(times, Uniform) else torch.special.ndtr((t.logit() - 0.4) / 0.7)
+        assert (share * n - torch.arange(n)).sub(0.5).abs().max() <= 0.5 + 1e-3
+
+
 def test_uniform_has_uniform_quantiles():
     t = Uniform().sample(20000, torch.Generator().manual_seed(0)).sort().values
     expected = (torch.arange(20000) + 0.5) / 20000
@@ -85,8 +94,8 @@ def test_logit_normal_has_its_mean_and_std_and_the_shift_adds_to_the_mean(mean, 
 
 
 def test_uniform_shift_is_the_shift():
-    plain = Uniform().sample(1000, torch.Generator().manual_seed(3))
-    moved = Uniform(shift=3.0).sample(1000, torch.Generator().manual_seed(3))
+    plain = Uniform().sample(100, torch.Generator().manual_seed(3))
+    moved = Uniform(shift=3.0).sample(100, torch.Generator().manual_seed(3))
     torch.testing.assert_close(moved, shifted(plain, 3.0))
 
 

@@ -146,6 +146,17 @@ def test_text_positions_stand_clear_of_every_grid() -> None:
         assert len({tuple(row) for row in cos[:5].round(decimals=5).tolist()}) == 5
 
 
+def test_a_model_that_drew_under_inference_mode_can_be_trained() -> None:
+    msrope.cache_clear()
+    model = ours()
+    model.import_state(stock().state_dict())
+    x, t, cond = inputs(4, 4)
+    with torch.inference_mode():
+        model(x, t, cond)
+    model(x, t, cond).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="not a multiple of head_width 64"):
         MMDiT(MMDiTConfig(width=100, head_width=64), 3, 16)

@@ -1,8 +1,17 @@
-"""Pixel space changes nothing but what lies outside the range of a picture."""
+"""Pixel space moves values, and changes nothing but what lies outside the range of a picture."""
 
 import torch
 
 from fromnoise.space.config import PixelConfig
+
+
+def test_a_shift_makes_its_colour_zero_and_is_undone():
+    space = PixelConfig(shift=0.75).build()
+    images = torch.tensor([-1.0, 0.5, 0.75, 1.0]).reshape(1, 1, 2, 2)
+    z = space.latent(space.encode(images))
+    assert z.flatten().tolist() == [-1.75, -0.25, 0.0, 0.25]
+    assert torch.equal(space.decode(z), images)
+    assert space.decode(torch.full_like(z, 0.5)).unique().item() == 1
 
 
 def test_pictures_come_back_exactly_and_overshoot_is_clipped():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from fromnoise.core.config import read_yaml
 from fromnoise.data.config import ShapesConfig
-from fromnoise.training.directory import claim, derive
+from fromnoise.training.directory import alone, claim, derive
+from fromnoise.training.loop import train
 from fromnoise.training.run import AdamW, Run
 
 
@@ -30,9 +32,26 @@ def test_a_batch_must_split_evenly(tiny_run: Callable[..., Run], shapes: Any) ->
 
 
 def test_the_run_is_recorded_and_read_back(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
-    claim(tiny_run(), tmp_path / "new" / "deep")
-    assert read_yaml(Run, tmp_path / "new" / "deep" / "run.yaml") == tiny_run()
-    claim(tiny_run(), tmp_path / "new" / "deep")
+    claim(tiny_run(), tmp_path)
+    assert read_yaml(Run, tmp_path / "run.yaml") == tiny_run()
+    claim(tiny_run(), tmp_path)
+
+
+def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
+    directory = tmp_path / "new" / "deep"
+    with alone(directory):
+        told = f"another process trains in {directory}; stop it, or choose another directory"
+        with pytest.raises(ValueError, match=re.escape(told)), alone(directory):
+            pass
+        with pytest.raises(ValueError, match=re.escape(told)):
+            train(tiny_run(), directory)
+    train(tiny_run(), directory)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot make .*file/run: Not a directory"), alone(tmp_path / "file" / "run"):
+        pass
 
 
 def test_another_run_is_refused_by_its_first_differing_key(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
@@ -67,8 +86,6 @@ def test_a_directory_of_other_things_is_left_alone(tmp_path: Path, tiny_run: Cal
     with pytest.raises(ValueError, match=r"holds files but no run.yaml: it is no run; choose a new or an empty"):
         claim(tiny_run(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-    with pytest.raises(ValueError, match=r"cannot make .*metrics.jsonl/run: Not a directory"):
-        claim(tiny_run(), tmp_path / "metrics.jsonl" / "run")
 
 
 def test_what_a_kill_left_of_the_first_file_is_no_obstacle(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:

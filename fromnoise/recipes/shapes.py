@@ -16,8 +16,8 @@ def shapes() -> Run:
     """Coloured shapes by prompt, from nothing: "a red circle left of a blue square".
 
     What is drawn is decided at high noise (an object is found between t = 0.7 and 0.85): the times of training and the
-    steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean. Pixels are shifted
-    so that the background is 0.
+    steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean. Pixels are
+    shifted so that the background is 0.
 
     Hardware: two CPU cores.
     Command:  fromnoise train shapes --directory runs/shapes

@@ -50,7 +50,7 @@ def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Call
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot make .*file/run: Not a directory"), alone(tmp_path / "file" / "run"):
+    with pytest.raises(ValueError, match=r"cannot make .*file/run: Not a directory"), alone(tmp_path / "file" / "run"):
         pass
 
 

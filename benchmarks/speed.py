@@ -2,9 +2,9 @@
 
 Both have one size, the same weights, pictures, noise and text tokens, and are seen to give the same loss and the same
 pictures before they are timed, in turns. fromnoise runs as the package runs it: precision and compilation of training
-are what `fromnoise.training.fast` chooses, pictures come from `Pipeline.stream`. The stock class runs as its users run
-it: the loss, the sampling loop and the scheduler of diffusers' own scripts, in whichever of their usual ways is the
-fastest here, found by trying; and once more compiled.
+are what `fromnoise.training.fast` chooses, pictures come from `Pipeline.stream`, inside `Pipeline.compiled` and once
+more eager. The stock class runs as its users run it: the loss, the sampling loop and the scheduler of diffusers' own
+scripts, in whichever of their usual ways is the fastest here, found by trying; and once more compiled.
 
 Legend: B batch, C channels, S side, L text tokens, D width.
 """
@@ -49,7 +49,7 @@ TARGETS = {"training": 1.5, "sampling": 2.0}
 CHANNELS = 3
 ADAMW = AdamW(lr=1e-4)  # low: the same batch is trained on again and again
 TRIAL_STEPS = 3
-OURS, EAGER, COMPILED = "fromnoise", "diffusers", "diffusers, compiled"
+OURS, OURS_EAGER, EAGER, COMPILED = "fromnoise", "fromnoise, eager", "diffusers", "diffusers, compiled"
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 USAGE = "python -m benchmarks.speed [--option VALUE ...]"
 DESCRIPTION = """\
@@ -90,7 +90,7 @@ class Settings(Config):
     planned: PositiveInt = 2000
     """Steps of the training that compilation must repay, for fromnoise to compile."""
     compile: bool = True
-    """Also measure the stock class compiled."""
+    """Sample compiled, and also measure the stock class compiled."""
     out: Path = RESULTS
     """File to write."""
 
@@ -252,10 +252,19 @@ def time_sampling(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settin
     ways = [Way(dtype, weights, doubled) for dtype, weights in precisions for doubled in (True, False)]
     names = {way: f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}" for way in ways}
     way, trials = fastest(names, lambda way: quickest(contestant(way, False, TRIAL_STEPS), device))
-    ours = partial(our_pictures, pipeline, settings, steps, precision)
-    contestants: dict[str, Callable[[], object]] = {OURS: ours, EAGER: contestant(way, False, steps)}
+    eager = partial(our_pictures, pipeline, settings, steps, precision)
+
+    def compiled() -> None:
+        with pipeline.compiled():
+            eager()
+
+    contestants: dict[str, Callable[[], object]] = {OURS: eager, EAGER: contestant(way, False, steps)}
     how = {OURS: f"{precision}, as Pipeline.stream chooses", EAGER: names[way]}
     if settings.compile:
+        say(f"compiling on {device}")
+        spent = seconds_of(compiled, device)
+        contestants = {OURS: compiled, OURS_EAGER: eager, EAGER: contestants[EAGER]}
+        how = {OURS: f"{how[OURS]}, blocks compiled in {spent:.0f} s", OURS_EAGER: how[OURS], EAGER: how[EAGER]}
         add_compiled(contestants, how, contestant(way, True, steps), device, say)
     with progress(f"sampling on {device}") as advance:
         seconds = take_turns(contestants, settings.sampling_rounds, device, advance)

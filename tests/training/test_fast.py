@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,3 +114,15 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-3, atol=1e-5)
     accumulate_gradients(pipeline, sample, 1, None)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_a_compiled_model_draws_the_same_pictures(pipeline: Pipeline) -> None:
+    torch.compiler.reset()
+    prompts = ["a red circle", "two blue stars"]
+    for precision, most in (("float32", 1), ("bfloat16", 8)):
+        eager = np.stack([np.asarray(p).astype(int) for p in pipeline(prompts, steps=3, precision=precision)])
+        with pipeline.compiled():
+            quick = np.stack([np.asarray(p).astype(int) for p in pipeline(prompts, steps=3, precision=precision)])
+        assert np.abs(eager - quick).max() <= most
+        assert eager.std() > 10

@@ -99,6 +99,26 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(
     assert not [path for path in torn.rglob(".*") if "step-" in path.name]
 
 
+def test_killed_while_it_runs_compiled_in_bfloat16_it_ends_in_the_same_bits(
+    tmp_path: Path, tiny_run: Callable[..., Run], launch: Callable[[Run, Path], ForkServerProcess]
+) -> None:
+    run = tiny_run(steps=12, save_every=2, preview_every=12, compile="on", precision="bfloat16")
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for directory in (whole, torn):
+        process = launch(run, directory)
+        while directory == torn and process.is_alive() and steps_told(torn) < 6:
+            time.sleep(0.001)
+        if directory == torn:
+            process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process = launch(run, torn)
+    process.join()
+    assert process.exitcode == 0
+    a, b = outcome(whole), outcome(torn)
+    assert [name for name in a if a[name] != b.get(name)] == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_saves_and_goes_on_later(
     tmp_path: Path, tiny_run: Callable[..., Run], number: signal.Signals, code: int

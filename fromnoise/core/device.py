@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -74,6 +76,18 @@ def fast_bfloat16(device: torch.device) -> bool:
             (x @ x).sum().item()  # .item() waits for the device
             best[dtype] = min(best[dtype], time.perf_counter() - start)
     return best[torch.float32] > 1.5 * best[torch.bfloat16]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what this process frees, up to 2 GiB, for its next tensors. Only glibc needs to be told.
+
+    It would give large buffers back to the system at once, and then every kernel waits for their pages anew: compiled
+    drawing takes 1.4 times as long so, a compiled step of training 1.1 times.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: the largest there is
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -20,6 +20,7 @@ from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.nn.attention import Turn, attention, rotate
 from fromnoise.nn.embed import TimestepEmbedding, grid_features, time_features
+from fromnoise.nn.gelu import gelu
 from fromnoise.nn.norm import RMSNorm, modulate
 from fromnoise.nn.patch import pack, unpack
 
@@ -55,9 +56,9 @@ class Attention(nn.Module):
         q = rotate(torch.cat((self.norm_added_q(q_text), self.norm_q(q_image)), 2), turn)  # (B, H, L + N, d)
         k = rotate(torch.cat((self.norm_added_k(k_text), self.norm_k(k_image)), 2), turn)  # (B, H, L + N, d)
         v = torch.cat((v_text, v_image), 2)  # (B, H, L + N, d)
-        mixed = attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, L + N, D)
-        length = text.shape[1]
-        return self.to_out[0](mixed[:, length:]), self.to_add_out(mixed[:, :length])
+        mixed = attention(q, k, v, mask).split([text.shape[1], image.shape[1]], 2)  # (B, H, L, d), (B, H, N, d)
+        from_text, from_image = (y.transpose(1, 2).flatten(2) for y in mixed)  # (B, L, D), (B, N, D)
+        return self.to_out[0](from_image), self.to_add_out(from_text)
 
     def image_only(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> Tensor:
         """The last block's attention: only the picture asks. Shapes as in `forward`."""
@@ -80,7 +81,7 @@ class GELU(nn.Module):
         self.proj = nn.Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")  # (B, M, 4 D)
+        return gelu(self.proj(x))  # (B, M, 4 D)
 
 
 class FeedForward(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fromnoise.core.config import explain
-from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Cond
 from fromnoise.diffusion.predict import guided
@@ -96,6 +96,8 @@ class Pipeline(nn.Module):
         not hang on those before it, or a resumed training would differ in the last bits.
         """
         blocks = self.backbone.transformer_blocks if wanted else []
+        if wanted:
+            keep_freed_memory()
         for block in blocks:
             block.compile(dynamic=False)
         try:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fromnoise.core.config import write_yaml
-from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training import fast
 from fromnoise.training.fast import Choices, choose, largest_part, quickest_part
 from fromnoise.training.run import Run
@@ -120,7 +120,8 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
 def test_a_compiled_model_draws_the_same_pictures(pipeline: Pipeline) -> None:
     torch.compiler.reset()
     prompts = ["a red circle", "two blue stars"]
-    for precision, most in (("float32", 1), ("bfloat16", 8)):
+    apart: dict[Precision, int] = {"float32": 1, "bfloat16": 8}
+    for precision, most in apart.items():
         eager = np.stack([np.asarray(p).astype(int) for p in pipeline(prompts, steps=3, precision=precision)])
         with pipeline.compiled():
             quick = np.stack([np.asarray(p).astype(int) for p in pipeline(prompts, steps=3, precision=precision)])

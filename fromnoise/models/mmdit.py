@@ -21,6 +21,7 @@ from fromnoise.models.config import MMDiTConfig
 from fromnoise.nn.attention import Turn, attention, rotate
 from fromnoise.nn.embed import TimestepEmbedding, grid_features, time_features
 from fromnoise.nn.gelu import gelu
+from fromnoise.nn.linear import Linear, linear
 from fromnoise.nn.norm import RMSNorm, modulate
 from fromnoise.nn.patch import pack, unpack
 
@@ -35,18 +36,18 @@ class Attention(nn.Module):
         self.head_width = head_width
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.norm_q, self.norm_k = RMSNorm(head_width), RMSNorm(head_width)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_out = nn.ModuleList([Linear(width, width)])
         self.add_k_proj, self.add_v_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.norm_added_k = RMSNorm(head_width)
         if not last:  # nothing reads the text after the last block
-            self.add_q_proj, self.to_add_out = nn.Linear(width, width), nn.Linear(width, width)
+            self.add_q_proj, self.to_add_out = nn.Linear(width, width), Linear(width, width)
             self.norm_added_q = RMSNorm(head_width)
 
     def heads(self, x: Tensor, *projections: nn.Linear) -> tuple[Tensor, ...]:
         """x (B, M, D) through each projection, as heads (B, H, M, d): one product for all is faster than one each."""
         weight = torch.cat([p.weight for p in projections])  # (n D, D)
         bias = torch.cat([p.bias for p in projections])  # (n D,)
-        projected = F.linear(x, weight, bias).unflatten(-1, (len(projections), -1, self.head_width))  # (B, M, n, H, d)
+        projected = linear(x, weight, bias).unflatten(-1, (len(projections), -1, self.head_width))  # (B, M, n, H, d)
         return projected.permute(2, 0, 3, 1, 4).unbind()  # n of (B, H, M, d)
 
     def forward(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
@@ -78,7 +79,7 @@ class GELU(nn.Module):
 
     def __init__(self, width: int, inner: int):
         super().__init__()
-        self.proj = nn.Linear(width, inner)
+        self.proj = Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
         return gelu(self.proj(x))  # (B, M, 4 D)
@@ -89,7 +90,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.net = nn.ModuleList([GELU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([GELU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net[2](self.net[0](x))  # (B, M, D)

@@ -18,7 +18,11 @@ def folder(path: str | Path = "your-pictures") -> Run:
 
     `path` is that directory; from the command line it is --data.path.
 
-    Hardware: CPU cores for 32 pixels, a GPU for more.
+    Pictures on a white ground learn sooner with --model.space.shift 1.
+
+    Hardware: CPU cores for 32 pixels, a GPU for more; two cores train some 150 pictures of 32 pixels a second.
+    Expect:   after 3,000 steps (12 minutes) on 1,644 emoji, what the folder shows dozens of times drawn right (faces,
+              hearts), what it shows once as a blot of its colours: docs/emoji.md.
     Command:  fromnoise train folder --data.path DIR --directory runs/folder
     """
     model = ModelConfig(

@@ -65,9 +65,12 @@ def refuse_another(run: Run, directory: Path) -> None:
 def alone(directory: Path) -> Iterator[None]:
     """Inside, no other process trains in `directory`, which is made where it is not there. A killed process lets go.
 
+    A directory that was made for a run that nothing came of is gone afterwards.
+
     Raises:
         ValueError: one line, when one does, or when the directory cannot be made.
     """
+    made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")
@@ -79,6 +82,9 @@ def alone(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and not (directory / "run.yaml").exists():
+            (directory / ".lock").unlink()
+            directory.rmdir()
         lock.release()
 
 

@@ -94,8 +94,8 @@ def test_logit_normal_has_its_mean_and_std_and_the_shift_adds_to_the_mean(mean, 
 
 
 def test_uniform_shift_is_the_shift():
-    plain = Uniform().sample(100, torch.Generator().manual_seed(3))
-    moved = Uniform(shift=3.0).sample(100, torch.Generator().manual_seed(3))
+    plain = Uniform().sample(1000, torch.Generator().manual_seed(5))
+    moved = Uniform(shift=3.0).sample(1000, torch.Generator().manual_seed(5))
     torch.testing.assert_close(moved, shifted(plain, 3.0))
 
 

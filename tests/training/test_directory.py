@@ -45,6 +45,7 @@ def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Call
             pass
         with pytest.raises(ValueError, match=re.escape(told)):
             train(tiny_run(), directory)
+    assert not directory.exists()
     train(tiny_run(), directory)
 
 

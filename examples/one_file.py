@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from torch import Tensor, nn, view_as_complex, view_as_real
+from torch import Tensor, complex, nn, view_as_real
 
 S, P = 32, 4  # side of a picture, and of the patches that are its tokens, in pixels
 D, H, DEPTH, TEXT_DEPTH = 192, 3, 6, 2  # width, heads, blocks in which text and picture meet, layers that read the text
@@ -126,8 +126,8 @@ class Block(nn.Module):
         if not self.last:  # q, k and v are (B, L + N, H, d), but of the last block's text, nobody asks for an answer
             q = torch.cat((self.norm_text_q(self.text_q(read).unflatten(-1, (H, -1))), q), 1)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (B, H, M, d)
-        # Neighbouring numbers are a point of the plane: a complex number, which turns when it is multiplied.
-        q, k = (view_as_real(view_as_complex(y.unflatten(3, (-1, 2))) * turn[-y.shape[2] :]).flatten(3) for y in (q, k))
+        # Numbers i and i + d / 2 are a point of the plane: a complex number, which turns when it is multiplied.
+        q, k = (view_as_real(complex(*y.chunk(2, -1)) * turn[-y.shape[2] :]).mT.flatten(3) for y in (q, k))
         mixed = F.scaled_dot_product_attention(q, k, v, mask[:, None, None]).transpose(1, 2).flatten(2)  # (B, M, D)
         x = x + gate * self.out(mixed[:, -x.shape[1] :])  # (B, N, D)
         x = x + gate2 * self.mlps[0](modulate(x, shift2, scale2))  # (B, N, D)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.types import Cond
-from fromnoise.nn.attention import attention
+from fromnoise.nn.attention import attention, bias_of
 
 PAD, START = 0, 1
 SPECIAL = ("<pad>", "<start>")
@@ -65,7 +65,7 @@ class Layer(nn.Module):
         """x (B, L, D), mask (B, L) True where a token is real -> (B, L, D)."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, E)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 of (B, H, L, E)
-        y = attention(q, k, v, mask)  # (B, H, L, E)
+        y = attention(q, k, v, bias_of(mask))  # (B, H, L, E)
         x = x + self.out(y.transpose(1, 2).flatten(2))  # (B, L, D)
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))  # (B, L, D)
 

@@ -1,7 +1,8 @@
 """MMDiT: the dual-stream diffusion transformer of SD3 (Esser et al. 2024) and Qwen-Image (Wu et al. 2025).
 
 Text and picture each have weights of their own and meet in joint attention. Modules carry diffusers' Qwen-Image names,
-so weights pass both ways by name (`import_state`, `export_state`).
+so weights pass both ways by name (`import_state`, `export_state`); only the numbers within a head of queries and keys
+stand in another order (see `rotate`).
 
 Legend: B batch, C channels, p patch side, h and w patches down and across, N = h w picture tokens, L text tokens,
 D width, H heads, d = D / H head width.
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
-from fromnoise.nn.attention import Turn, attention, rotate
+from fromnoise.nn.attention import Turn, attention, bias_of, halves, neighbours, rotate, turn_of
 from fromnoise.nn.embed import TimestepEmbedding, grid_features, time_features
 from fromnoise.nn.gelu import gelu
 from fromnoise.nn.linear import Linear, linear
@@ -26,6 +29,13 @@ from fromnoise.nn.norm import RMSNorm, modulate
 from fromnoise.nn.patch import pack, unpack
 
 TIME_FEATURES = 256
+
+
+class Turns(NamedTuple):
+    """Where the tokens of both streams stand, as rotations."""
+
+    text: Turn  # of L tokens
+    image: Turn  # of N
 
 
 class Attention(nn.Module):
@@ -50,27 +60,27 @@ class Attention(nn.Module):
         projected = linear(x, weight, bias).unflatten(-1, (len(projections), -1, self.head_width))  # (B, M, n, H, d)
         return projected.permute(2, 0, 3, 1, 4).unbind()  # n of (B, H, M, d)
 
-    def forward(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
-        """image (B, N, D), text (B, L, D), mask (B, L + N) -> the same two shapes."""
+    def forward(self, image: Tensor, text: Tensor, bias: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D), bias (B, 1, 1, L + N) -> the same two shapes."""
         q_text, k_text, v_text = self.heads(text, self.add_q_proj, self.add_k_proj, self.add_v_proj)  # (B, H, L, d)
         q_image, k_image, v_image = self.heads(image, self.to_q, self.to_k, self.to_v)  # (B, H, N, d)
-        q = rotate(torch.cat((self.norm_added_q(q_text), self.norm_q(q_image)), 2), turn)  # (B, H, L + N, d)
-        k = rotate(torch.cat((self.norm_added_k(k_text), self.norm_k(k_image)), 2), turn)  # (B, H, L + N, d)
+        q_text, k_text = (rotate(x, turns.text) for x in (self.norm_added_q(q_text), self.norm_added_k(k_text)))
+        q_image, k_image = (rotate(x, turns.image) for x in (self.norm_q(q_image), self.norm_k(k_image)))
+        q, k = torch.cat((q_text, q_image), 2), torch.cat((k_text, k_image), 2)  # (B, H, L + N, d) each
         v = torch.cat((v_text, v_image), 2)  # (B, H, L + N, d)
-        mixed = attention(q, k, v, mask).split([text.shape[1], image.shape[1]], 2)  # (B, H, L, d), (B, H, N, d)
+        mixed = attention(q, k, v, bias).split([text.shape[1], image.shape[1]], 2)  # (B, H, L, d), (B, H, N, d)
         from_text, from_image = (y.transpose(1, 2).flatten(2) for y in mixed)  # (B, L, D), (B, N, D)
         return self.to_out[0](from_image), self.to_add_out(from_text)
 
-    def image_only(self, image: Tensor, text: Tensor, mask: Tensor, turn: Turn) -> Tensor:
+    def image_only(self, image: Tensor, text: Tensor, bias: Tensor, turns: Turns) -> Tensor:
         """The last block's attention: only the picture asks. Shapes as in `forward`."""
-        cos, sin = turn
-        length = text.shape[1]
         k_text, v_text = self.heads(text, self.add_k_proj, self.add_v_proj)  # (B, H, L, d)
         q_image, k_image, v_image = self.heads(image, self.to_q, self.to_k, self.to_v)  # (B, H, N, d)
-        q = rotate(self.norm_q(q_image), (cos[length:], sin[length:]))  # (B, H, N, d)
-        k = rotate(torch.cat((self.norm_added_k(k_text), self.norm_k(k_image)), 2), turn)  # (B, H, L + N, d)
+        q, k_image = (rotate(x, turns.image) for x in (self.norm_q(q_image), self.norm_k(k_image)))  # (B, H, N, d)
+        k_text = rotate(self.norm_added_k(k_text), turns.text)  # (B, H, L, d)
+        k = torch.cat((k_text, k_image), 2)  # (B, H, L + N, d)
         v = torch.cat((v_text, v_image), 2)  # (B, H, L + N, d)
-        mixed = attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, N, D)
+        mixed = attention(q, k, v, bias).transpose(1, 2).flatten(2)  # (B, N, D)
         return self.to_out[0](mixed)  # (B, N, D)
 
 
@@ -106,12 +116,12 @@ class Block(nn.Module):
         self.attn = Attention(width, head_width, last=False)
         self.img_mlp, self.txt_mlp = FeedForward(width), FeedForward(width)
 
-    def forward(self, image: Tensor, text: Tensor, time: Tensor, mask: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
-        """image (B, N, D), text (B, L, D), time (B, D), mask (B, L + N) -> image, text."""
+    def forward(self, image: Tensor, text: Tensor, time: Tensor, bias: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D), time (B, D), bias (B, 1, 1, L + N) -> image, text."""
         shift_i, scale_i, gate_i, shift_i2, scale_i2, gate_i2 = self.img_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
         shift_t, scale_t, gate_t, shift_t2, scale_t2, gate_t2 = self.txt_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
         from_image, from_text = self.attn(
-            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), mask, turn
+            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), bias, turns
         )
         image = image + gate_i * from_image  # (B, N, D)
         text = text + gate_t * from_text  # (B, L, D)
@@ -130,12 +140,12 @@ class LastBlock(nn.Module):
         self.attn = Attention(width, head_width, last=True)
         self.img_mlp = FeedForward(width)
 
-    def forward(self, image: Tensor, text: Tensor, time: Tensor, mask: Tensor, turn: Turn) -> Tensor:
+    def forward(self, image: Tensor, text: Tensor, time: Tensor, bias: Tensor, turns: Turns) -> Tensor:
         """As `Block`, but returns the image alone."""
         shift_i, scale_i, gate_i, shift_i2, scale_i2, gate_i2 = self.img_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
         shift_t, scale_t = self.txt_mod(time)[:, None].chunk(2, -1)  # (B, 1, D)
         from_image = self.attn.image_only(
-            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), mask, turn
+            modulate(image, shift_i, scale_i), modulate(text, shift_t, scale_t), bias, turns
         )
         image = image + gate_i * from_image  # (B, N, D)
         return image + gate_i2 * self.img_mlp(modulate(image, shift_i2, scale_i2))  # (B, N, D)
@@ -179,8 +189,8 @@ class NormOut(nn.Module):
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve training, too, whoever asks first
-def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: torch.device) -> Turn:
-    """Qwen-Image's MSRoPE for [text, picture]: cosines and sines (L + h w, d / 2), for any grid.
+def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: torch.device) -> Turns:
+    """Qwen-Image's MSRoPE for `length` text tokens and the patches of any grid.
 
     The picture's rows and columns are centred on 0; text token i stands at (m + i, m + i) with m = max(h // 2, w // 2),
     on the diagonal beyond the picture, so that a larger picture never collides with it. Half of the pairs turn with the
@@ -189,11 +199,14 @@ def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: t
     rows = torch.arange(h) - (h - h // 2)  # (h,)
     columns = torch.arange(w) - (w - w // 2)  # (w,)
     words = torch.arange(length) + max(h // 2, w // 2)  # (L,)
-    row = torch.cat((words, rows.repeat_interleave(w)))  # (L + h w,)
-    column = torch.cat((words, columns.repeat(h)))  # (L + h w,)
     frequencies = theta ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))  # (d / 4,)
-    angles = torch.cat((row[:, None] * frequencies, column[:, None] * frequencies), -1)  # (L + h w, d / 2)
-    return angles.cos().to(device), angles.sin().to(device)
+
+    def turn(row: Tensor, column: Tensor) -> Turn:
+        angles = torch.cat((row[:, None] * frequencies, column[:, None] * frequencies), -1)  # (M, d / 2)
+        cos, sin = turn_of(angles)
+        return cos.to(device), sin.to(device)
+
+    return Turns(turn(words, words), turn(rows.repeat_interleave(w), columns.repeat(h)))
 
 
 class MMDiT(nn.Module):
@@ -246,16 +259,16 @@ class MMDiT(nn.Module):
         h, w = x.shape[-2] // p, x.shape[-1] // p
         if x.shape[-2] % p or x.shape[-1] % p:
             raise ValueError(f"size {x.shape[-2]}x{x.shape[-1]} is not a multiple of the patch, {p}")
-        turn = msrope(h, w, length, self.config.head_width, self.config.rope_theta, x.device)
-        mask = F.pad(cond.mask, (0, h * w), value=True)  # (B, L + N)
+        turns = msrope(h, w, length, self.config.head_width, self.config.rope_theta, x.device)
+        bias = bias_of(F.pad(cond.mask, (0, h * w), value=True))  # (B, 1, 1, L + N)
         time = self.time_text_embed(t, cond.vector)  # (B, D)
         image = self.img_in(pack(x, p))  # (B, N, D)
         if self.config.absolute:
             image = image + grid_features(h, w, self.config.width, x.device)  # (B, N, D)
         text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
         for block in self.transformer_blocks[:-1]:
-            image, text = block(image, text, time, mask, turn)  # (B, N, D), (B, L, D)
-        image = self.transformer_blocks[-1](image, text, time, mask, turn)  # (B, N, D)
+            image, text = block(image, text, time, bias, turns)  # (B, N, D), (B, L, D)
+        image = self.transformer_blocks[-1](image, text, time, bias, turns)  # (B, N, D)
         return unpack(self.proj_out(self.norm_out(image, time)), h, w, p)  # (B, C, h p, w p)
 
     def import_state(self, stock: dict[str, Tensor]) -> None:
@@ -264,7 +277,7 @@ class MMDiT(nn.Module):
         Raises ValueError where a key is missing, unknown or of another shape.
         """
         modulation = f"transformer_blocks.{self.config.depth - 1}.txt_mod.1."
-        live = {key: value for key, value in stock.items() if not self._dead(key)}
+        live = {key: self._reorder(key, value, halves) for key, value in stock.items() if not self._dead(key)}
         for key in (modulation + "weight", modulation + "bias"):
             if key in live:
                 live[key] = live[key][: 2 * self.config.width]
@@ -282,7 +295,7 @@ class MMDiT(nn.Module):
             if getattr(self.config, option):
                 raise ValueError(f"backbone.{option} is true; that is not in diffusers' Qwen-Image: train without")
         width, head_width, last = self.config.width, self.config.head_width, self.config.depth - 1
-        state = {key: value.detach().clone() for key, value in self.state_dict().items()}
+        state = {key: self._reorder(key, value.clone(), neighbours) for key, value in self.state_dict().items()}
         prefix = f"transformer_blocks.{last}."
         for name, (out, into) in {
             "attn.add_q_proj": (width, width),
@@ -297,6 +310,11 @@ class MMDiT(nn.Module):
             live = state[f"{prefix}txt_mod.1.{key}"]
             state[f"{prefix}txt_mod.1.{key}"] = torch.cat((live, torch.zeros(4 * width, *live.shape[1:])))
         return state
+
+    def _reorder(self, key: str, value: Tensor, order: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """`value` with the numbers within each head in another order, where it makes queries or keys."""
+        turned = re.search(r"attn\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])\.", key)
+        return order(value, self.config.head_width) if turned and len(value) % self.config.head_width == 0 else value
 
     def _dead(self, key: str) -> bool:
         """True for the weights of the stock class's last block that nothing reads."""

@@ -7,27 +7,49 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Turn = tuple[Tensor, Tensor]
-"""Cosines and sines of a rotation, (L, D / 2) each."""
+"""Of a rotation, cosines (L, 1, D / 2) and sines (L, 2, D / 2): for the first half of a head they are negative."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def bias_of(mask: Tensor) -> Tensor:
+    """mask (B, M) bool, True where a key is real -> what is added to the scores, (B, 1, 1, M) float32."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e4)[:, None, None]  # (B, 1, 1, M)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax attention: q (B, H, L, D), k and v (B, H, M, D) -> (B, H, L, D).
 
-    mask: (B, M) bool, True where a key is real; None attends to all. On a CPU the explicit products are 3 to 6 times
-    faster in bfloat16 than the fused kernel, forward and backward; elsewhere the fused kernel wins.
+    bias: of `bias_of`; None attends to all. On a CPU the explicit products are 3 to 6 times faster in bfloat16 than the
+    fused kernel, forward and backward; elsewhere the fused kernel wins.
     """
-    bias = None if mask is None else torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -1e4)[:, None, None]
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, H, L, D)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, L, M)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, L, M)
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(-1) @ v  # (B, H, L, D)
+    return scores.softmax(-1).to(v.dtype) @ v  # (B, H, L, D)
+
+
+def turn_of(angles: Tensor) -> Turn:
+    """The rotation by `angles` (L, D / 2)."""
+    sin = angles.sin()
+    return angles.cos()[:, None], torch.stack((-sin, sin), 1)
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Rotary embedding (Su et al. 2021) of neighbouring pairs. x (..., L, D), angles (L, D / 2) -> (..., L, D)."""
+    """Rotary embedding (Su et al. 2021): number i of a head and number i + D / 2 are a point that turns.
+
+    x (..., L, D) -> (..., L, D). Neighbours are paired in the paper; this order, GPT-NeoX's, is read many at a time.
+    """
     cos, sin = turn
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (..., L, D / 2) twice
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)  # (..., L, D / 2, 2)
-    return turned.flatten(-2).to(x.dtype)  # (..., L, D)
+    point = x.float().unflatten(-1, (2, -1))  # (..., L, 2, D / 2)
+    return (point * cos + point.flip(-2) * sin).flatten(-2).to(x.dtype)  # (..., L, D)
+
+
+def halves(x: Tensor, head_width: int) -> Tensor:
+    """Rows (H D, ...) in which the points are neighbours, in the order of `rotate`."""
+    return x.unflatten(0, (-1, head_width // 2, 2)).transpose(1, 2).flatten(0, 2)  # (H D, ...)
+
+
+def neighbours(x: Tensor, head_width: int) -> Tensor:
+    """The inverse of `halves`."""
+    return x.unflatten(0, (-1, 2, head_width // 2)).transpose(1, 2).flatten(0, 2)  # (H D, ...)

@@ -19,7 +19,7 @@ def shapes() -> Run:
     steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean. Pixels are
     shifted so that the background is 0.
 
-    Hardware: two CPU cores; 3,000 steps take 6 to 8 minutes, compilation included.
+    Hardware: two CPU cores; 3,600 steps take 6 to 9 minutes, compilation included.
     Expect:   95 % of single objects and four fifths of all six tasks right; with --training.steps 12000, in half an
               hour, 99 % and 95 % (it is the model that ships).
     Command:  fromnoise train shapes --directory runs/shapes
@@ -32,7 +32,7 @@ def shapes() -> Run:
         sampling=Sampling(sampler="ddim", eta=1.0, steps=24, guidance=3.0, interval=(0.0, 0.8), shift=3.0),
     )
     training = Training(
-        steps=3000,
+        steps=3600,
         batch=32,
         optimizer=Muon(lr=3e-3, adamw_lr=1e-3),
         warmup=100,

@@ -141,9 +141,10 @@ def test_starts_at_zero_and_ignores_padding() -> None:
 
 def test_text_positions_stand_clear_of_every_grid() -> None:
     for h, w in ((4, 4), (6, 2), (3, 9)):
-        cos, _ = msrope(h, w, 5, 16, 10000.0, torch.device("cpu"))
-        assert cos.shape == (5 + h * w, 8)
-        assert len({tuple(row) for row in cos[:5].round(decimals=5).tolist()}) == 5
+        text, image = msrope(h, w, 5, 16, 10000.0, torch.device("cpu"))
+        assert text[0].shape == (5, 1, 8) and image[0].shape == (h * w, 1, 8)
+        places = torch.cat([torch.cat((cos, sin), 1).flatten(1) for cos, sin in (text, image)])  # (L + N, 24)
+        assert len({tuple(row) for row in places.round(decimals=5).tolist()}) == 5 + h * w
 
 
 def test_a_model_that_drew_under_inference_mode_can_be_trained() -> None:

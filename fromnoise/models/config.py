@@ -9,6 +9,8 @@ from pydantic import Field, PositiveInt
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
+    from fromnoise.models.crossdit import CrossDiT
+    from fromnoise.models.dit import DiT
     from fromnoise.models.mmdit import MMDiT
 
 
@@ -26,8 +28,18 @@ class MMDiTConfig(Config):
     """Width of one attention head; half rotates with the height, half with the width."""
     pooled: bool = False
     """Add the condition's pooled vector to the time's embedding, as SD3 does."""
-    absolute: bool = False
-    """Add sines and cosines of each patch's row and column to its embedding, as SD3 does, beside the rotation."""
+    rotation: Literal["none", "rope", "scaling", "msrope"] = "msrope"
+    """How queries and keys turn with their place: not, as a grid from its corner, squeezed to the grid trained on,
+    or by Qwen-Image's MSRoPE."""
+    absolute: Literal["none", "sincos", "cropped", "learned"] = "none"
+    """What is added to a patch for its place: nothing, sines and cosines, those of the middle of a large grid (SD3),
+    or a learned vector."""
+    grid: PositiveInt = 8
+    """Patches along a side at the size trained on; read by scaling, cropped and learned places."""
+    largest: PositiveInt = 192
+    """Most patches along a side, for cropped places (SD3: 192)."""
+    text_norm: bool = True
+    """Norm the text's tokens first (SD3 does not)."""
     rope_theta: Annotated[float, Field(gt=1)] = 10000.0
     """Base of the rotary frequencies: the slowest pair turns by about 1 / theta a position (Qwen-Image: 10000)."""
 
@@ -37,5 +49,60 @@ class MMDiTConfig(Config):
 
         return MMDiT(self, channels, cond_width)
 
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+        return self.patch
 
-BackboneConfig = MMDiTConfig
+
+class DiTConfig(Config):
+    """Diffusion transformer: the condition is one vector, added to the time (DiT)."""
+
+    type: Literal["dit"] = "dit"
+    patch: PositiveInt = 4
+    """Side of a square patch, in pixels (or latent cells)."""
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 192
+    """Width of the tokens; a multiple of `head_width`."""
+    depth: PositiveInt = 6
+    """Number of blocks."""
+    head_width: PositiveInt = 64
+    """Width of one attention head."""
+
+    def build(self, channels: int, cond_width: int) -> DiT:
+        """The module for pictures of `channels` channels and a condition vector `cond_width` wide."""
+        from fromnoise.models.dit import DiT
+
+        return DiT(self, channels, cond_width)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+        return self.patch
+
+
+class CrossDiTConfig(Config):
+    """Diffusion transformer that reads text by cross-attention (PixArt-alpha)."""
+
+    type: Literal["crossdit"] = "crossdit"
+    patch: PositiveInt = 4
+    """Side of a square patch, in pixels (or latent cells)."""
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 192
+    """Width of the tokens; a multiple of `head_width`."""
+    depth: PositiveInt = 6
+    """Number of blocks."""
+    head_width: PositiveInt = 64
+    """Width of one attention head."""
+
+    def build(self, channels: int, cond_width: int) -> CrossDiT:
+        """The module for pictures of `channels` channels and condition tokens `cond_width` wide."""
+        from fromnoise.models.crossdit import CrossDiT
+
+        return CrossDiT(self, channels, cond_width)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+        return self.patch
+
+
+BackboneConfig = Annotated[MMDiTConfig | DiTConfig | CrossDiTConfig, Field(discriminator="type")]

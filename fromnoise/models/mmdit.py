@@ -10,10 +10,8 @@ D width, H heads, d = D / H head width.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,21 +19,16 @@ from torch import Tensor, nn
 
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
-from fromnoise.nn.attention import Turn, attention, bias_of, halves, neighbours, rotate, turn_of
-from fromnoise.nn.embed import TimestepEmbedding, grid_features, time_features
-from fromnoise.nn.gelu import gelu
+from fromnoise.nn.attention import attention, bias_of, halves, neighbours, rotate
+from fromnoise.nn.embed import TimestepEmbedding, time_features
+from fromnoise.nn.feed import FeedForward
 from fromnoise.nn.linear import Linear, linear
 from fromnoise.nn.norm import RMSNorm, modulate
-from fromnoise.nn.patch import pack, unpack
+from fromnoise.nn.patch import grid_of, pack, unpack
+from fromnoise.nn.position import Cropped, Learned, Nowhere, SinCos, Turns, turns_of
+from fromnoise.nn.state import load_strictly
 
 TIME_FEATURES = 256
-
-
-class Turns(NamedTuple):
-    """Where the tokens of both streams stand, as rotations."""
-
-    text: Turn  # of L tokens
-    image: Turn  # of N
 
 
 class Attention(nn.Module):
@@ -82,28 +75,6 @@ class Attention(nn.Module):
         v = torch.cat((v_text, v_image), 2)  # (B, H, L + N, d)
         mixed = attention(q, k, v, bias).transpose(1, 2).flatten(2)  # (B, N, D)
         return self.to_out[0](mixed)  # (B, N, D)
-
-
-class GELU(nn.Module):
-    """Linear, then GELU by its tanh form; named as diffusers names it."""
-
-    def __init__(self, width: int, inner: int):
-        super().__init__()
-        self.proj = Linear(width, inner)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gelu(self.proj(x))  # (B, M, 4 D)
-
-
-class FeedForward(nn.Module):
-    """D -> 4 D -> D."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.net = nn.ModuleList([GELU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](self.net[0](x))  # (B, M, D)
 
 
 class Block(nn.Module):
@@ -187,26 +158,15 @@ class NormOut(nn.Module):
         return modulate(x, shift, scale)  # (B, N, D)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept must serve training, too, whoever asks first
-def msrope(h: int, w: int, length: int, head_width: int, theta: float, device: torch.device) -> Turns:
-    """Qwen-Image's MSRoPE for `length` text tokens and the patches of any grid.
-
-    The picture's rows and columns are centred on 0; text token i stands at (m + i, m + i) with m = max(h // 2, w // 2),
-    on the diagonal beyond the picture, so that a larger picture never collides with it. Half of the pairs turn with the
-    row, half with the column.
-    """
-    rows = torch.arange(h) - (h - h // 2)  # (h,)
-    columns = torch.arange(w) - (w - w // 2)  # (w,)
-    words = torch.arange(length) + max(h // 2, w // 2)  # (L,)
-    frequencies = theta ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))  # (d / 4,)
-
-    def turn(row: Tensor, column: Tensor) -> Turn:
-        angles = torch.cat((row[:, None] * frequencies, column[:, None] * frequencies), -1)  # (M, d / 2)
-        cos, sin = turn_of(angles)
-        return cos.to(device), sin.to(device)
-
-    return Turns(turn(words, words), turn(rows.repeat_interleave(w), columns.repeat(h)))
+def absolute(config: MMDiTConfig) -> nn.Module:
+    """What is added to each patch for where it stands: (h, w) -> (N, D)."""
+    kinds = {
+        "none": Nowhere,
+        "sincos": lambda: SinCos(config.width),
+        "cropped": lambda: Cropped(config.width, config.grid, config.largest),
+        "learned": lambda: Learned(config.width, config.grid),
+    }
+    return kinds[config.absolute]()
 
 
 class MMDiT(nn.Module):
@@ -222,7 +182,8 @@ class MMDiT(nn.Module):
         self.config = config
         width, inside = config.width, channels * config.patch**2
         self.time_text_embed = TimeTextEmbed(width, cond_width) if config.pooled else TimeEmbed(width)
-        self.txt_norm = RMSNorm(cond_width)
+        self.txt_norm = RMSNorm(cond_width) if config.text_norm else nn.Identity()
+        self.absolute = absolute(config)
         self.img_in = nn.Linear(inside, width)
         self.txt_in = nn.Linear(cond_width, width)
         self.transformer_blocks = nn.ModuleList(
@@ -241,6 +202,7 @@ class MMDiT(nn.Module):
         | modulation, norm_out         | 0 (adaLN-Zero)         |
         | proj_out                     | 0                      |
         | norms                        | 1                      |
+        | learned places               | normal, std .02        |
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -252,19 +214,22 @@ class MMDiT(nn.Module):
         for name, module in self.named_modules():
             if re.search(r"(_mod\.1|norm_out\.linear|proj_out)$", name) and isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
+        for table in self.absolute.parameters():
+            nn.init.normal_(table, std=0.02)
+
+    def blocks(self) -> list[nn.Module]:
+        """What is compiled, one by one: equal blocks share one compilation."""
+        return list(self.transformer_blocks)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """x (B, C, h p, w p), t (B,) in [0, 1], cond with tokens (B, L, cond_width) -> (B, C, h p, w p)."""
         p, length = self.config.patch, cond.tokens.shape[1]
-        h, w = x.shape[-2] // p, x.shape[-1] // p
-        if x.shape[-2] % p or x.shape[-1] % p:
-            raise ValueError(f"size {x.shape[-2]}x{x.shape[-1]} is not a multiple of the patch, {p}")
-        turns = msrope(h, w, length, self.config.head_width, self.config.rope_theta, x.device)
+        h, w = grid_of(x, p)
+        c = self.config
+        turns = turns_of(c.rotation, h, w, length, c.grid, c.head_width, c.rope_theta, x.device)
         bias = bias_of(F.pad(cond.mask, (0, h * w), value=True))  # (B, 1, 1, L + N)
         time = self.time_text_embed(t, cond.vector)  # (B, D)
-        image = self.img_in(pack(x, p))  # (B, N, D)
-        if self.config.absolute:
-            image = image + grid_features(h, w, self.config.width, x.device)  # (B, N, D)
+        image = self.img_in(pack(x, p)) + self.absolute(h, w).to(x.device)  # (B, N, D)
         text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
         for block in self.transformer_blocks[:-1]:
             image, text = block(image, text, time, bias, turns)  # (B, N, D), (B, L, D)
@@ -281,19 +246,17 @@ class MMDiT(nn.Module):
         for key in (modulation + "weight", modulation + "bias"):
             if key in live:
                 live[key] = live[key][: 2 * self.config.width]
-        try:
-            self.load_state_dict(live)
-        except RuntimeError as error:
-            raise ValueError("not this model's weights: " + " ".join(str(error).split())) from None
+        load_strictly(self, live)
 
     def export_state(self) -> dict[str, Tensor]:
         """The weights under diffusers' names; what the stock class has and never uses is written as zeros.
 
-        Raises ValueError for a model with what the stock class has no place for: pooled text, absolute positions.
+        Raises ValueError for a model with what the stock class has no place for, as pooled text or absolute places.
         """
-        for option in ("pooled", "absolute"):
-            if getattr(self.config, option):
-                raise ValueError(f"backbone.{option} is true; that is not in diffusers' Qwen-Image: train without")
+        for option, wanted in {"pooled": False, "absolute": "none", "rotation": "msrope", "text_norm": True}.items():
+            given = getattr(self.config, option)
+            if given != wanted:
+                raise ValueError(f"backbone.{option} is {given}; diffusers' Qwen-Image has {wanted}")
         width, head_width, last = self.config.width, self.config.head_width, self.config.depth - 1
         state = {key: self._reorder(key, value.clone(), neighbours) for key, value in self.state_dict().items()}
         prefix = f"transformer_blocks.{last}."

@@ -1,10 +1,15 @@
-"""Attention and the position rotation it uses. Legend: B batch, H heads, L queries, M keys, D head width."""
+"""Attention and the position rotation it uses.
+
+Legend: B batch, H heads, L queries, M keys, D head width, W = H D width, E width of what is attended to.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from fromnoise.nn.linear import Linear
 
 Turn = tuple[Tensor, Tensor]
 """Of a rotation, cosines (L, 1, D / 2) and sines (L, 2, D / 2): for the first half of a head they are negative."""
@@ -35,11 +40,14 @@ def turn_of(angles: Tensor) -> Turn:
     return angles.cos()[:, None], torch.stack((-sin, sin), 1)
 
 
-def rotate(x: Tensor, turn: Turn) -> Tensor:
+def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     """Rotary embedding (Su et al. 2021): number i of a head and number i + D / 2 are a point that turns.
 
-    x (..., L, D) -> (..., L, D). Neighbours are paired in the paper; this order, GPT-NeoX's, is read many at a time.
+    x (..., L, D) -> (..., L, D), as it is where there is no turn. Neighbours are paired in the paper; this order,
+    GPT-NeoX's, is read many at a time.
     """
+    if turn is None:
+        return x
     cos, sin = turn
     point = x.float().unflatten(-1, (2, -1))  # (..., L, 2, D / 2)
     return (point * cos + point.flip(-2) * sin).flatten(-2).to(x.dtype)  # (..., L, D)
@@ -53,3 +61,22 @@ def halves(x: Tensor, head_width: int) -> Tensor:
 def neighbours(x: Tensor, head_width: int) -> Tensor:
     """The inverse of `halves`."""
     return x.unflatten(0, (-1, 2, head_width // 2)).transpose(1, 2).flatten(0, 2)  # (H D, ...)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one sequence to itself or to another, with diffusers' names."""
+
+    def __init__(self, width: int, source: int, head_width: int, bias: bool = True):
+        super().__init__()
+        if width % head_width:
+            raise ValueError(f"backbone width {width} is not a multiple of head_width {head_width}")
+        self.head_width = head_width
+        self.to_q = nn.Linear(width, width, bias)
+        self.to_k, self.to_v = nn.Linear(source, width, bias), nn.Linear(source, width, bias)
+        self.to_out = nn.ModuleList([Linear(width, width)])
+
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x (B, L, W) asks source (B, M, E); bias of `bias_of` -> (B, L, W)."""
+        projections = (self.to_q, x), (self.to_k, source), (self.to_v, source)
+        q, k, v = (f(y).unflatten(-1, (-1, self.head_width)).transpose(1, 2) for f, y in projections)  # (B, H, M, D)
+        return self.to_out[0](attention(q, k, v, bias).transpose(1, 2).flatten(2))  # (B, L, W)

@@ -95,7 +95,7 @@ class Pipeline(nn.Module):
         Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must
         not hang on those before it, or a resumed training would differ in the last bits.
         """
-        blocks = self.backbone.transformer_blocks if wanted else []
+        blocks = self.backbone.blocks() if wanted else []
         if wanted:
             keep_freed_memory()
         for block in blocks:
@@ -230,9 +230,9 @@ class Pipeline(nn.Module):
         """Height and width asked for."""
         sides = (self.config.size, self.config.size) if size is None else size
         height, width = (sides, sides) if isinstance(sides, int) else sides
-        patch = self.config.backbone.patch
-        if not all(isinstance(s, int) and patch <= s <= LARGEST_SIDE and s % patch == 0 for s in (height, width)):
-            allowed = f"multiples of {patch} from {patch} to {LARGEST_SIDE} pixels"
+        unit = self.config.backbone.multiple
+        if not all(isinstance(s, int) and unit <= s <= LARGEST_SIDE and s % unit == 0 for s in (height, width)):
+            allowed = f"multiples of {unit} from {unit} to {LARGEST_SIDE} pixels"
             raise ValueError(f"size is {height}x{width} (height x width); allowed: {allowed}")
         return height, width
 

@@ -7,9 +7,10 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
-from fromnoise.models.mmdit import MMDiT, msrope
+from fromnoise.models.mmdit import MMDiT
 from fromnoise.nn.embed import grid_features
 from fromnoise.nn.patch import pack, unpack
+from fromnoise.nn.position import turns_of
 
 
 def stock() -> QwenImageTransformer2DModel:
@@ -109,21 +110,21 @@ def test_pooled_text_speaks_to_every_block_and_cannot_be_exported() -> None:
 
 def test_absolute_places_are_those_of_diffusers_and_cannot_be_exported() -> None:
     torch.testing.assert_close(
-        grid_features(4, 4, 24, torch.device("cpu")),
+        grid_features(torch.arange(4), torch.arange(4), 24),
         get_2d_sincos_pos_embed(24, 4, base_size=4, output_type="pt"),
         check_dtype=False,
     )
     torch.testing.assert_close(
-        grid_features(2, 4, 24, torch.device("cpu")), grid_features(4, 4, 24, torch.device("cpu"))[:8]
+        grid_features(torch.arange(2), torch.arange(4), 24), grid_features(torch.arange(4), torch.arange(4), 24)[:8]
     )
-    for absolute in (False, True):
+    for absolute in ("none", "sincos", "learned", "cropped"):
         torch.manual_seed(0)
-        config = MMDiTConfig(patch=2, width=128, depth=2, head_width=32, absolute=absolute)
+        config = MMDiTConfig(patch=2, width=128, depth=2, head_width=32, absolute=absolute, grid=4)
         model = MMDiT(config, channels=4, cond_width=40)
         torch.nn.init.normal_(model.proj_out.weight)  # all gates are still shut: only a patch itself speaks
         x, t, cond = inputs(4, 4)
         patches = pack(model(torch.zeros_like(x), t, cond), 2)
-        assert len({tuple(row) for row in patches[0].tolist()}) == (16 if absolute else 1)
+        assert len({tuple(row) for row in patches[0].tolist()}) == (1 if absolute == "none" else 16)
     with pytest.raises(ValueError, match="absolute"):
         model.export_state()
 
@@ -141,14 +142,15 @@ def test_starts_at_zero_and_ignores_padding() -> None:
 
 def test_text_positions_stand_clear_of_every_grid() -> None:
     for h, w in ((4, 4), (6, 2), (3, 9)):
-        text, image = msrope(h, w, 5, 16, 10000.0, torch.device("cpu"))
+        text, image = turns_of("msrope", h, w, 5, 8, 16, 10000.0, torch.device("cpu"))
+        assert text and image
         assert text[0].shape == (5, 1, 8) and image[0].shape == (h * w, 1, 8)
         places = torch.cat([torch.cat((cos, sin), 1).flatten(1) for cos, sin in (text, image)])  # (L + N, 24)
         assert len({tuple(row) for row in places.round(decimals=5).tolist()}) == 5 + h * w
 
 
 def test_a_model_that_drew_under_inference_mode_can_be_trained() -> None:
-    msrope.cache_clear()
+    turns_of.cache_clear()
     model = ours()
     model.import_state(stock().state_dict())
     x, t, cond = inputs(4, 4)

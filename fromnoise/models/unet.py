@@ -1,0 +1,294 @@
+"""The text-conditioned U-Net of latent diffusion, SD1's backbone (Rombach et al. 2022).
+
+A U-Net (Ronneberger et al. 2015) of ResNet blocks that are told the time (DDPM: Ho et al. 2020): the picture is halved level
+by level, and doubled again beside what each level had on the way down. Chosen levels have transformer blocks between, in
+which every place attends to all places, then to the text. Padding of the text is masked. As in SD1, the condition's pooled
+vector is not read. Modules carry the names of diffusers' `UNet2DConditionModel`, whose weights pass both ways as they are
+(`import_state`, `export_state`).
+
+Legend: B batch, C channels of the picture, S channels at the input of a module, W at its output, h and w rows and columns of
+a level, N = h w its places, D width of time's embedding, L text tokens, E width of the text's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.core.types import Cond
+from fromnoise.models.config import UNetConfig
+from fromnoise.nn.attention import Attention, bias_of
+from fromnoise.nn.embed import TimestepEmbedding, time_features
+from fromnoise.nn.linear import Linear
+from fromnoise.nn.state import load_strictly
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions beside a shortcut; the time is added between them."""
+
+    def __init__(self, source: int, width: int, time_width: int, groups: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(groups, source), nn.GroupNorm(groups, width)
+        self.conv1, self.conv2 = nn.Conv2d(source, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_width, width)
+        self.conv_shortcut = nn.Identity() if source == width else nn.Conv2d(source, width, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x (B, S, h, w), time (B, D) -> (B, W, h, w)."""
+        hidden = self.conv1(F.silu(self.norm1(x)))  # (B, W, h, w)
+        hidden = hidden + self.time_emb_proj(time)[..., None, None]  # (B, W, h, w)
+        return self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))  # (B, W, h, w)
+
+
+class GEGLU(nn.Module):
+    """A linear layer gated by the GELU of another (Shazeer 2020), both in one product."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.proj = Linear(width, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, -1)  # (B, N, 4 W) each
+        return value * F.gelu(gate)  # (B, N, 4 W)
+
+
+class FeedForward(nn.Module):
+    """W -> 4 W -> W; the nesting is diffusers'."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))  # (B, N, W)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the text, feed-forward, each after a layer norm."""
+
+    def __init__(self, width: int, cond_width: int, heads: int):
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.attn1 = Attention(width, width, width // heads, bias=False)
+        self.attn2 = Attention(width, cond_width, width // heads, bias=False)
+        self.ff = FeedForward(width)
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        """x (B, N, W), text (B, L, E), bias (B, 1, 1, L) -> (B, N, W)."""
+        normed = self.norm1(x)  # (B, N, W)
+        x = x + self.attn1(normed, normed)  # (B, N, W)
+        x = x + self.attn2(self.norm2(x), text, bias)  # (B, N, W)
+        return x + self.ff(self.norm3(x))  # (B, N, W)
+
+
+class Transformer(nn.Module):
+    """A transformer block over the places of a level, as a residual."""
+
+    def __init__(self, width: int, cond_width: int, heads: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)  # a tenth of the ResNet blocks' eps, as in SD1
+        self.proj_in, self.proj_out = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, cond_width, heads)])
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        """x (B, W, h, w), text (B, L, E), bias (B, 1, 1, L) -> (B, W, h, w)."""
+        places = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B, N, W)
+        places = self.transformer_blocks[0](places, text, bias)  # (B, N, W)
+        return x + self.proj_out(places.transpose(1, 2).unflatten(-1, x.shape[-2:]))  # (B, W, h, w)
+
+
+class NoTransformer(nn.Module):
+    """Stands where a level does not attend."""
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        return x  # (B, W, h, w)
+
+
+class Downsample(nn.Module):
+    """Half the side, by a convolution that learns how."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # (B, W, h / 2, w / 2)
+
+
+class Upsample(nn.Module):
+    """Twice the side: each place four times, then a convolution, which leaves no checkerboard (Odena et al. 2016)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, W, 2 h, 2 w)
+
+
+MakeResnet = Callable[[int, int], ResnetBlock]  # (S, W)
+MakeTransformer = Callable[[int], Transformer | NoTransformer]  # (W)
+
+
+class DownBlock(nn.Module):
+    """A level on the way down."""
+
+    def __init__(self, source: int, width: int, layers: int, last: bool, resnet: MakeResnet, mixer: MakeTransformer):
+        super().__init__()
+        self.resnets = nn.ModuleList(resnet(source if i == 0 else width, width) for i in range(layers))
+        self.attentions = nn.ModuleList(mixer(width) for _ in range(layers))
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width)])
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, bias: Tensor) -> list[Tensor]:
+        """x (B, S, h, w) -> what is kept for the way up, in order; the last is the next level's input."""
+        skips = []
+        for resnet, attention in zip(self.resnets, self.attentions, strict=True):
+            x = attention(resnet(x, time), text, bias)  # (B, W, h, w)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            skips.append(downsample(x))  # (B, W, h / 2, w / 2)
+        return skips
+
+
+class MidBlock(nn.Module):
+    """The lowest point, between the way down and the way up."""
+
+    def __init__(self, width: int, resnet: MakeResnet, mixer: MakeTransformer):
+        super().__init__()
+        self.resnets = nn.ModuleList([resnet(width, width), resnet(width, width)])
+        self.attentions = nn.ModuleList([mixer(width)])
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        x = self.attentions[0](self.resnets[0](x, time), text, bias)  # (B, W, h, w)
+        return self.resnets[1](x, time)  # (B, W, h, w)
+
+
+class UpBlock(nn.Module):
+    """A level on the way up; beside each ResNet block's input stands one tensor from the way down, `skips` wide."""
+
+    def __init__(
+        self, source: int, skips: list[int], width: int, last: bool, resnet: MakeResnet, mixer: MakeTransformer
+    ):
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            resnet((source if i == 0 else width) + skip, width) for i, skip in enumerate(skips)
+        )
+        self.attentions = nn.ModuleList(mixer(width) for _ in skips)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        """x (B, S, h, w), skips of the same h and w -> (B, W, 2 h, 2 w), or as many places at the last level."""
+        for resnet, attention, skip in zip(self.resnets, self.attentions, skips, strict=True):
+            x = attention(resnet(torch.cat((x, skip), 1), time), text, bias)  # (B, W, h, w)
+        for upsample in self.upsamplers:
+            x = upsample(x)  # (B, W, 2 h, 2 w)
+        return x
+
+
+class UNet(nn.Module):
+    """The backbone: (x_t, t, condition) -> what the target asks for.
+
+    channels: of the picture; cond_width: width of the condition's tokens.
+    """
+
+    def __init__(self, config: UNetConfig, channels: int, cond_width: int):
+        super().__init__()
+        check(config)
+        self.config = config
+        widths = [config.width * m for m in config.multipliers]
+        deepest = len(widths) - 1
+        time_width = 4 * config.width
+
+        def resnet(source: int, width: int) -> ResnetBlock:
+            return ResnetBlock(source, width, time_width, config.groups)
+
+        def transformer(width: int) -> Transformer:
+            return Transformer(width, cond_width, config.heads, config.groups)
+
+        def mixer(level: int) -> MakeTransformer:
+            return transformer if level in config.attention else lambda width: NoTransformer()
+
+        self.time_embedding = TimestepEmbedding(config.width, time_width)
+        self.conv_in = nn.Conv2d(channels, config.width, 3, padding=1)
+        kept = [config.width]  # channels of every tensor that is kept for the way up
+        downs, ups = list[DownBlock](), list[UpBlock]()
+        for level, width in enumerate(widths):
+            last = level == deepest
+            downs.append(DownBlock(kept[-1], width, config.layers, last, resnet, mixer(level)))
+            kept += [width] * (config.layers + (not last))
+        x = widths[-1]
+        for level, width in reversed(list(enumerate(widths))):
+            skips = [kept.pop() for _ in range(config.layers + 1)]
+            ups.append(UpBlock(x, skips, width, level == 0, resnet, mixer(level)))
+            x = width
+        self.down_blocks, self.up_blocks = nn.ModuleList(downs), nn.ModuleList(ups)
+        self.mid_block = MidBlock(widths[-1], resnet, transformer)
+        self.conv_norm_out = nn.GroupNorm(config.groups, config.width)
+        self.conv_out = nn.Conv2d(config.width, channels, 3, padding=1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """
+        | weights                          | start                                             |
+        |----------------------------------|---------------------------------------------------|
+        | convolutions, linear             | Xavier uniform, bias 0                            |
+        | conv2 of a ResNet block          | 0: it starts as its shortcut (DDPM's code)        |
+        | proj_out of a transformer        | 0: it starts as a residual of nothing (LDM's code)|
+        | conv_out                         | 0: the output starts at 0                         |
+        | norms                            | 1, bias 0                                         |
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.xavier_uniform_(module.weight)
+                if name.endswith(("conv2", "proj_out", "conv_out")):
+                    nn.init.zeros_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def blocks(self) -> list[nn.Module]:
+        """What is compiled, one by one."""
+        return [*self.down_blocks, self.mid_block, *self.up_blocks]
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """x (B, C, H, W), t (B,) in [0, 1], cond with tokens (B, L, E) -> (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        if height % self.config.multiple or width % self.config.multiple:
+            levels = len(self.config.multipliers)
+            raise ValueError(f"size {height}x{width} is not a multiple of {self.config.multiple}, for {levels} levels")
+        time = F.silu(self.time_embedding(time_features(t, self.config.width)))  # (B, D)
+        said = time, cond.tokens, bias_of(cond.mask)  # (B, D), (B, L, E), (B, 1, 1, L)
+        skips = [self.conv_in(x)]  # (B, W, H, W)
+        for down in self.down_blocks:
+            skips += down(skips[-1], *said)  # (B, W, h, w) each
+        x = self.mid_block(skips[-1], *said)  # (B, W, h, w)
+        for up in self.up_blocks:
+            x = up(x, [skips.pop() for _ in up.resnets], *said)  # (B, W, 2 h, 2 w)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W)
+
+    def import_state(self, stock: dict[str, Tensor]) -> None:
+        """Take the weights of diffusers' `UNet2DConditionModel`.
+
+        Raises ValueError where a key is missing, unknown or of another shape.
+        """
+        load_strictly(self, stock)
+
+    def export_state(self) -> dict[str, Tensor]:
+        """The weights under diffusers' names. Its `attention_head_dim` is to be our `heads`: there it is their number."""
+        return {key: value.clone() for key, value in self.state_dict().items()}
+
+
+def check(config: UNetConfig) -> None:
+    """ValueError, one line, for a U-Net that cannot be."""
+    for level, multiplier in enumerate(config.multipliers):
+        width = config.width * multiplier
+        # A group of one channel would subtract the time, which is added to whole channels.
+        if width % config.groups or width == config.groups:
+            raise ValueError(f"backbone width {width}, of level {level}, is not 2 or more times groups {config.groups}")
+        if width % config.heads:
+            raise ValueError(f"backbone width {width}, of level {level}, is not a multiple of heads {config.heads}")
+    for level in config.attention:
+        if level >= len(config.multipliers):
+            raise ValueError(f"backbone.attention names level {level}; the last is {len(config.multipliers) - 1}")

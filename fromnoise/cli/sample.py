@@ -42,7 +42,7 @@ class Options(Config):
     """Steps from noise to picture, 1 to 1000."""
     guidance: float | None = None
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m"] | None = None
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "rk4", "dpmpp_2m", "sde"] | None = None
     """Name of the sampler."""
     seed: NonNegativeInt = 0
     """Noise of the first picture; the next ones count on from it."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fromnoise.diffusion.path import Coefs, Path, Prediction
+from fromnoise.diffusion.path import Coefs, Path, Prediction, expand
 from fromnoise.diffusion.predict import Predict
 
 
@@ -94,6 +95,29 @@ def heun(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw)
         yield Step(x, p.x0)
 
 
+def rk4(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+    """Runge and Kutta's method of fourth order on the same ODE (Hairer et al. 1993, Table II.1.2).
+
+    Asks four times a step, once in the last: a step to t = 0 is to x0, as no slope can be had there. That one step is
+    of second order, and down to the data so is the whole.
+    """
+    coefs, middle = path(times), path(times[:-1] + times.diff() / 2)  # (N + 1,) and (N,) each
+    x = coefs.sigma[0] * noise
+    for i, t in enumerate(times[:-1]):
+        p = predict(x, t.expand(len(x)))
+        if _lands(times, i):
+            x = p.x0
+        else:
+            dt = times[i + 1] - t
+            half = (t + dt / 2).expand(len(x))  # (B,)
+            k1 = _slope(coefs, i, p)
+            k2 = _slope(middle, i, predict(x + dt / 2 * k1, half))
+            k3 = _slope(middle, i, predict(x + dt / 2 * k2, half))
+            k4 = _slope(coefs, i + 1, predict(x + dt * k3, times[i + 1].expand(len(x))))
+            x = x + dt * (k1 + 2 * k2 + 2 * k3 + k4) / 6
+        yield Step(x, p.x0)
+
+
 def dpmpp_2m(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
     """DPM-Solver++(2M), Algorithm 2 of Lu et al. 2022b: x0 extrapolated in lambda = log(alpha / sigma).
 
@@ -111,6 +135,50 @@ def dpmpp_2m(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: D
         yield Step(x, x0)
 
 
+class Transition(NamedTuple):
+    """The Gaussian from which one step of `sde` is drawn."""
+
+    mean: Tensor
+    """(B, ...)."""
+    std: Tensor
+    """(B,)."""
+
+
+def transition(p: Prediction, t: Tensor, s: Tensor, path: Path, noise_level: float) -> Transition:
+    """From x_t to x_s by the flow's SDE, dx = (slope - g^2 score / 2) dt + g dw; t and s (B,), s < t.
+
+    Any g(t) keeps the marginals of the ODE (Song et al. 2021b, Eq. 6; SiT: Ma et al. 2024). Here g^2 = noise_level^2
+    sigma d_sigma, which on the linear path at level 1 is SiT's w = sigma. It vanishes at the data and is finite at pure
+    noise, where DDPM's g and Flow-GRPO's a sqrt(t / (1 - t)) (Liu et al. 2025) have a pole and throw the first noise
+    away; in the middle level 1 is their a = 0.7.
+
+    While x0 holds still, eps = (x - alpha x0) / sigma obeys d eps = eps g^2 / (2 sigma^2) dt + g / sigma dw. Solved
+    exactly, eps decays by (sigma_s / sigma_t)^(noise_level^2 / 2), and fresh noise fills it up to unit variance. So x_s
+    has sigma_s of noise however long the step; an Euler-Maruyama step leaves more, and it shows (Wang and Yu 2025).
+    """
+    now, then = path(t), path(s)  # (B,) each
+    kept = (then.sigma / now.sigma) ** (noise_level**2 / 2)  # (B,)
+    mean = expand(then.alpha, p.x0) * p.x0 + expand(then.sigma * kept, p.x0) * p.eps  # (B, ...)
+    fresh = (1 - kept**2).clamp(min=0).sqrt()  # (B,); VP's sigma is flat near 1, and rounding may make it rise
+    return Transition(mean, then.sigma * fresh)
+
+
+def sde(noise_level: float) -> Sampler:
+    """The SDE form of the flow, by `transition`: level 0 is `ddim(0)`, infinity draws all noise anew at each step."""
+
+    def sample(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
+        x = path(times[:1]).sigma * noise
+        for i, (t, s) in enumerate(pairwise(times)):
+            t, s = t.expand(len(x)), s.expand(len(x))  # (B,) each
+            p = predict(x, t)
+            x, std = transition(p, t, s, path, noise_level)
+            if noise_level > 0 and not _lands(times, i):
+                x = x + expand(std, x) * draw()
+            yield Step(x, p.x0)
+
+    return sample
+
+
 def _slope(coefs: Coefs, i: int, p: Prediction) -> Tensor:
     """dx / dt at the i-th time, (B, ...)."""
     return coefs.d_alpha[i] * p.x0 + coefs.d_sigma[i] * p.eps
@@ -121,7 +189,15 @@ def _lands(times: Tensor, i: int) -> bool:
     return i + 2 == len(times) and float(times[-1]) == 0
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim(0.0), "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": ddpm,
+    "ddim": ddim(0.0),
+    "euler": euler,
+    "heun": heun,
+    "rk4": rk4,
+    "dpmpp_2m": dpmpp_2m,
+    "sde": sde(1.0),
+}
 
 
 def choose(name: str, eta: float = 0.0) -> Sampler:

@@ -17,10 +17,10 @@ from fromnoise.space.config import PixelConfig
 class Sampling(Config):
     """How pictures are drawn when nothing else is asked for."""
 
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m"] = "euler"
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "rk4", "dpmpp_2m", "sde"] = "euler"
     """Name of the sampler."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 28
-    """Steps from noise to picture (heun asks the network twice a step)."""
+    """Steps from noise to picture (heun asks the network twice a step, rk4 four times)."""
     guidance: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Classifier-free guidance scale: 0 unconditional, 1 conditional, more follows the prompt harder."""
     interval: tuple[float, float] = (0.0, 1.0)

@@ -44,7 +44,7 @@ class Pipeline(nn.Module):
         self.space = config.space.build()
         channels, _, _ = self.latent_shape(config.size, config.size)
         self.conditioner: Any = conditioner  # one of fromnoise.conditioning
-        self.backbone = config.backbone.build(channels, self.conditioner.width)
+        self.backbone: Any = config.backbone.build(channels, self.conditioner.width)  # one of fromnoise.models
 
     @classmethod
     def build(cls, config: ModelConfig, captions: Sequence[str], seed: int) -> Pipeline:

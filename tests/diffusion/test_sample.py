@@ -4,20 +4,24 @@ For data N(mu, s^2) x_t is N(alpha mu, alpha^2 s^2 + sigma^2), E[x0 | x_t] is li
 probability-flow ODE (x_t - alpha mu) / sqrt(alpha^2 s^2 + sigma^2) stays what it was.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from fromnoise.core.types import Cond
-from fromnoise.diffusion.path import VP, Cosine, Linear, expand
+from fromnoise.diffusion.path import VP, Cosine, Linear, Prediction, expand
 from fromnoise.diffusion.predict import guided, predictor
-from fromnoise.diffusion.sample import SAMPLERS, choose, ddim, ddpm, dpmpp_2m, euler, heun
+from fromnoise.diffusion.sample import SAMPLERS, choose, ddim, ddpm, dpmpp_2m, euler, heun, rk4, sde, transition
 from fromnoise.diffusion.target import TARGETS, largest_start
 from fromnoise.diffusion.times import schedule
 
 PATHS = [Linear(), Cosine(), VP()]
 paths = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.type)
 samplers = pytest.mark.parametrize("name", SAMPLERS)
-DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m"]
+DETERMINISTIC = ["ddim", "euler", "heun", "rk4", "dpmpp_2m"]
+STOCHASTIC = ["ddpm", "sde"]
+CALLS = dict.fromkeys(SAMPLERS, 1) | {"heun": 2, "rk4": 4}  # network calls a step; the last step has one
 MU, S = 1.5, 0.5
 
 
@@ -81,9 +85,18 @@ def test_order_of_convergence(path, name, order):
     assert fine < (8e-3 if order == 1 else 2e-4)
 
 
+@pytest.mark.parametrize("path", [Linear(), Cosine(), VP.rescaled(20000)], ids=lambda p: p.type)
+def test_order_of_convergence_of_rk4(path):
+    # 20,000 betas: where cubics meet their curvature jumps, with 1000 betas by enough to stop rk4 at 1e-7.
+    coarse, fine = (error(path, "rk4", n, end=0.2) for n in (16, 32))
+    assert torch.tensor(coarse / fine).log2().item() == pytest.approx(4, abs=0.1)
+    assert fine < 4e-7
+
+
 @pytest.mark.parametrize("path", [Linear(), Cosine()], ids=lambda p: p.type)
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 1.7)])
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("rk4", 2), ("dpmpp_2m", 1.7)])
 def test_order_of_convergence_down_to_the_data(path, name, order):
+    # rk4's last step, to x0, is of second order whatever the others are.
     # Next to the data dpmpp_2m's steps in log-SNR stop shrinking: h^2 log(1 / h), about 1.7 here.
     coarse, fine = (error(path, name, n, end=0.0) for n in (128, 256))
     assert torch.tensor(coarse / fine).log2().item() == pytest.approx(order, abs=0.1)
@@ -156,7 +169,7 @@ def test_guided_samples_are_exact(path, scale, name):
     noise = (c.alpha[0] * scale + std[0] * z) / c.sigma[0]
     x = last(SAMPLERS[name](predict, noise, times, path, never)).x
     torch.testing.assert_close(x, scale + S * z, rtol=0, atol=0.04)
-    assert network.calls == (299 if name == "heun" else 150)
+    assert network.calls == 149 * CALLS[name] + 1
 
 
 def test_guidance_within_an_interval_is_exact():
@@ -236,6 +249,112 @@ def test_ddpm_is_ddim_with_eta_one(path):
     torch.testing.assert_close(*drawn)
 
 
+@paths
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_guided_samples_with_fresh_noise_are_exact(path, scale, name):
+    """Step by step those of N(m0 + scale (m1 - m0), s^2), draw by draw."""
+    network = Gaussian(path, "v")
+    guide = guided(network, says(1.0, 9), says(0.0, 9), scale, (0.0, 1.0), path=path, target=network.target)
+    drawn = []
+    for predict in (guide, network.predict(9, mu=scale)):
+        g = torch.Generator().manual_seed(0)
+        draw = lambda g=g: torch.randn(9, 1, dtype=torch.float64, generator=g)  # noqa: E731
+        drawn.append(torch.stack([step.x for step in SAMPLERS[name](predict, draw(), even(20), path, draw)]))
+    torch.testing.assert_close(*drawn, rtol=1e-9, atol=1e-9)
+
+
+@paths
+@pytest.mark.parametrize("level", [0.0, 0.7, 2.0])
+def test_a_short_transition_is_that_of_the_sde(path, level):
+    # dx = (slope + g^2 eps / (2 sigma)) dt + g dw, as the score is -eps / sigma; g^2 = level^2 sigma d_sigma.
+    t = torch.tensor([0.15, 0.4, 0.6, 0.95], dtype=torch.float64)
+    dt, p = 1e-7, Prediction(*torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    c = path(t)
+    mean, std = transition(p, t, t - dt, path, level)
+    alpha, sigma, d_alpha, d_sigma = (expand(v, p.x0) for v in c)
+    drift = d_alpha * p.x0 + d_sigma * p.eps + level**2 * d_sigma * p.eps / 2
+    torch.testing.assert_close((alpha * p.x0 + sigma * p.eps - mean) / dt, drift, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(std**2 / dt, level**2 * c.sigma * c.d_sigma, rtol=1e-4, atol=1e-7)
+
+
+@paths
+@pytest.mark.parametrize("target", TARGETS)
+def test_sde_without_noise_is_ddim(path, target):
+    predict, noise = Gaussian(path, target).predict(5), torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    times = even(9, start=0.995)
+    for a, b in zip(
+        sde(0.0)(predict, noise, times, path, never), ddim(0.0)(predict, noise, times, path, never), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+    # which on the linear path is Euler's method (test_ddim_is_euler_on_the_linear_path)
+
+
+def moments(path, times, level):
+    """Mean and std of `sde` at each time with the best network: each transition's mean is a line in x, of which two
+    points are asked."""
+    predict, points = Gaussian(path, "flow").predict(2), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    means, variances = [torch.zeros(()).double()], [path(times).sigma[0] ** 2]
+    for t, s in pairwise(times):
+        step = transition(predict(points, t.expand(2)), t.expand(2), s.expand(2), path, level)
+        offset, slope = step.mean[0, 0], step.mean[1, 0] - step.mean[0, 0]
+        means.append(offset + slope * means[-1])
+        variances.append(slope**2 * variances[-1] + step.std[0] ** 2)
+    return torch.stack(means), torch.stack(variances).sqrt()
+
+
+@paths
+@pytest.mark.parametrize("level", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("n", [5, 50])
+def test_statistics_of_sde_at_every_time(path, level, n):
+    count, generator = 20000, torch.Generator().manual_seed(n)
+    draw = lambda: torch.randn(count, 1, dtype=torch.float64, generator=generator)  # noqa: E731
+    steps = list(sde(level)(Gaussian(path, "flow").predict(count), draw(), even(n), path, draw))
+    mean, std = (m[1:] for m in moments(path, even(n), level))
+    x = torch.cat([step.x for step in steps], 1)  # (count, N)
+    assert ((x.mean(0) - mean).abs() < 4.5 * std / count**0.5).all()
+    assert ((x.std(0) - std).abs() < 4.5 * std / (2 * count) ** 0.5).all()
+
+
+@paths
+@pytest.mark.parametrize("level", [0.7, 1.0, 2.0])
+def test_sde_keeps_the_marginals_of_the_ode(path, level):
+    errors = []
+    for n in (400, 800):
+        mean, std = moments(path, even(n), level)
+        # Noise is no sample of VP at t = 1: alpha MU = 0.01 is missing.
+        assert (mean - path(even(n)).alpha * MU).abs().max() < 0.01
+        errors.append((std - spread(path, even(n))).abs().max().item())
+    assert errors[1] < 0.01
+    # On VP the steps next to the data, where sigma ~ sqrt(t), take over.
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.1 if path.type != "vp" else 0.6)
+
+
+@paths
+def test_sde_draws_a_mixture_of_two_gaussians(path):
+    share, mu, s = (torch.tensor(v, dtype=torch.float64) for v in ([0.3, 0.7], [-1.0, 2.0], [0.5, 0.3]))
+
+    def predict(x, t):  # the best x0: each Gaussian's own, as often as x came from it
+        alpha, sigma, _, _ = (expand(v, x) for v in path(t))  # (B, 1) each
+        variance = alpha**2 * s**2 + sigma**2  # (B, 2)
+        odds = (share.log() - variance.log() / 2 - (x - alpha * mu) ** 2 / (2 * variance)).softmax(1)  # (B, 2)
+        x0 = (odds * (mu + alpha * s**2 / variance * (x - alpha * mu))).sum(1, keepdim=True)  # (B, 1)
+        return Prediction(x0, (x - alpha * x0) / sigma)
+
+    count, generator = 20000, torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(count, 1, dtype=torch.float64, generator=generator)  # noqa: E731
+    times = even(200)
+    steps = list(sde(1.0)(predict, draw(), times, path, draw))
+    for i in (60, 120, 160, 200):
+        c, x = path(times[i : i + 1]), steps[i - 1].x.sort(0).values  # (count, 1)
+        cdf = (share * torch.special.ndtr((x - c.alpha * mu) / (c.alpha**2 * s**2 + c.sigma**2).sqrt())).sum(1)
+        kolmogorov = (cdf - (torch.arange(count) + 0.5) / count).abs().max()
+        assert kolmogorov < 1.63 / count**0.5 + 0.004  # 1 %, and what 200 steps cost
+    mean, variance = (share * mu).sum(), (share * (mu**2 + s**2)).sum() - (share * mu).sum() ** 2
+    assert x.mean().item() == pytest.approx(mean.item(), abs=4 * (variance / count).sqrt().item() + 0.01)
+    assert x.var().item() == pytest.approx(variance.item(), rel=0.02)
+
+
 @samplers
 @paths
 def test_yields_n_steps_and_asks_at_every_time_but_the_last(path, name):
@@ -252,10 +371,11 @@ def test_yields_n_steps_and_asks_at_every_time_but_the_last(path, name):
 
     times = even(6)
     steps = list(SAMPLERS[name](watch, torch.ones(2, 1, dtype=torch.float64), times, path, draw))
-    wanted = times[:-1].tolist()
+    wanted, halves = times[:-1].tolist(), ((times[:-2] + times[1:-1]) / 2).tolist()
+    wanted += {"heun": wanted[1:], "rk4": wanted[1:] + 2 * halves}.get(name, [])
     assert len(steps) == 6
-    assert len(drawn) == (5 if name == "ddpm" else 0)  # no noise on the last step
-    assert asked == (sorted(wanted + wanted[1:], reverse=True) if name == "heun" else wanted)
+    assert len(drawn) == (5 if name in STOCHASTIC else 0)  # no noise on the last step
+    assert asked == pytest.approx(sorted(wanted, reverse=True))
     torch.testing.assert_close(steps[-1].x, steps[-1].x0)  # the last step is to what was expected there
 
 
@@ -267,7 +387,7 @@ def test_stopping_early_asks_no_more(name):
             network.predict(2), torch.ones(2, 1, dtype=torch.float64), even(6), Linear(), lambda: torch.ones(2, 1)
         )
     )
-    assert network.calls == (2 if name == "heun" else 1)
+    assert network.calls == CALLS[name]
 
 
 @samplers
@@ -291,6 +411,7 @@ def test_a_batch_as_wide_as_the_picture_is_four_single_samples(name):
 
 def test_choose():
     assert choose("heun") is heun
+    assert choose("rk4") is rk4
     assert choose("dpmpp_2m") is dpmpp_2m
     for arguments, words in [
         (("eular",), "sampler is 'eular'; allowed ddpm, .*did you mean euler"),
@@ -308,69 +429,3 @@ def test_choose_ddim_with_eta_draws():
     list(choose("ddim", 0.5)(predict, noise, even(4), Linear(), lambda: drawn.append(1) or noise))
     assert len(drawn) == 3
     list(choose("ddim")(predict, noise, even(4), Linear(), never))
-
-
-def network(x, t):
-    """Some smooth answer, for parity with diffusers."""
-    return torch.tanh(x * (1 + t[:, None])) * 0.8
-
-
-def vp_predict(x, t):
-    return predictor(lambda x, t, cond: network(x, t), says(0, len(x)), path=VP(), target=TARGETS["eps"])(x, t)
-
-
-@pytest.mark.parametrize("eta", [None, 0.0, 0.6, 1.0])
-def test_ddpm_and_ddim_match_diffusers(eta):
-    from diffusers import DDIMScheduler, DDPMScheduler
-
-    betas = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": False}
-    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    if eta is None:
-        theirs, extra = DDPMScheduler(variance_type="fixed_small", timestep_spacing="trailing", **betas), {}
-    else:
-        theirs, extra = DDIMScheduler(set_alpha_to_one=True, timestep_spacing="trailing", **betas), {"eta": eta}
-    theirs.set_timesteps(50)
-    x = noise * VP()(torch.ones(1)).sigma
-    for i in theirs.timesteps:
-        # DDPM's timestep i is our (i + 1) / 1000
-        answer = network(x, (i + 1).expand(8) / 1000)
-        x = theirs.step(answer, int(i), x, generator=generator, return_dict=False, **extra)[0]
-
-    again = torch.Generator().manual_seed(1)
-    sampler = ddpm if eta is None else ddim(eta)
-    ours = last(sampler(vp_predict, noise, schedule(50), VP(), lambda: torch.randn(8, 3, generator=again))).x
-    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_dpmpp_2m_matches_diffusers():
-    from diffusers import DPMSolverMultistepScheduler
-
-    theirs = DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02, timestep_spacing="trailing")
-    theirs.set_timesteps(20)
-    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-    x = noise * VP()(torch.ones(1)).sigma
-    for i in theirs.timesteps:
-        x = theirs.step(network(x, (i + 1).expand(8) / 1000), i, x, return_dict=False)[0]
-    ours = last(dpmpp_2m(vp_predict, noise, schedule(20), VP(), never)).x
-    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("name", "theirs"), [("euler", "FlowMatchEulerDiscreteScheduler"), ("heun", "FlowMatchHeunDiscreteScheduler")]
-)
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow_samplers_match_diffusers(name, theirs, shift):
-    import diffusers
-
-    path, noise = Linear(), torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-    scheduler = getattr(diffusers, theirs)(shift=shift)
-    scheduler.set_timesteps(20)
-    x = noise
-    for t in scheduler.timesteps:
-        x = scheduler.step(network(x, t.expand(8) / 1000), t, x, return_dict=False)[0]
-    sigmas = scheduler.sigmas.unique(sorted=True).flip(0)  # heun lists every inner time twice
-    predict = predictor(lambda x, t, cond: network(x, t), says(0, 8), path=path, target=TARGETS["flow"])
-    ours = last(SAMPLERS[name](predict, noise, sigmas, path, never)).x
-    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)

@@ -123,7 +123,10 @@ def test_the_models_own_way_of_sampling_is_used_where_nothing_else_is_said() -> 
         ({"guidance": float("nan")}, "guidance: given nan; input should be"),
         ({"eta": 0.5}, "eta is 0.5 with sampler euler; only ddim reads eta, allowed 0"),
         ({"eta": 2.0, "sampler": "ddim"}, "eta: given 2.0; input should be less than or equal to 1"),
-        ({"sampler": "eulr"}, "sampler: given 'eulr'; allowed: ddpm, ddim, euler, heun, dpmpp_2m; nearest: euler"),
+        (
+            {"sampler": "eulr"},
+            "sampler: given 'eulr'; allowed: ddpm, ddim, euler, heun, rk4, dpmpp_2m, sde; nearest: euler",
+        ),
         ({"interval": (0.7, 0.2)}, "guidance interval is 0.7 to 0.2; allowed 0 <= low <= high <= 1"),
         ({"size": 18}, "size is 18x18 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
         ({"size": (16, 0)}, "size is 16x0 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),

@@ -11,6 +11,7 @@ from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
     from fromnoise.data.folder import FolderData
+    from fromnoise.data.labelled import LabelledData
     from fromnoise.data.shapes import ShapesData
 
 
@@ -46,4 +47,36 @@ class FolderConfig(Config):
         return FolderData(self, seed)
 
 
-DataConfig = Annotated[ShapesConfig | FolderConfig, Field(discriminator="type")]
+class MNISTConfig(Config):
+    """MNIST: handwritten digits, one channel; 55,000 to train on, 5,000 to validate, 10,000 to test."""
+
+    type: Literal["mnist"] = "mnist"
+    path: Path | None = None
+    """Directory of the four published .gz files; left out, $FROMNOISE_DATA/mnist, else ~/.cache/fromnoise/mnist, where
+    they are downloaded to (11 MiB)."""
+    size: Annotated[int, Field(ge=28, le=32, multiple_of=4)] = 28
+    """Side of a picture, in pixels: 28, or 32 with two black pixels on every side, which halves more often."""
+
+    def build(self, seed: int) -> LabelledData:
+        from fromnoise.data.mnist import mnist
+
+        return mnist(self, seed)
+
+
+class CIFAR10Config(Config):
+    """CIFAR-10: photographs of ten classes, 32 pixels wide; 45,000 to train on, 5,000 to validate, 10,000 to test."""
+
+    type: Literal["cifar10"] = "cifar10"
+    path: Path | None = None
+    """Directory of cifar-10-batches-bin, cifar-10-batches-py, a .tar.gz of either, or parquet files (train-*.parquet);
+    left out, $FROMNOISE_DATA/cifar10, else ~/.cache/fromnoise/cifar10, where it is downloaded to (162 MiB)."""
+    flip: bool = True
+    """Mirror half of the pictures trained on."""
+
+    def build(self, seed: int) -> LabelledData:
+        from fromnoise.data.cifar10 import cifar10
+
+        return cifar10(self, seed)
+
+
+DataConfig = Annotated[ShapesConfig | FolderConfig | MNISTConfig | CIFAR10Config, Field(discriminator="type")]

@@ -5,37 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fromnoise.core.types import Batch
 from fromnoise.data.config import FolderConfig
+from fromnoise.data.epochs import Epochs
 from fromnoise.data.listing import list_pictures
 from fromnoise.data.pictures import read_picture
+from fromnoise.data.report import to_stderr
 
 VALIDATION = 0.05  # share of the pictures that are never trained on
 FEW = 20  # below this many pictures, all are trained on and validation looks at the same ones
 SIDED = re.compile(r"(?<![a-z])(?:left|right)|clockwise", re.IGNORECASE)  # true of a picture, false of its mirror image
-
-
-class Epoch(NamedTuple):
-    """The chances of one pass over the training pictures."""
-
-    order: np.ndarray  # (N,) places in the list of training pictures
-    caption: np.ndarray  # (N,) in [0, 1): which of its captions each picture gets
-    mirror: np.ndarray  # (N,) bool
-
-
-def to_stderr(line: str) -> None:
-    """Tell the user, without mixing with what a command prints as its result."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class FolderData:
@@ -64,7 +50,7 @@ class FolderData:
         self.said = [listing.captions[name] for name in self.names]
         self.learned, self.held_out = split(self.names)
         self.mirrors = np.array([config.flip and not any(map(SIDED.search, said)) for said in self.said])  # (N,)
-        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)  # a batch spans two epochs at most, unless N is tiny
+        self.epochs = Epochs(len(self.learned), seed)
         for line in self._summary(listing.source):
             report(line)
 
@@ -83,15 +69,11 @@ class FolderData:
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`, counted from 0."""
-        count = len(self.learned)
-        rows, picks, mirrored = [], [], []
-        for place in range(step * size, (step + 1) * size):
-            epoch, at = self._epoch(place // count), place % count
-            row = self.learned[epoch.order[at]]
-            rows.append(row)
-            picks.append(int(epoch.caption[at] * len(self.said[row])))
-            mirrored.append(bool(epoch.mirror[at] and self.mirrors[row]))
-        batch, flips = self._batch(rows, picks), torch.tensor(mirrored)  # flips (B,) bool
+        draws = self.epochs.batch(step, size)
+        rows = [self.learned[at] for at in draws.order]
+        picks = [int(chance * len(self.said[row])) for chance, row in zip(draws.caption, rows, strict=True)]
+        batch = self._batch(rows, picks)
+        flips = torch.from_numpy(draws.mirror & self.mirrors[rows])  # (B,) bool
         batch.images[flips] = batch.images[flips].flip(-1)
         return batch
 
@@ -110,10 +92,6 @@ class FolderData:
         if len(said) <= count:
             return said
         return [said[i] for i in np.random.default_rng(0).choice(len(said), count, replace=False)]
-
-    def _draw_epoch(self, epoch: int) -> Epoch:
-        rng, count = np.random.default_rng((self.seed, epoch)), len(self.learned)
-        return Epoch(rng.permutation(count), rng.random(count), rng.random(count) < 0.5)
 
     def _batch(self, rows: Sequence[int], picks: Sequence[int]) -> Batch:
         images = torch.from_numpy(self.pictures[list(rows)]).float() / 127.5 - 1  # (B, 3, S, S)

@@ -1,11 +1,11 @@
-"""CNN: the network of a first course on flow matching, 1.8 million weights for MNIST's 28x28.
+"""CNN: the network of a first course on flow matching, with 1.8 million weights for MNIST's 28x28.
 
-A U-Net (Ronneberger et al. 2015) that halves the picture twice and doubles it twice. Time and condition are added in every
-block, as DDPM adds the time (Ho et al. 2020). There is no attention: the text's tokens are not read, only the condition's
-vector. No class of another library has these weights.
+A U-Net (Ronneberger et al. 2015) that halves the picture twice and doubles it twice. Time and condition are added in
+every block, as DDPM adds the time (Ho et al. 2020). There is no attention: the text's tokens are not read, only the
+condition's vector. No class of another library has these weights.
 
-Legend: B batch, C channels of the picture, H and W its sides, S channels at the input of a block, c at its output, h and w
-rows and columns there, n width of the network, D = 4 n width of what is said.
+Legend: B batch, C channels of the picture, H and W its sides, S channels at the input of a block, R at its output, h
+and w rows and columns there, n width of the network, D = 4 n width of what is said.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fromnoise.core.types import Cond
 from fromnoise.models.config import CNNConfig
 from fromnoise.nn.embed import TimestepEmbedding, time_features
 
-TIME_FEATURES = 128
+TIME_FEATURES = 256
 GROUPS = 8
 
 
@@ -33,10 +33,10 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if source == width else nn.Conv2d(source, width, 1)
 
     def forward(self, x: Tensor, said: Tensor) -> Tensor:
-        """x (B, S, h, w), said (B, D) -> (B, c, h, w)."""
-        hidden = self.conv1(F.silu(self.norm1(x)))  # (B, c, h, w)
-        hidden = hidden + self.said(said)[..., None, None]  # (B, c, h, w)
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))  # (B, c, h, w)
+        """x (B, S, h, w), said (B, D) -> (B, R, h, w)."""
+        hidden = self.conv1(F.silu(self.norm1(x)))  # (B, R, h, w)
+        hidden = hidden + self.said(said)[..., None, None]  # (B, R, h, w)
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))  # (B, R, h, w)
 
 
 class CNN(nn.Module):

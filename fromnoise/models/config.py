@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
+    from fromnoise.models.cnn import CNN
     from fromnoise.models.crossdit import CrossDiT
     from fromnoise.models.dit import DiT
     from fromnoise.models.mmdit import MMDiT
+    from fromnoise.models.unet import UNet
 
 
 class MMDiTConfig(Config):
@@ -53,6 +55,54 @@ class MMDiTConfig(Config):
     def multiple(self) -> int:
         """Sides of a picture are multiples of this."""
         return self.patch
+
+
+class UNetConfig(Config):
+    """Text-conditioned U-Net (SD1)."""
+
+    type: Literal["unet"] = "unet"
+    width: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    """Channels of a level whose multiplier is 1; a multiple of `groups` and of `heads` (SD1: 320)."""
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
+    """Channels of each level over `width`; from a level to the next a side halves (SD1: 1 2 4 4)."""
+    layers: PositiveInt = 2
+    """ResNet blocks of a level on the way down; one more on the way up."""
+    attention: tuple[NonNegativeInt, ...] = (1, 2)
+    """Levels that attend to themselves and to the text, 0 being the first; the middle always does (SD1: 0 1 2)."""
+    heads: PositiveInt = 4
+    """Attention heads, the same number at every level (SD1: 8)."""
+    groups: PositiveInt = 32
+    """Groups of channels that are normalised together (SD1: 32)."""
+
+    def build(self, channels: int, cond_width: int) -> UNet:
+        """The module for pictures of `channels` channels and condition tokens `cond_width` wide."""
+        from fromnoise.models.unet import UNet
+
+        return UNet(self, channels, cond_width)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class CNNConfig(Config):
+    """Small plain U-Net without attention: a first course's network for MNIST."""
+
+    type: Literal["cnn"] = "cnn"
+    width: Annotated[int, Field(ge=16, multiple_of=8)] = 48
+    """Channels at full size; twice as many at half of it, four times at a quarter."""
+
+    def build(self, channels: int, cond_width: int) -> CNN:
+        """The module for pictures of `channels` channels and a condition vector `cond_width` wide."""
+        from fromnoise.models.cnn import CNN
+
+        return CNN(self, channels, cond_width)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+        return 4
 
 
 class DiTConfig(Config):
@@ -105,4 +155,6 @@ class CrossDiTConfig(Config):
         return self.patch
 
 
-BackboneConfig = Annotated[MMDiTConfig | DiTConfig | CrossDiTConfig, Field(discriminator="type")]
+BackboneConfig = Annotated[
+    MMDiTConfig | DiTConfig | CrossDiTConfig | UNetConfig | CNNConfig, Field(discriminator="type")
+]

@@ -1,13 +1,13 @@
 """The text-conditioned U-Net of latent diffusion, SD1's backbone (Rombach et al. 2022).
 
-A U-Net (Ronneberger et al. 2015) of ResNet blocks that are told the time (DDPM: Ho et al. 2020): the picture is halved level
-by level, and doubled again beside what each level had on the way down. Chosen levels have transformer blocks between, in
-which every place attends to all places, then to the text. Padding of the text is masked. As in SD1, the condition's pooled
-vector is not read. Modules carry the names of diffusers' `UNet2DConditionModel`, whose weights pass both ways as they are
-(`import_state`, `export_state`).
+A U-Net (Ronneberger et al. 2015) of ResNet blocks that are told the time (DDPM: Ho et al. 2020): the picture is halved
+level by level, and doubled again beside what each level had on the way down. Chosen levels have transformer blocks
+between, in which every place attends to all places, then to the text. Padding of the text is masked. As in SD1, the
+condition's pooled vector is not read. Modules carry the names of diffusers' `UNet2DConditionModel`, whose weights pass
+both ways as they are (`import_state`, `export_state`).
 
-Legend: B batch, C channels of the picture, S channels at the input of a module, W at its output, h and w rows and columns of
-a level, N = h w its places, D width of time's embedding, L text tokens, E width of the text's tokens.
+Legend: B batch, C channels of the picture, S channels at the input of a module, W at its output, h and w rows and
+columns of a level, N = h w its places, D width of time's embedding, L text tokens, E width of the text's tokens.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ class Transformer(nn.Module):
 
 
 class NoTransformer(nn.Module):
-    """Stands where a level does not attend."""
+    """Stands in a level, of any width, that does not attend."""
+
+    def __init__(self, width: int):
+        super().__init__()
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
         return x  # (B, W, h, w)
@@ -198,9 +201,8 @@ class UNet(nn.Module):
         super().__init__()
         check(config)
         self.config = config
-        widths = [config.width * m for m in config.multipliers]
-        deepest = len(widths) - 1
-        time_width = 4 * config.width
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        deepest, time_width = len(widths) - 1, 4 * widths[0]
 
         def resnet(source: int, width: int) -> ResnetBlock:
             return ResnetBlock(source, width, time_width, config.groups)
@@ -208,37 +210,33 @@ class UNet(nn.Module):
         def transformer(width: int) -> Transformer:
             return Transformer(width, cond_width, config.heads, config.groups)
 
-        def mixer(level: int) -> MakeTransformer:
-            return transformer if level in config.attention else lambda width: NoTransformer()
-
-        self.time_embedding = TimestepEmbedding(config.width, time_width)
-        self.conv_in = nn.Conv2d(channels, config.width, 3, padding=1)
-        kept = [config.width]  # channels of every tensor that is kept for the way up
-        downs, ups = list[DownBlock](), list[UpBlock]()
+        mixers = [transformer if level in config.attention else NoTransformer for level in range(len(widths))]
+        self.time_embedding = TimestepEmbedding(widths[0], time_width)
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
+        skips = [widths[0]]  # widths of what `forward` keeps in its list of this name
         for level, width in enumerate(widths):
             last = level == deepest
-            downs.append(DownBlock(kept[-1], width, config.layers, last, resnet, mixer(level)))
-            kept += [width] * (config.layers + (not last))
-        x = widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
-            skips = [kept.pop() for _ in range(config.layers + 1)]
-            ups.append(UpBlock(x, skips, width, level == 0, resnet, mixer(level)))
-            x = width
-        self.down_blocks, self.up_blocks = nn.ModuleList(downs), nn.ModuleList(ups)
+            self.down_blocks.append(DownBlock(skips[-1], width, config.layers, last, resnet, mixers[level]))
+            skips += [width] * (config.layers if last else config.layers + 1)
         self.mid_block = MidBlock(widths[-1], resnet, transformer)
-        self.conv_norm_out = nn.GroupNorm(config.groups, config.width)
-        self.conv_out = nn.Conv2d(config.width, channels, 3, padding=1)
+        source = widths[-1]
+        for level in reversed(range(len(widths))):
+            beside = [skips.pop() for _ in range(config.layers + 1)]
+            self.up_blocks.append(UpBlock(source, beside, widths[level], level == 0, resnet, mixers[level]))
+            source = widths[level]
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[0])
+        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.init_weights()
 
     def init_weights(self) -> None:
         """
-        | weights                          | start                                             |
-        |----------------------------------|---------------------------------------------------|
-        | convolutions, linear             | Xavier uniform, bias 0                            |
-        | conv2 of a ResNet block          | 0: it starts as its shortcut (DDPM's code)        |
-        | proj_out of a transformer        | 0: it starts as a residual of nothing (LDM's code)|
-        | conv_out                         | 0: the output starts at 0                         |
-        | norms                            | 1, bias 0                                         |
+        | weights                   | start                                              |
+        |---------------------------|----------------------------------------------------|
+        | convolutions, linear      | Xavier uniform (Ho et al. 2020), bias 0            |
+        | conv2, proj_out           | 0: every block starts as its shortcut, as in SD1   |
+        | conv_out                  | 0: the output starts at 0                          |
+        | norms                     | 1, bias 0                                          |
         """
         for name, module in self.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -258,14 +256,14 @@ class UNet(nn.Module):
         if height % self.config.multiple or width % self.config.multiple:
             levels = len(self.config.multipliers)
             raise ValueError(f"size {height}x{width} is not a multiple of {self.config.multiple}, for {levels} levels")
-        time = F.silu(self.time_embedding(time_features(t, self.config.width)))  # (B, D)
+        time = F.silu(self.time_embedding(time_features(t, self.conv_in.out_channels)))  # (B, D)
         said = time, cond.tokens, bias_of(cond.mask)  # (B, D), (B, L, E), (B, 1, 1, L)
         skips = [self.conv_in(x)]  # (B, W, H, W)
         for down in self.down_blocks:
             skips += down(skips[-1], *said)  # (B, W, h, w) each
         x = self.mid_block(skips[-1], *said)  # (B, W, h, w)
         for up in self.up_blocks:
-            x = up(x, [skips.pop() for _ in up.resnets], *said)  # (B, W, 2 h, 2 w)
+            x = up(x, [skips.pop() for _ in range(self.config.layers + 1)], *said)  # (B, W, 2 h, 2 w)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W)
 
     def import_state(self, stock: dict[str, Tensor]) -> None:
@@ -276,7 +274,7 @@ class UNet(nn.Module):
         load_strictly(self, stock)
 
     def export_state(self) -> dict[str, Tensor]:
-        """The weights under diffusers' names. Its `attention_head_dim` is to be our `heads`: there it is their number."""
+        """The weights under diffusers' names. What its config calls `attention_head_dim` is our number of `heads`."""
         return {key: value.clone() for key, value in self.state_dict().items()}
 
 
@@ -286,9 +284,11 @@ def check(config: UNetConfig) -> None:
         width = config.width * multiplier
         # A group of one channel would subtract the time, which is added to whole channels.
         if width % config.groups or width == config.groups:
-            raise ValueError(f"backbone width {width}, of level {level}, is not 2 or more times groups {config.groups}")
+            raise ValueError(
+                f"backbone width {width}, at level {level}, must be 2, 3, ... times groups {config.groups}"
+            )
         if width % config.heads:
-            raise ValueError(f"backbone width {width}, of level {level}, is not a multiple of heads {config.heads}")
+            raise ValueError(f"backbone width {width}, at level {level}, is not a multiple of heads {config.heads}")
     for level in config.attention:
         if level >= len(config.multipliers):
             raise ValueError(f"backbone.attention names level {level}; the last is {len(config.multipliers) - 1}")

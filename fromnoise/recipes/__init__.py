@@ -7,10 +7,20 @@ from collections.abc import Callable
 
 from fromnoise.core.config import hint
 from fromnoise.recipes.folder import folder
+from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
 
-RECIPES: dict[str, Callable[[], Run]] = {"shapes": shapes, "folder": folder}
+RECIPES: dict[str, Callable[[], Run]] = {
+    "shapes": shapes,
+    "folder": folder,
+    "ddpm": ddpm,
+    "sd1": sd1,
+    "sd2": sd2,
+    "dit": dit,
+    "sd3": sd3,
+    "x0": x0,
+}
 """The recipes by the name that `fromnoise train` knows them by."""
 
 

@@ -26,7 +26,9 @@ def folder(path: str | Path = "your-pictures") -> Run:
     Command:  fromnoise train folder --data.path DIR --directory runs/folder
     """
     model = ModelConfig(
-        backbone=MMDiTConfig(patch=4, width=192, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute="sincos"),
+        backbone=MMDiTConfig(
+            patch=4, width=192, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute="sincos"
+        ),
         conditioner=TextConfig(width=192, depth=2, heads=6),
         objective=Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal(shift=1.5)),
         sampling=Sampling(sampler="euler", steps=28, guidance=3.0, interval=(0.0, 0.9), shift=1.5),

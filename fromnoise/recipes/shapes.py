@@ -25,7 +25,9 @@ def shapes() -> Run:
     Command:  fromnoise train shapes --directory runs/shapes
     """
     model = ModelConfig(
-        backbone=MMDiTConfig(patch=4, width=128, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute="sincos"),
+        backbone=MMDiTConfig(
+            patch=4, width=128, depth=6, head_width=32, rope_theta=1000.0, pooled=True, absolute="sincos"
+        ),
         conditioner=TextConfig(width=128, depth=2, heads=4),
         space=PixelConfig(shift=0.9),
         objective=Objective(target="x0", measure="flow", max_weight=10.0, times=LogitNormal(shift=3.0)),

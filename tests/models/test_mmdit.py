@@ -177,3 +177,25 @@ def test_autocast_stays_close() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             half = model(x, t, cond)
     assert (half - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_the_258m_model_is_diffusers_less_what_nothing_reads() -> None:
+    shape = MMDiTConfig(patch=2, width=768, depth=12, head_width=64)
+    with torch.device("meta"):
+        model = shape.build(channels=4, cond_width=768)
+        reference = QwenImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            out_channels=4,
+            num_layers=12,
+            attention_head_dim=64,
+            num_attention_heads=12,
+            joint_attention_dim=768,
+            axes_dims_rope=(0, 32, 32),
+        )
+    assert sum(p.numel() for p in reference.parameters()) == 257_669_392
+    feed_forward_and_output = 2 * 768 * 3072 + 3072 + 768 + 768 * 768 + 768
+    assert feed_forward_and_output == 5_313_024
+    queries_and_modulation = 768 * 768 + 768 + 64 + 4 * (768 * 768 + 768)
+    left_out = feed_forward_and_output + queries_and_modulation
+    assert sum(p.numel() for p in model.parameters()) == 257_669_392 - left_out == 249_403_344

@@ -11,7 +11,9 @@ import pytest
 import fromnoise
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.data.config import FolderConfig
+from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.recipes import RECIPES, folder, named
+from fromnoise.recipes.generations import NUMBERS
 from fromnoise.training.run import Run
 
 
@@ -30,8 +32,17 @@ def test_a_recipe_says_what_it_needs_and_its_command(name: str) -> None:
     assert f"Command:  fromnoise train {name} " in text
 
 
+def test_generations_have_the_same_number_of_parameters() -> None:
+    captions = [f"a handwritten {number}" for number in NUMBERS]
+    counts = {}
+    for name in ("ddpm", "sd1", "sd2", "dit", "sd3", "x0"):
+        model = named(name).model.model_copy(update={"channels": 1, "size": 32})
+        counts[name] = sum(p.numel() for p in Pipeline.build(model, captions, 0).parameters())
+    assert max(counts.values()) < 1.02 * min(counts.values()), counts
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="unknown recipe 'floder'; allowed: shapes, folder; nearest: folder"):
+    with pytest.raises(ValueError, match=r"unknown recipe 'floder'; allowed: shapes, folder, .*; nearest: folder"):
         named("floder")
 
 

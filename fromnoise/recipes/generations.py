@@ -1,0 +1,122 @@
+"""From DDPM to SD3 on MNIST, at one size: what each generation changed, and nothing else.
+
+All read the same captions ("a handwritten seven") by the same text encoder trained along, but `dit` and `x0`, which are
+given the class; all have the same number of parameters within 2 %, the same data, batch, steps and optimizer.
+
+| recipe | backbone | path | asked for | sampler | guidance |
+|---|---|---|---|---|---|
+| ddpm | U-Net | VP, linear betas | eps | ddpm, 1000 steps | 1 |
+| sd1 | U-Net | VP, scaled-linear betas | eps | ddim | 7.5 |
+| sd2 | U-Net | VP, scaled-linear betas | v | ddim | 5 |
+| dit | DiT | VP, linear betas | eps | ddim | 4 |
+| sd3 | MMDiT | linear | flow | euler | 3.5 |
+| x0 | DiT | linear | x0, measured in flow | euler | 3.5 |
+"""
+
+from __future__ import annotations
+
+from fromnoise.conditioning.config import LabelConfig, TextConfig
+from fromnoise.data.config import MNISTConfig
+from fromnoise.diffusion.loss import Objective
+from fromnoise.diffusion.path import VP, Linear
+from fromnoise.diffusion.times import LogitNormal, Uniform
+from fromnoise.models.config import DiTConfig, MMDiTConfig, UNetConfig
+from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.training.run import AdamW, Run, Training
+
+UNET = UNetConfig(width=32, multipliers=(1, 2, 2), layers=1, attention=(2,), heads=4, groups=8)
+DIT = DiTConfig(patch=4, width=116, depth=6, head_width=29)
+MMDIT = MMDiTConfig(
+    patch=4,
+    width=100,
+    depth=4,
+    head_width=20,
+    pooled=True,
+    rotation="none",
+    absolute="cropped",
+    grid=8,
+    largest=16,
+    text_norm=False,
+)
+TEXT = TextConfig(vocabulary=300, length=8, width=96, depth=1, heads=3)
+CLASSES = LabelConfig(classes=10, width=96)
+SCALED_LINEAR = VP(beta_start=0.00085, beta_end=0.012, power=2)
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def ddpm() -> Run:
+    """DDPM (Ho et al. 2020) on MNIST: a U-Net finds the noise, and takes it out in 1000 small random steps.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train ddpm --directory runs/ddpm
+    """
+    objective = Objective(target="eps", measure="eps", times=Uniform())
+    sampling = Sampling(sampler="ddpm", steps=1000, guidance=1.0)
+    return _run("ddpm", ModelConfig(backbone=UNET, conditioner=TEXT, path=VP(), objective=objective, sampling=sampling))
+
+
+def sd1() -> Run:
+    """Stable Diffusion 1 (Rombach et al. 2022) on MNIST: DDPM's network and target, few DDIM steps, strong guidance.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train sd1 --directory runs/sd1
+    """
+    objective = Objective(target="eps", measure="eps", times=Uniform())
+    sampling = Sampling(sampler="ddim", steps=50, guidance=7.5)
+    model = ModelConfig(backbone=UNET, conditioner=TEXT, path=SCALED_LINEAR, objective=objective, sampling=sampling)
+    return _run("sd1", model)
+
+
+def sd2() -> Run:
+    """Stable Diffusion 2 on MNIST: as sd1, but asked for v (Salimans and Ho 2022), which is never ill-posed.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train sd2 --directory runs/sd2
+    """
+    objective = Objective(target="v", measure="v", times=Uniform())
+    sampling = Sampling(sampler="ddim", steps=50, guidance=5.0)
+    model = ModelConfig(backbone=UNET, conditioner=TEXT, path=SCALED_LINEAR, objective=objective, sampling=sampling)
+    return _run("sd2", model)
+
+
+def sd3() -> Run:
+    """Stable Diffusion 3 (Esser et al. 2024) on MNIST: two streams of tokens, and a straight line from data to noise.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train sd3 --directory runs/sd3
+    """
+    objective = Objective(target="flow", measure="flow", times=LogitNormal())
+    sampling = Sampling(sampler="euler", steps=28, guidance=3.5)
+    model = ModelConfig(backbone=MMDIT, conditioner=TEXT, path=Linear(), objective=objective, sampling=sampling)
+    return _run("sd3", model)
+
+
+def dit() -> Run:
+    """DiT (Peebles and Xie 2023) on MNIST: a transformer on patches in the U-Net's place, given the class.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train dit --directory runs/dit
+    """
+    objective = Objective(target="eps", measure="eps", times=Uniform())
+    sampling = Sampling(sampler="ddim", steps=50, guidance=4.0)
+    return _run(
+        "dit", ModelConfig(backbone=DIT, conditioner=CLASSES, path=VP(), objective=objective, sampling=sampling)
+    )
+
+
+def x0() -> Run:
+    """x0 prediction (JiT: Li and He 2025) on MNIST: the same DiT asked for the clean picture, measured as velocity.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train x0 --directory runs/x0
+    """
+    objective = Objective(target="x0", measure="flow", times=LogitNormal())
+    sampling = Sampling(sampler="euler", steps=28, guidance=3.5)
+    model = ModelConfig(backbone=DIT, conditioner=CLASSES, path=Linear(), objective=objective, sampling=sampling)
+    return _run("x0", model)
+
+
+def _run(name: str, model: ModelConfig) -> Run:
+    previews = tuple(f"a handwritten {number}" for number in NUMBERS)
+    training = Training(steps=3000, batch=64, optimizer=AdamW(lr=1e-3), warmup=100, previews=previews)
+    return Run(recipe=name, data=MNISTConfig(size=32), model=model, training=training)

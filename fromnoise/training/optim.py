@@ -13,9 +13,7 @@ from fromnoise.training.run import AdamW, Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
 BETA1 = 0.9
-HIDDEN = re.compile(
-    r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod|norm1|scale_shift)"
-)  # names of what Muon takes
+HIDDEN = re.compile(r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod|norm1|scale_shift)")  # what Muon takes
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:

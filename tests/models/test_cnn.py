@@ -72,6 +72,15 @@ def test_every_place_sees_the_whole_of_a_small_picture() -> None:
     assert x.grad is not None and (x.grad[0] != 0).all() and (x.grad[1:] == 0).all()
 
 
+@pytest.mark.parametrize(("silent", "before"), [("halve1", "down1.conv1"), ("halve2", "down2.conv1")])
+def test_what_is_not_passed_down_is_passed_across(silent: str, before: str) -> None:
+    model = model_of()
+    torch.nn.init.zeros_(model.get_parameter(silent + ".weight"))
+    model(*inputs(1, 8, 8)).square().sum().backward()
+    reached = model.get_parameter(before + ".weight").grad
+    assert reached is not None and reached.abs().max() > 1e-3
+
+
 def test_autocast_stays_close() -> None:
     model = model_of()
     x, t, cond = inputs(1, 8, 8)

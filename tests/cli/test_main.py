@@ -106,7 +106,8 @@ def test_the_process_ends_with_2_and_no_traceback() -> None:
     command = [sys.executable, "-m", "fromnoise.cli.main", "train", "shaps"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "fromnoise: unknown recipe 'shaps'; allowed: shapes, folder, ddpm, sd1, sd2, dit, sd3, x0; nearest: shapes\n"
+    allowed = ", ".join(RECIPES)
+    assert done.stderr == f"fromnoise: unknown recipe 'shaps'; allowed: {allowed}; nearest: shapes\n"
 
 
 def test_a_bad_run_yaml_is_named_with_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

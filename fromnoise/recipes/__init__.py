@@ -8,12 +8,17 @@ from collections.abc import Callable
 from fromnoise.core.config import hint
 from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
+from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
 
 RECIPES: dict[str, Callable[[], Run]] = {
     "shapes": shapes,
     "folder": folder,
+    "phase1": phase1,
+    "phase2": phase2,
+    "phase3": phase3,
+    "phase4": phase4,
     "ddpm": ddpm,
     "sd1": sd1,
     "sd2": sd2,

@@ -24,22 +24,22 @@ from fromnoise.models.config import DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.training.run import AdamW, Run, Training
 
-UNET = UNetConfig(width=32, multipliers=(1, 2, 2), layers=1, attention=(2,), heads=4, groups=8)
-DIT = DiTConfig(patch=4, width=116, depth=6, head_width=29)
+UNET = UNetConfig(width=16, multipliers=(1, 2, 5), layers=1, attention=(2,), heads=4, groups=8)
+DIT = DiTConfig(patch=4, width=128, depth=5, head_width=32)
 MMDIT = MMDiTConfig(
     patch=4,
-    width=100,
-    depth=4,
-    head_width=20,
+    width=120,
+    depth=3,
+    head_width=40,
     pooled=True,
     rotation="none",
     absolute="cropped",
-    grid=8,
-    largest=16,
+    grid=7,
+    largest=14,
     text_norm=False,
 )
 TEXT = TextConfig(vocabulary=300, length=8, width=96, depth=1, heads=3)
-CLASSES = LabelConfig(classes=10, width=96)
+CLASSES = LabelConfig(classes=10, width=192)
 SCALED_LINEAR = VP(beta_start=0.00085, beta_end=0.012, power=2)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -118,5 +118,5 @@ def x0() -> Run:
 
 def _run(name: str, model: ModelConfig) -> Run:
     previews = tuple(f"a handwritten {number}" for number in NUMBERS)
-    training = Training(steps=3000, batch=64, optimizer=AdamW(lr=1e-3), warmup=100, previews=previews)
-    return Run(recipe=name, data=MNISTConfig(size=32), model=model, training=training)
+    training = Training(steps=2000, batch=64, optimizer=AdamW(lr=1e-3), warmup=100, previews=previews)
+    return Run(recipe=name, data=MNISTConfig(), model=model, training=training)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.config import read_yaml
-from fromnoise.core.files import content_hash
+from fromnoise.core.files import content_hash, write_text
 from fromnoise.evaluation import classifier, digits
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
@@ -39,6 +39,33 @@ def trained(directory: Path) -> dict[str, object]:
     }
 
 
+def table(results: Path) -> str:
+    """A row for every record there is, as Markdown."""
+    records = [json.loads(path.read_text()) for path in sorted(results.glob("mnist_*.json"))]
+    lines = [
+        "| recipe | parameters | digits seen | seconds | validation loss | accuracy | Frechet (floor) | from the floor "
+        "| diversity |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in (record for record in records if "training" in record):
+        low, high = (100 * share for share in record["accuracy_interval"])
+        accuracy = f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})" if record["conditional"] else "any digit"
+        lines.append(
+            f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['training']['images']:,} "
+            f"| {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} | {accuracy} "
+            f"| {record['frechet']:.3f} ({record['frechet_floor']:.3f}) "
+            f"| {record['frechet'] / record['frechet_floor']:.1f} times | {100 * record['diversity']:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def put(table: str, page: Path) -> None:
+    """Put the table into its place in the page."""
+    before, _, rest = page.read_text().partition("<!-- results -->")
+    _, _, after = rest.partition("<!-- /results -->")
+    write_text(page, f"{before}<!-- results -->\n{table}\n<!-- /results -->{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -54,6 +81,8 @@ def main() -> None:
         with pipeline.compiled():
             drawn = digits.draw(pipeline, given.count, progress=lambda done, total: print(done, total, file=sys.stderr))
         record = {
+            "recipe": run.recipe,
+            "conditional": run.model.conditioner.type != "none",
             "command": f"python -m benchmarks.mnist {directory} --count {given.count}",
             "training_command": f"fromnoise train {run.recipe} --directory {directory}",
             "machine": describe_machine(),
@@ -66,6 +95,7 @@ def main() -> None:
         }
         write_record(given.results / f"mnist_{run.recipe}.json", record)
         grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"mnist_{run.recipe}.png")
+        put(table(given.results), ROOT / "docs/mnist.md")
         print(run.recipe, {key: record[key] for key in ("accuracy", "frechet", "frechet_floor", "diversity")})
 
 

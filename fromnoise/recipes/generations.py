@@ -6,11 +6,11 @@ given the class; all have the same number of parameters within 2 %, the same dat
 | recipe | backbone | path | asked for | sampler | guidance |
 |---|---|---|---|---|---|
 | ddpm | U-Net | VP, linear betas | eps | ddpm, 1000 steps | 1 |
-| sd1 | U-Net | VP, scaled-linear betas | eps | ddim | 7.5 |
-| sd2 | U-Net | VP, scaled-linear betas | v | ddim | 5 |
-| dit | DiT | VP, linear betas | eps | ddim | 4 |
-| sd3 | MMDiT | linear | flow | euler | 3.5 |
-| x0 | DiT | linear | x0, measured in flow | euler | 3.5 |
+| sd1 | U-Net | VP, scaled-linear betas | eps | ddim, 20 steps | 7.5 |
+| sd2 | U-Net | VP, scaled-linear betas | v | dpmpp_2m, 15 steps | 5 |
+| dit | DiT | VP, linear betas | eps | ddim, 25 steps | 4 |
+| sd3 | MMDiT | linear | flow | euler, 28 steps | 3.5 |
+| x0 | DiT | linear | x0, measured in flow | euler, 28 steps | 3.5 |
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def sd1() -> Run:
     Command:  fromnoise train sd1 --directory runs/sd1
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
-    sampling = Sampling(sampler="ddim", steps=50, guidance=7.5)
+    sampling = Sampling(sampler="ddim", steps=20, guidance=7.5)
     model = ModelConfig(backbone=UNET, conditioner=TEXT, path=SCALED_LINEAR, objective=objective, sampling=sampling)
     return _run("sd1", model)
 
@@ -74,7 +74,7 @@ def sd2() -> Run:
     Command:  fromnoise train sd2 --directory runs/sd2
     """
     objective = Objective(target="v", measure="v", times=Uniform())
-    sampling = Sampling(sampler="ddim", steps=50, guidance=5.0)
+    sampling = Sampling(sampler="dpmpp_2m", steps=15, guidance=5.0)
     model = ModelConfig(backbone=UNET, conditioner=TEXT, path=SCALED_LINEAR, objective=objective, sampling=sampling)
     return _run("sd2", model)
 
@@ -98,7 +98,7 @@ def dit() -> Run:
     Command:  fromnoise train dit --directory runs/dit
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
-    sampling = Sampling(sampler="ddim", steps=50, guidance=4.0)
+    sampling = Sampling(sampler="ddim", steps=25, guidance=4.0)
     return _run(
         "dit", ModelConfig(backbone=DIT, conditioner=CLASSES, path=VP(), objective=objective, sampling=sampling)
     )
@@ -121,6 +121,6 @@ def _run(name: str, model: ModelConfig) -> Run:
     words = isinstance(model.conditioner, TextConfig)
     previews = tuple(f"a handwritten {number}" for number in NUMBERS) if words else ()
     training = Training(
-        steps=3000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7, previews=previews
+        steps=2000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7, previews=previews
     )
     return Run(recipe=name, data=MNISTConfig(), model=model, training=training)

@@ -121,11 +121,7 @@ def _errors(recipes: Sequence[Tree]) -> str:
         "<p>Each recipe's own loss, in its own target and weights, tells how its training went. Its height does not "
         "tell who is better. Validation is by averaged weights; the last chart is by tenths of t, at the end.</p>"
     )
-    rows = [
-        [_chip(recipe), *(_data(_mean([run["denoising"]["by_time"][i] for run in recipe["runs"]]), _plain)
-                          for i in range(bins))]
-        for recipe in recipes
-    ]  # fmt: skip
+    rows = [[_chip(recipe), *(_estimate(one, _plain) for one in recipe["summary"]["by_time"])] for recipe in recipes]
     table = _table(["error by t", *(f"{middle:.2f}" for middle in middles)], rows)
     return _figures(common) + _how(told) + table + "<h3>Each one's own loss</h3>" + _figures(own) + _how(warned)
 
@@ -191,7 +187,7 @@ def _sweep(recipes: Sequence[Tree], series: str, x: str, label: str, keys: Seque
         lines = [
             Line(r["name"], r["colour"], [point[x] for point in r["runs"][0][series]],
                  [[point[key] for point in run[series]] for run in r["runs"]])
-            for r in recipes if r["summary"][series] and r["summary"][series][0][key]
+            for r in recipes if r["summary"][series] and r["summary"][series][0][key] is not None
         ]  # fmt: skip
         if lines:
             name, speed = f"{x}-{key}".replace("_", "-"), key == "images_per_second"
@@ -205,7 +201,7 @@ def _sweep_table(recipes: Sequence[Tree], series: str, columns: Sequence[str]) -
         for key, shown in (("accuracy", _percent), ("frechet", _plain), ("frechet_floor", _plain),
                            ("diversity", _plain), ("images_per_second", _plain)):  # fmt: skip
             points = recipe["summary"][series]
-            if points and points[0][key]:
+            if points and points[0][key] is not None:
                 rows.append([_chip(recipe), _NAMES[key], *(_estimate(point[key], shown) for point in points)])
     return _table(["", "", *columns], rows)
 
@@ -239,10 +235,6 @@ _NAMES = {
     "diversity": "diversity",
     "images_per_second": "images/s",
 }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _count(value: float) -> str:

@@ -19,6 +19,7 @@ def summary(runs: Sequence[Tree]) -> Tree:
     return {
         **judged([run["quality"] for run in runs]),
         "velocity_error": estimate([run["denoising"]["velocity"] for run in runs]),
+        "by_time": [estimate(errors) for errors in zip(*(run["denoising"]["by_time"] for run in runs), strict=True)],
         "validation": estimate([run["validation"]["ema"][-1] for run in runs]),
         "training_seconds": estimate([run["seconds"] for run in runs]),
         "by_steps": by_steps,

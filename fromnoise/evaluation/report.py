@@ -48,16 +48,16 @@ def _short(results: Tree, recipes: Sequence[Tree]) -> str:
         frechet = _estimate(known["frechet"], _plain)
         if known["frechet_floor"]:
             frechet += f" <small>({_data(known['frechet_floor']['mean'], _plain)})</small>"
-        cells = [_chip(recipe), _data(recipe["parameters"], _count), _data(recipe["flops"], _count), steps]
+        cells = [_chip(recipe), _data(recipe["parameters"], _large), _data(recipe["flops"], _large), steps]
         cells += [_estimate(known["velocity_error"], _plain), _estimate(known["accuracy"], _percent), frechet]
         cells += [_estimate(known["diversity"], _plain), _estimate(known["images_per_second"], _plain)]
         rows.append(cells)
     about = (
         f"<p>{escape(results['judge']['about'])}</p>"
         f"<p>Quality is that of {samples:,} pictures, drawn as each recipe draws, by averaged weights. In brackets is "
-        f"the 95 % interval: over seeds (Student's t) where there are two or more, else that of the share itself "
-        f"(Wilson). Velocity error: how far the expected picture is from the true one, as told below; lower is better. "
-        f"FLOPs are those of one forward of one picture; a guided step takes two.</p>"
+        f"the 95 % interval: over seeds (Student's t) where there are two or more; that of a share is never narrower "
+        f"than its pictures allow (Wilson). Velocity error: how far the expected picture is from the true one, as told "
+        f"below; lower is better. FLOPs are those of one forward of one picture; a guided step takes two.</p>"
     )
     return _table(head, rows) + _how(about) + _differences(results)
 
@@ -80,32 +80,35 @@ def _differences(results: Tree) -> str:
 
 def _errors(recipes: Sequence[Tree]) -> str:
     def lines(values: Callable[[Tree], Sequence[float]], x: Callable[[Tree], Sequence[float]]) -> list[Line]:
-        return [Line(r["name"], r["colour"], x(r["runs"][0]), [values(run) for run in r["runs"]]) for r in recipes]
+        return [Line(r["name"], r["colour"], x(r), [values(run) for run in r["runs"]]) for r in recipes]
+
+    def seen(kind: str) -> Callable[[Tree], Sequence[float]]:
+        return lambda recipe: [step * recipe["batch"] for step in recipe["runs"][0][kind]["step"]]
 
     bins = len(recipes[0]["runs"][0]["denoising"]["by_time"])
     middles = [(i + 0.5) / bins for i in range(bins)]
     time = "t (0 data, 1 noise)"
     common = [
         chart(
-            lines(lambda run: run["denoising"]["by_noise"], lambda run: run["denoising"]["log_snr"]),
+            lines(lambda run: run["denoising"]["by_noise"], lambda recipe: recipe["runs"][0]["denoising"]["log_snr"]),
             "log(alpha² / sigma²): noise to the left", "error of the expected picture", name="noise", log_y=True,
         ),
         chart(
-            lines(lambda run: run["denoising"]["by_time"], lambda run: middles),
+            lines(lambda run: run["denoising"]["by_time"], lambda recipe: middles),
             time, "error of the expected picture", name="time", log_y=True,
         ),
     ]  # fmt: skip
     own = [
         chart(
-            lines(lambda run: run["training"]["loss"], lambda run: run["training"]["step"]),
-            "step", "training loss", name="training", log_y=True,
+            lines(lambda run: run["training"]["loss"], seen("training")),
+            "pictures trained on", "training loss", name="training", log_y=True,
         ),
         chart(
-            lines(lambda run: run["validation"]["ema"], lambda run: run["validation"]["step"]),
-            "step", "validation loss", name="validation", log_y=True,
+            lines(lambda run: run["validation"]["ema"], seen("validation")),
+            "pictures trained on", "validation loss", name="validation", log_y=True,
         ),
         chart(
-            lines(lambda run: run["validation"]["ema_by_time"], lambda run: middles),
+            lines(lambda run: run["validation"]["ema_by_time"], lambda recipe: middles),
             time, "validation loss", name="bins", log_y=True,
         ),
     ]  # fmt: skip
@@ -215,7 +218,7 @@ def _recipes(results: Tree, recipes: Sequence[Tree]) -> str:
             escape(str(recipe[key])) for key in ("backbone", "conditioner", "path", "target", "measure", "sampler")
         ]
         numbers = [_data(recipe["steps"], _count), _data(recipe["guidance"], _plain)]
-        numbers += [_data(recipe["trained_on"], _count), _data(recipe["compute"], _plain)]
+        numbers += [_data(recipe["trained_on"], _count), _data(recipe["compute"], _large)]
         seeds = ", ".join(str(run["seed"]) for run in recipe["runs"])
         seconds = _estimate(recipe["summary"]["training_seconds"], _count)
         rows.append([_chip(recipe), *words, *numbers, seeds, seconds])
@@ -239,6 +242,11 @@ _NAMES = {
 
 def _count(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def _large(value: float) -> str:
+    power = min(max(len(f"{value:.0f}") - 1, 0) // 3, 6)
+    return f"{value / 1000**power:.3g} {' KMGTPE'[power]}".strip()
 
 
 def _plain(value: float) -> str:
@@ -324,7 +332,7 @@ _PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <h1>{title}</h1>
-<p>{equal} All start from the same seeds, see the data in the same order, and draw from the same noise.</p>
+<p>{equal} Runs of one seed see the data in the same order; all pictures are drawn from the same noise.</p>
 {notes}
 {body}
 <p><small>Written by fromnoise compare. All numbers: report.json, beside this file.</small></p>

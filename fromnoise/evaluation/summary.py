@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
+from fromnoise.evaluation.digits import wilson
 from fromnoise.evaluation.estimate import estimate
 
 JUDGED = ("accuracy", "frechet", "frechet_floor", "diversity", "images_per_second")
@@ -16,12 +18,13 @@ def summary(runs: Sequence[Tree]) -> Tree:
     """Estimates over the seeds of one recipe: of its quality, of its errors, at each number of steps, at each scale."""
     by_steps = [together(points, "steps") for points in zip(*(run["by_steps"] for run in runs), strict=True)]
     by_guidance = [together(points, "guidance") for points in zip(*(run["by_guidance"] for run in runs), strict=True)]
+    by_time = zip(*(run["denoising"]["by_time"] for run in runs), strict=True)
     return {
         **judged([run["quality"] for run in runs]),
-        "velocity_error": estimate([run["denoising"]["velocity"] for run in runs]),
-        "by_time": [estimate(errors) for errors in zip(*(run["denoising"]["by_time"] for run in runs), strict=True)],
+        "velocity_error": estimate([run["denoising"]["velocity"] for run in runs], within=(0.0, inf)),
+        "by_time": [estimate(one, within=(0.0, inf)) for one in by_time],
         "validation": estimate([run["validation"]["ema"][-1] for run in runs]),
-        "training_seconds": estimate([run["seconds"] for run in runs]),
+        "training_seconds": estimate([run["seconds"] for run in runs], within=(0.0, inf)),
         "by_steps": by_steps,
         "by_guidance": by_guidance,
     }
@@ -37,9 +40,16 @@ def judged(found: Sequence[Tree]) -> Tree:
     told: Tree = {}
     for key in JUDGED:
         values = [one[key] for one in found if one[key] is not None]
-        interval = found[0]["accuracy_interval"] if key == "accuracy" else None
-        told[key] = estimate(values, interval) if len(values) == len(found) else None
+        share = key == "accuracy"
+        interval = pooled(found) if share and values else None
+        told[key] = estimate(values, interval, (0.0, 1.0 if share else inf)) if len(values) == len(found) else None
     return told
+
+
+def pooled(found: Sequence[Tree]) -> tuple[float, float]:
+    """The 95 % interval (Wilson) of the share that is right among the pictures of all seeds together."""
+    right = sum(round(one["accuracy"] * one["samples"]) for one in found)
+    return wilson(right, sum(one["samples"] for one in found))
 
 
 def differences(recipes: Sequence[Tree]) -> list[Tree]:

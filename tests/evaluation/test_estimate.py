@@ -21,3 +21,10 @@ def test_many_seeds():
 def test_one_seed_has_the_interval_of_its_value_or_none():
     assert estimate([0.5], [0.4, 0.6]) == {"mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 1}
     assert estimate([0.5]) == {"mean": 0.5, "low": None, "high": None, "seeds": 1}
+
+
+def test_it_is_never_narrower_than_chance_nor_wider_than_what_is_possible():
+    same = estimate([0.5, 0.5], [0.4, 0.6])
+    assert (same["low"], same["high"]) == (0.4, 0.6)
+    apart = estimate([0.1, 0.9], [0.4, 0.6], (0.0, 1.0))
+    assert (apart["low"], apart["high"]) == (0.0, 1.0)

@@ -220,15 +220,6 @@ def test_names_are_escaped(done, results):
     assert "script" not in page.tags and nasty in page.words
 
 
-def test_a_damaged_measurement_is_told(done, entries):
-    file = done[0] / "measured" / "flow-seed0" / "quality.json"
-    whole = file.read_text()
-    file.write_text(whole[:50])
-    with pytest.raises(ValueError, match=r"quality.json is damaged .*; remove it, and that part is measured anew"):
-        compare(entries, done[0], ASKED, print, Watched())
-    file.write_text(whole)
-
-
 def test_other_data_have_other_judges():
     data = ShapesConfig().build(0)
     assert isinstance(judge_of("shapes", data), ShapesJudge) and isinstance(judge_of("folder", data), NoJudge)

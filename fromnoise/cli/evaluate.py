@@ -1,10 +1,10 @@
-"""`fromnoise evaluate`: how often a model draws what the prompt asks for."""
+"""`fromnoise evaluate`: how often a model draws what was asked for, and how far its digits lie from real ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -13,10 +13,14 @@ from fromnoise.cli.progress import progress
 from fromnoise.cli.sample import shipped
 from fromnoise.core.config import Config
 
+if TYPE_CHECKING:
+    from fromnoise.pipeline.pipeline import Pipeline
+
 USAGE = "fromnoise evaluate [RUN] [--option VALUE ...]"
 DESCRIPTION = """\
-Draws pictures of many prompts about shapes, and checks each, from its pixels alone, against its prompt: the share of
-them that are right, by task.
+Draws pictures of many prompts, and judges each from its pixels alone. Of shapes: the share that are right, by task.
+Of digits (a model of one channel): the share in which a frozen classifier sees the class asked for, and the Frechet
+distance to the test digits beside its floor.
 
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file; without it the model
 that came with fromnoise is measured.
@@ -27,7 +31,9 @@ class Options(Config):
     """What to measure. What is left out is as the model has it."""
 
     n: PositiveInt = 1000
-    """Prompts, shared evenly by the tasks."""
+    """Prompts, shared evenly by the tasks, or by the classes of digits."""
+    judge: Literal["auto", "shapes", "digits"] = "auto"
+    """Who judges; auto takes digits for a model of one channel, and shapes otherwise."""
     seed: NonNegativeInt = 0
     """Chooses the prompts and the noise."""
     steps: int | None = None
@@ -49,12 +55,20 @@ def main(args: Sequence[str]) -> None:
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if len(words) > 1:
         raise ValueError(f"{words[1]!r} is not expected here; usage: {USAGE}")
-    from fromnoise.evaluation.adherence import evaluate
     from fromnoise.pipeline.load import load
 
     pipeline = load(words[0] if words else shipped(), raw=options.raw, device=options.device)
+    digits = pipeline.config.channels == 1 if options.judge == "auto" else options.judge == "digits"
+    results = (judge_digits if digits else judge_shapes)(pipeline, options)
+    print(json.dumps(results) if options.output == "json" else table(results))
+
+
+def judge_shapes(pipeline: Pipeline, options: Options) -> dict[str, Any]:
+    """Adherence by task, and how the pictures were drawn."""
+    from fromnoise.evaluation.adherence import evaluate
+
     with progress("judging") as advance:
-        results = evaluate(
+        return evaluate(
             pipeline,
             n=options.n,
             seed=options.seed,
@@ -63,10 +77,38 @@ def main(args: Sequence[str]) -> None:
             batch=options.batch,
             progress=advance,
         )
-    print(json.dumps(results) if options.output == "json" else table(results))
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """The shares of right pictures in per cent, a line each, and how they were drawn."""
+def judge_digits(pipeline: Pipeline, options: Options) -> dict[str, Any]:
+    """MNIST's protocol."""
+    from fromnoise.evaluation import classifier, digits
+
+    with progress("drawing") as advance:
+        drawn = digits.draw(
+            pipeline,
+            options.n,
+            options.seed,
+            steps=options.steps,
+            guidance=options.guidance,
+            batch=options.batch,
+            progress=advance,
+        )
+    judge, _ = classifier.load()
+    return digits.measure(drawn, judge, digits.reference(judge))
+
+
+def table(results: dict[str, Any]) -> str:
+    """What was measured, a line each."""
+    if "adherence" not in results:
+        low, high = results["accuracy_interval"]
+        return "\n".join(
+            [
+                f"{'samples':<16}{results['samples']:6}",
+                f"{'accuracy':<16}{100 * results['accuracy']:6.2f} % ({100 * low:.2f} to {100 * high:.2f}, at 95 %)",
+                f"{'frechet':<16}{results['frechet']:6.3f} (as many real digits: {results['frechet_floor']:.3f})",
+                f"{'diversity':<16}{100 * results['diversity']:6.1f} % of that of real digits",
+                f"{'speed':<16}{results['images_per_second']:6.1f} images/s",
+            ]
+        )
     lines = [f"{task.replace('_', ' '):<16}{100 * share:6.1f} %" for task, share in results["adherence"].items()]
     return "\n".join([*lines, ", ".join(f"{key} {value:g}" for key, value in results["drawing"].items())])

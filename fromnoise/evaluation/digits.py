@@ -1,5 +1,5 @@
-"""MNIST's protocol: draw digits of every class alike, and let a frozen classifier say what they are and how far they lie
-from real ones. Legend: N pictures, D features, S side.
+"""MNIST's protocol: draw digits of every class alike, and let a frozen classifier say what they are and how far they
+lie from real ones. Legend: N pictures, D features, S side.
 
 Conditional accuracy is the share of pictures in which the classifier sees the class asked for. The Frechet distance is
 between its features of the pictures and of the 10,000 test digits; beside it stands the floor, the distance of as many
@@ -72,9 +72,7 @@ def draw(
     began = time.perf_counter()
     for first in range(0, count, batch):
         rows = slice(first, first + batch)
-        for step in pipeline.stream(
-            said[rows], steps, guidance, seed + first, sampler=sampler, labels=labels[rows]
-        ):
+        for step in pipeline.stream(said[rows], steps, guidance, seed + first, sampler=sampler, labels=labels[rows]):
             last = step.x
         parts.append(pipeline.space.decode(last).float().cpu())  # (B, 1, S, S)
         progress(min(first + batch, count), count)

@@ -12,10 +12,18 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 SHOWN = 128  # least side, in pixels, of a picture in a grid or an animation
 GAP = 4  # pixels between the pictures of a grid
 TEXT = 12  # height of a label's letters, in pixels
+
+
+def as_pictures(pixels: Tensor) -> list[Image.Image]:
+    """Pixels (B, C, H, W) in [-1, 1] as 8-bit pictures: grey of one channel, colours of three."""
+    levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+    arrays = levels.permute(0, 2, 3, 1).numpy()  # (B, H, W, C)
+    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
 
 
 def stem(prompt: str, seed: int) -> str:

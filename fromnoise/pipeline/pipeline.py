@@ -28,6 +28,7 @@ from fromnoise.diffusion.sample import Step, choose
 from fromnoise.diffusion.target import TARGETS, check, largest_start
 from fromnoise.diffusion.times import schedule
 from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.pipeline.pictures import as_pictures
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
@@ -173,9 +174,7 @@ class Pipeline(nn.Module):
 
     def pictures(self, z: Tensor) -> list[Image.Image]:
         """Latents (B, C, H, W) as 8-bit pictures."""
-        pixels = ((self.space.decode(z).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-        arrays = pixels.permute(0, 2, 3, 1).numpy()  # (B, H, W, C)
-        return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
+        return as_pictures(self.space.decode(z))
 
     def _sampling(
         self,

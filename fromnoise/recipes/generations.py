@@ -22,7 +22,7 @@ from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.times import LogitNormal, Uniform
 from fromnoise.models.config import DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
-from fromnoise.training.run import AdamW, Run, Training
+from fromnoise.training.run import Muon, Run, Training
 
 UNET = UNetConfig(width=16, multipliers=(1, 2, 5), layers=1, attention=(2,), heads=4, groups=8)
 DIT = DiTConfig(patch=4, width=128, depth=5, head_width=32)
@@ -110,13 +110,17 @@ def x0() -> Run:
     Hardware: two CPU cores.
     Command:  fromnoise train x0 --directory runs/x0
     """
-    objective = Objective(target="x0", measure="flow", times=LogitNormal())
+    objective = Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal())
     sampling = Sampling(sampler="euler", steps=28, guidance=3.5)
     model = ModelConfig(backbone=DIT, conditioner=CLASSES, path=Linear(), objective=objective, sampling=sampling)
     return _run("x0", model)
 
 
 def _run(name: str, model: ModelConfig) -> Run:
-    previews = tuple(f"a handwritten {number}" for number in NUMBERS)
-    training = Training(steps=2000, batch=64, optimizer=AdamW(lr=1e-3), warmup=100, previews=previews)
+    # A model of classes reads no words: its previews are of the first validation digits' classes.
+    words = isinstance(model.conditioner, TextConfig)
+    previews = tuple(f"a handwritten {number}" for number in NUMBERS) if words else ()
+    training = Training(
+        steps=3000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7, previews=previews
+    )
     return Run(recipe=name, data=MNISTConfig(), model=model, training=training)

@@ -38,9 +38,7 @@ def phase2() -> Run:
     Command:  fromnoise train phase2 --directory runs/phase2
     """
     sampling = Sampling(sampler="heun", steps=20, guidance=1.0)
-    model = ModelConfig(
-        backbone=DIT, conditioner=NoConditionConfig(), path=Linear(), objective=FLOW, sampling=sampling
-    )
+    model = ModelConfig(backbone=DIT, conditioner=NoConditionConfig(), path=Linear(), objective=FLOW, sampling=sampling)
     return Run(recipe="phase2", data=MNISTConfig(), model=model, training=_training())
 
 

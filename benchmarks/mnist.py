@@ -1,0 +1,73 @@
+"""MNIST's protocol on trained runs: 10,000 digits each, what the judge sees, and what the training took. One JSON each.
+
+python -m benchmarks.mnist runs/x0 runs/sd3 ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.harness import describe_machine, write_record
+from fromnoise.core.config import read_yaml
+from fromnoise.core.files import content_hash
+from fromnoise.evaluation import classifier, digits
+from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.training.run import Run
+
+ROOT = Path(__file__).parent.parent
+SHOWN = 40  # pictures of the grid beside the numbers, four of each class
+
+
+def trained(directory: Path) -> dict[str, object]:
+    """What the training of a run took, and its last validation loss, by its metrics.jsonl."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "seconds" in line][-1]
+    losses = [line for line in lines if "validation_ema" in line]
+    run = read_yaml(Run, directory / "run.yaml")
+    return {
+        "steps": last["step"],
+        "images": last["step"] * run.training.batch,
+        "seconds": round(last["seconds"]),
+        "validation": [
+            {"images": line["step"] * run.training.batch, "ema": line["validation_ema"], "raw": line["validation_raw"]}
+            for line in losses
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
+    given = parser.parse_args()
+    judge, known = classifier.load()
+    real = digits.reference(judge)
+    for directory in given.runs:
+        run = read_yaml(Run, directory / "run.yaml")
+        pipeline = load(directory)
+        with pipeline.compiled():
+            drawn = digits.draw(pipeline, given.count, progress=lambda done, total: print(done, total, file=sys.stderr))
+        record = {
+            "command": f"python -m benchmarks.mnist {directory} --count {given.count}",
+            "training_command": f"fromnoise train {run.recipe} --directory {directory}",
+            "machine": describe_machine(),
+            "parameters": sum(p.numel() for p in pipeline.parameters()),
+            "checkpoint": content_hash(weights(directory)),
+            "judge": {"sha256": content_hash(classifier.ASSET), "seed": known["seed"], "accuracy": known["accuracy"]},
+            "sampling": pipeline.config.sampling.model_dump(mode="json"),
+            "training": trained(directory),
+            **digits.measure(drawn, judge, real),
+        }
+        write_record(given.results / f"mnist_{run.recipe}.json", record)
+        grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"mnist_{run.recipe}.png")
+        print(run.recipe, {key: record[key] for key in ("accuracy", "frechet", "frechet_floor", "diversity")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""`fromnoise compare`: recipes or finished runs side by side, in one HTML report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fromnoise.cli.flags import parse
+from fromnoise.cli.progress import progress
+from fromnoise.core.config import read_yaml
+from fromnoise.evaluation.asked import Asked
+from fromnoise.recipes import RECIPES, named
+from fromnoise.training.run import Run
+
+if TYPE_CHECKING:
+    from fromnoise.evaluation.match import Entry
+
+USAGE = "fromnoise compare RECIPE|RUN.yaml|RUN RECIPE|RUN.yaml|RUN ... [--option VALUE ...]"
+DESCRIPTION = """\
+Compares recipes: trains each from the same seeds on the same pictures in the same order, draws from the same noise, and
+writes one HTML report with a JSON beside it.
+
+RECIPE is a recipe's name, RUN.yaml a recorded run: both are trained. RUN is the directory of a finished run, which is
+taken as it is; runs that differ in the seed only count as one recipe. The same command again goes on where it was
+stopped, and does nothing twice.
+"""
+TOLD_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Options(Asked):
+    """What to compare, and where to put it."""
+
+    out: Path | None = None
+    """Directory for runs, measurements and the report; left out, compare/ and the names."""
+
+
+def main(args: Sequence[str]) -> None:
+    options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
+    if not words:
+        raise ValueError(f"no recipe is given; usage: {USAGE}")
+    start = [_entry(word) for word in words]
+    from fromnoise.evaluation.compare import compare
+    from fromnoise.evaluation.match import Entry
+
+    entries: list[Entry] = [Entry(*one) for one in start]
+    out = options.out or Path("compare") / "-".join(entry.name for entry in entries)
+    asked = Asked.model_validate(options.model_dump(exclude={"out"}))
+    try:
+        print(compare(entries, out, asked, _say, _watch))
+    except KeyboardInterrupt:
+        _say(f"what was measured is kept in {out}; the same command goes on")
+        raise
+
+
+def _entry(word: str) -> tuple[str, Run, Path | None]:
+    """The name, the settings and, of a finished run, the directory that a word stands for.
+
+    Raises:
+        ValueError: one line, when there is no such recipe or run.
+    """
+    path = Path(word)
+    if word in RECIPES or not (path.exists() or os.sep in word or path.suffix in (".yaml", ".yml")):
+        return word, named(word), None
+    if path.is_dir():
+        return path.resolve().name, read_yaml(Run, path / "run.yaml"), path
+    return path.resolve().parent.name if path.name == "run.yaml" else path.stem, read_yaml(Run, path), None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _watch(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, else a line now and then; and how long it took."""
+    began = told = time.monotonic()
+    with progress(what) as bar:
+
+        def advance(done: int, total: int) -> None:
+            nonlocal told
+            bar(done, total)
+            if not sys.stderr.isatty() and time.monotonic() - told > TOLD_EVERY:
+                told = time.monotonic()
+                _say(f"{what}: {done:,} of {total:,}")
+
+        yield advance
+    _say(f"{what}: {time.monotonic() - began:.1f} s")

@@ -1,0 +1,78 @@
+"""Line charts as SVG to stand inside an HTML page: text stays text, and nothing is fetched."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+SIZE = (5.2, 3.3)  # inches
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#117733", "#882255", "#666666")
+"""Okabe and Ito's, then Tol's: told apart by the colour-blind too."""
+
+STYLE: Any = {
+    "svg.fonttype": "none",  # text, not outlines: it can be selected and searched
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+class Line(NamedTuple):
+    """One recipe in a chart."""
+
+    name: str
+    colour: str
+    x: Sequence[float]
+    seeds: Sequence[Sequence[float]]  # a row of values for each seed
+    dashed: bool = False
+
+
+def chart(
+    lines: Sequence[Line], x: str, y: str, *, name: str, log_x: bool = False, log_y: bool = False, marks: bool = False
+) -> str:
+    """An SVG of the mean of each line over its seeds, each seed thinly beside it; `name` is unique in a page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            style = "--" if line.dashed else "-"
+            if len(line.seeds) > 1:
+                for row in line.seeds:
+                    axes.plot(line.x, row, style, color=line.colour, linewidth=0.7, alpha=0.5)
+            mean = [math.fsum(column) / len(column) for column in zip(*line.seeds, strict=True)]
+            marker = "o" if marks else None
+            axes.plot(line.x, mean, style, color=line.colour, linewidth=1.8, marker=marker, markersize=4)
+            axes.lines[-1].set_label(line.name.replace("$", r"\$").lstrip("_"))  # no mathematics, and never hidden
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if log_x:
+            axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
+        if marks:
+            ticks = sorted({value for line in lines for value in line.x})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        axes.legend(fontsize=8.5)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inner(buffer.getvalue(), name)
+
+
+def _inner(svg: str, name: str) -> str:
+    """The <svg> element alone, as wide as its place, its ids its own."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", element)
+    return re.sub(r' (width|height)="[^"]*pt"', "", element, count=2)

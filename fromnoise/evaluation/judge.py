@@ -1,0 +1,146 @@
+"""Who says what pictures show: a judge for each data set that has one, and one that only draws for all others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+from fromnoise.core.files import content_hash
+from fromnoise.data.labelled import LabelledData, scaled
+from fromnoise.evaluation import adherence, classifier, digits
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.directory import Data
+
+Progress = Callable[[int, int], None]
+PROMPTS = 10  # of a row of pictures
+BATCH = 250  # pictures drawn together
+TIMED = 60  # pictures that are enough to tell the speed
+
+
+class Judge(Protocol):
+    """Draws and judges. What it finds is plain numbers for JSON: samples, images_per_second, and what it can tell of
+    accuracy, accuracy_interval, frechet, frechet_floor, diversity; None is what it cannot."""
+
+    name: str
+    about: str
+
+    @property
+    def identity(self) -> str:
+        """What its answers hang on, beside the model and the settings."""
+        ...
+
+    def measure(
+        self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
+    ) -> dict[str, Any]:
+        """Draw `count` pictures, picture i from the noise of `seed` + i, and judge them."""
+        ...
+
+
+class DigitJudge:
+    """Digits by the classifier that comes with fromnoise."""
+
+    name = "digits"
+    about = (
+        "Digits of all ten classes, drawn in turn, are judged by the small convolutional network that comes with "
+        "fromnoise. Accuracy: the share in which it sees the class asked for. Frechet distance: how far its features "
+        "of the drawn digits lie from those of the 10,000 test digits; as many real digits reach the floor, so only "
+        "what is above it counts. Diversity: the mean distance between two drawn digits of one class, as a share of "
+        "that between two real ones."
+    )
+
+    def __init__(self, data: LabelledData):
+        self.data = data
+
+    @property
+    def identity(self) -> str:
+        return content_hash(classifier.ASSET)
+
+    @cached_property
+    def network(self) -> classifier.DigitClassifier:
+        return classifier.load()[0]
+
+    @cached_property
+    def real(self) -> digits.Reference:
+        (learned, labels), (test, _) = self.data.pictures("train"), self.data.pictures("test")
+        learned, test = (self.network.classify(scaled(images)).features for images in (learned, test))
+        return digits.Reference(learned, test, labels)
+
+    def measure(
+        self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
+    ) -> dict[str, Any]:
+        drawn = digits.draw(
+            pipeline, count, seed, steps=steps, guidance=guidance, batch=min(BATCH, count), progress=progress
+        )
+        found = digits.measure(drawn, self.network, self.real)
+        if pipeline.config.conditioner.type == "none":
+            found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
+        return found
+
+
+class ShapesJudge:
+    """Shapes by GenEval's rules, from pixels."""
+
+    name = "shapes"
+    about = (
+        "Pictures of prompts about shapes are judged from their pixels by GenEval's rules. Accuracy: the mean over six "
+        "tasks of the share of pictures that show exactly what was asked for; one object too many is wrong. There are "
+        "no features here, so there is no Frechet distance and no diversity."
+    )
+    identity = "pixels"
+
+    def measure(
+        self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
+    ) -> dict[str, Any]:
+        found = adherence.evaluate(pipeline, count, seed, steps, guidance, progress=progress)
+        share, seconds = found["adherence"]["overall"], found["drawing"]["seconds"]
+        drawn = sum(map(len, adherence.draw_prompts(count, seed).values()))
+        return {
+            "samples": count,
+            "accuracy": share,
+            "accuracy_interval": list(digits.wilson(round(share * count), count)),
+            "by_task": found["adherence"],
+            "frechet": None,
+            "frechet_floor": None,
+            "diversity": None,
+            "images_per_second": drawn / max(seconds, 0.1),
+        }
+
+
+class NoJudge:
+    """Draws a few, and takes the time."""
+
+    name = "none"
+    about = (
+        "There is no judge for this data set: how true and how good the pictures are is not measured, only errors, "
+        "speed and cost; look at the pictures."
+    )
+    identity = "none"
+
+    def __init__(self, data: Data):
+        self.prompts, self.labels = prompts_of(data)
+
+    def measure(
+        self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
+    ) -> dict[str, Any]:
+        count, began = min(count, TIMED), time.perf_counter()
+        asked = [i % PROMPTS for i in range(count)]
+        pipeline([self.prompts[i] for i in asked], steps, guidance, seed, labels=[self.labels[i] for i in asked])
+        nothing = dict.fromkeys(("accuracy", "accuracy_interval", "frechet", "frechet_floor", "diversity"))
+        return {"samples": count, **nothing, "images_per_second": count / (time.perf_counter() - began)}
+
+
+def judge_of(kind: str, data: Data) -> Judge:
+    """The judge of a data set, by its config's type."""
+    if kind == "mnist" and isinstance(data, LabelledData):
+        return DigitJudge(data)
+    return ShapesJudge() if kind == "shapes" else NoJudge(data)
+
+
+def prompts_of(data: Data) -> tuple[Sequence[str], Sequence[int]]:
+    """`PROMPTS` prompts and classes to draw for looking: one of each class, or what validation pictures show."""
+    if isinstance(data, LabelledData):
+        return [said[0] for said in data.said][:PROMPTS], list(range(PROMPTS))
+    batch = data.validation(PROMPTS)
+    return batch.captions, batch.labels.tolist()

@@ -1,0 +1,30 @@
+"""Means over seeds and how sure they are: closed forms."""
+
+import math
+
+import pytest
+
+from fromnoise.evaluation.estimate import estimate
+
+
+def test_two_seeds_by_student():
+    found = estimate([1.0, 3.0])
+    half = math.tan(math.pi * 0.475) * math.sqrt(2) / math.sqrt(2)  # with one degree of freedom t is Cauchy's
+    assert found == {"mean": 2.0, "low": pytest.approx(2 - half), "high": pytest.approx(2 + half), "seeds": 2}
+
+
+def test_many_seeds():
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found["high"] - found["mean"] == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
+
+
+def test_one_seed_has_the_interval_of_its_value_or_none():
+    assert estimate([0.5], [0.4, 0.6]) == {"mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 1}
+    assert estimate([0.5]) == {"mean": 0.5, "low": None, "high": None, "seeds": 1}
+
+
+def test_it_is_never_narrower_than_chance_nor_wider_than_what_is_possible():
+    same = estimate([0.5, 0.5], [0.4, 0.6])
+    assert (same["low"], same["high"]) == (0.4, 0.6)
+    apart = estimate([0.1, 0.9], [0.4, 0.6], (0.0, 1.0))
+    assert (apart["low"], apart["high"]) == (0.0, 1.0)

@@ -49,7 +49,9 @@ def table(results: Path) -> str:
     ]
     for record in (record for record in records if "training" in record):
         low, high = (100 * share for share in record["accuracy_interval"])
-        accuracy = f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})" if record["conditional"] else "any digit"
+        accuracy = (
+            f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})" if record["conditional"] else "any digit"
+        )
         lines.append(
             f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['training']['images']:,} "
             f"| {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} | {accuracy} "

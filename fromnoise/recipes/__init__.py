@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fromnoise.core.config import hint
 from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
+from fromnoise.recipes.mnist import mnist
 from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
@@ -15,6 +16,7 @@ from fromnoise.training.run import Run
 RECIPES: dict[str, Callable[[], Run]] = {
     "shapes": shapes,
     "folder": folder,
+    "mnist": mnist,
     "phase1": phase1,
     "phase2": phase2,
     "phase3": phase3,

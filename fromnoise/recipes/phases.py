@@ -16,6 +16,7 @@ from fromnoise.training.run import Muon, Run, Training
 
 DIT = DiTConfig(patch=4, width=192, depth=6, head_width=48)
 FLOW = Objective(target="flow", measure="flow", times=Uniform())
+TRAINING = Training(steps=3000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
 
 
 def phase1() -> Run:
@@ -28,7 +29,7 @@ def phase1() -> Run:
     model = ModelConfig(
         backbone=CNNConfig(), conditioner=NoConditionConfig(), path=Linear(), objective=FLOW, sampling=sampling
     )
-    return Run(recipe="phase1", data=MNISTConfig(), model=model, training=_training())
+    return Run(recipe="phase1", data=MNISTConfig(), model=model, training=TRAINING)
 
 
 def phase2() -> Run:
@@ -39,7 +40,7 @@ def phase2() -> Run:
     """
     sampling = Sampling(sampler="heun", steps=20, guidance=1.0)
     model = ModelConfig(backbone=DIT, conditioner=NoConditionConfig(), path=Linear(), objective=FLOW, sampling=sampling)
-    return Run(recipe="phase2", data=MNISTConfig(), model=model, training=_training())
+    return Run(recipe="phase2", data=MNISTConfig(), model=model, training=TRAINING)
 
 
 def phase3() -> Run:
@@ -52,7 +53,7 @@ def phase3() -> Run:
     model = ModelConfig(
         backbone=DIT, conditioner=LabelConfig(classes=10, width=192), path=Linear(), objective=FLOW, sampling=sampling
     )
-    return Run(recipe="phase3", data=MNISTConfig(), model=model, training=_training())
+    return Run(recipe="phase3", data=MNISTConfig(), model=model, training=TRAINING)
 
 
 def phase4() -> Run:
@@ -70,7 +71,3 @@ def phase4() -> Run:
     )
     training = Training(steps=20_000, batch=128, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=200)
     return Run(recipe="phase4", data=CIFAR10Config(), model=model, training=training)
-
-
-def _training() -> Training:
-    return Training(steps=6000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
     "evaluate": "measure how often a model draws what the prompt asks for",
+    "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 
 

@@ -165,11 +165,11 @@ def figure(pipeline: Pipeline, prompt: str, seed: int = 0, steps: int | None = N
     parts = [range(count), *(part.tolist() for part in torch.arange(count).tensor_split(min(ROWS, count)))]
     columns = len(found.words) + 1
     drawn = sheet(
-        1.3 + 1.15 * columns,
+        0.5 + 1.15 * columns,
         1.0 + 1.25 * len(parts),
-        "Which parts of the picture look at which word",
-        "Light: looks at the word. The number: the largest share of a place's attention, mean over heads and blocks. "
-        f"Seed {seed}.",
+        f"Which parts of the picture look at which word: {prompt!r}",
+        "Light: looks at the word. The number: the largest share of a place's attention, mean over heads and blocks; "
+        f"one scale for each row. Seed {seed}.",
     )
     axes = grid(drawn, len(parts), columns)
     for row, part in enumerate(parts):
@@ -179,18 +179,18 @@ def figure(pipeline: Pipeline, prompt: str, seed: int = 0, steps: int | None = N
         label = "all steps" if row == 0 else f"t {found.times[part[0]]:.2f} – {found.times[part[-1]]:.2f}"
         axes[row, 0].set_ylabel(label, size=9.5)
         for column, one in enumerate(maps, 1):
-            _heat(axes[row, column], picture, one)
+            _heat(axes[row, column], picture, one, float(maps.max()))
     for column, word in enumerate(("picture", *found.words)):
         axes[0, column].set_title(word, loc="center", weight="bold" if column else None)
     return drawn
 
 
-def _heat(axes: Any, picture: Image.Image, one: Tensor) -> None:
-    """A map (h, w) laid over the picture, each on a scale of its own."""
+def _heat(axes: Any, picture: Image.Image, one: Tensor, top: float) -> None:
+    """A map (h, w) of shares up to `top` laid over the picture."""
     show(axes, picture.convert("L"))
     width, height = picture.size
     box = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(one.numpy(), cmap=HEAT, alpha=0.7, interpolation="bilinear", extent=box, vmin=0)
+    axes.imshow(one.numpy(), cmap=HEAT, alpha=0.7, interpolation="bilinear", extent=box, vmin=0, vmax=top)
     bare(axes)
     axes.set_xlabel(f"{float(one.max()):.1%}", size=7.5, color=GREY, labelpad=1)
 

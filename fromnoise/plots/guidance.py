@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.style import Drawn, beside, grid, sheet, show, styled
+from fromnoise.plots.style import Drawn, beside, grid, margin, sheet, show, styled
 from fromnoise.plots.subject import Ask, Subject, Wish, no_model
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 7.5, 10.0)
@@ -27,7 +27,7 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, steps: int | 
     sampling = pipeline.config.sampling
     low, high = sampling.interval
     drawn = sheet(
-        2.1 + 1.2 * len(SCALES),
+        margin([ask.name for ask in asks]) + 1.2 * len(SCALES),
         0.9 + 1.2 * len(asks),
         f"The same noise under more and more guidance (seed {seed})",
         f"0: the prompt is ignored. 1: it is followed as in training. More: null + scale (prompt − null), for t from "

@@ -89,14 +89,16 @@ def figure(config: ModelConfig, name: str = "this run") -> Figure:
         mixing.plot(line.t, line.alpha, **look)
         mixing.plot(line.t, line.sigma, ls=(0, (3, 1.5)), **look)
         ratio.plot(line.t, line.log_snr, label=f"{label} (this run)" if own else label, **look)
-    mixing.set(title="x_t = α x0 + σ ε:  α solid, σ dashed", xlabel=TIME, ylabel="amplitude", ylim=(0, 1.03))
-    ratio.set(title="signal against noise", xlabel=TIME, ylabel=LOG_SNR, ylim=(-15, 15))
+    mixing.set(
+        title="x_t = α x0 + σ ε:  α solid, σ dashed", xlabel=TIME, ylabel="amplitude", xlim=(0, 1), ylim=(0, 1.03)
+    )
+    ratio.set(title="signal against noise", xlabel=TIME, ylabel=LOG_SNR, xlim=(0, 1), ylim=(-15, 15))
     ratio.legend(loc="upper right")
     t, asked = trained(config.objective.times), times[:-1].double().clamp(1e-6, 1 - 1e-6)
     _density(by_time, t, asked, (0, 1))
     by_time.set(title="times trained on, and asked by the sampler", xlabel=TIME, ylabel="density in t", xlim=(0, 1))
     _density(by_snr, log_snr(config.path, t), log_snr(config.path, asked), (-15, 15))
-    by_snr.set(title="the same in log-SNR (noise is left)", xlabel=LOG_SNR, ylabel="density in log-SNR")
+    by_snr.set(title="the same in log-SNR (noise is left)", xlabel=LOG_SNR, ylabel="density in log-SNR", xlim=(-15, 15))
     return drawn
 
 

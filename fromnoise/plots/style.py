@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GREY, PALE = "#222222", "#777777", "#DDDDDD"
 HEAT = "cividis"
 """Colour map of amounts: as dark or light to colour-blind people as to others (Nunez et al. 2018)."""
+LABEL = 18  # letters in a line beside a row
 TIME = "t  (0 data, 1 noise)"
 LOG_SNR = "log-SNR  ln(α² / σ²)"
 
@@ -59,8 +62,8 @@ def sheet(width: float, height: float, title: str, caption: str) -> Figure:
     """An empty figure of `width` x `height` inches: `title` above says what is seen, `caption` below how to read it."""
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", size=12.5, weight="bold")
-    figure.supxlabel(caption, x=0.01, ha="left", size=8.5, color=GREY)
+    figure.suptitle(textwrap.fill(title, int(9.5 * width)), x=0.01, ha="left", size=12.5, weight="bold")
+    figure.supxlabel(textwrap.fill(caption, int(14.5 * width)), x=0.01, ha="left", size=8.5, color=GREY)
     return figure
 
 
@@ -83,13 +86,14 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def beside(axes: Axes, text: str, width: int = 16) -> None:
-    """`text` to the left of `axes`, in lines of about `width` letters."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], longer] if len(longer) <= width or not lines[-1] else [*lines, word]
-    axes.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", labelpad=6, size=9.5)
+def beside(axes: Axes, text: str) -> None:
+    """`text` to the left of `axes`, in short lines."""
+    axes.set_ylabel(textwrap.fill(text, LABEL), rotation=0, ha="right", va="center", labelpad=6, size=9.5)
+
+
+def margin(texts: Sequence[str]) -> float:
+    """Inches that the widest of `texts` takes when it stands `beside` a row."""
+    return 0.25 + 0.078 * max(len(line) for text in texts for line in textwrap.wrap(text, LABEL))
 
 
 def image(figure: Figure, dpi: int) -> Image.Image:

@@ -30,6 +30,8 @@ class Known:
     """Prompts, a row of the grid each; one long where seeds are the columns."""
     names: tuple[str, ...]
     """Of each row."""
+    columns: tuple[str, ...]
+    """Of each column; none where they are seeds."""
     words: tuple[str, ...]
     """All words that say which class; a text model that learned from this data has a token for each."""
     examples: tuple[str, ...]
@@ -37,13 +39,14 @@ class Known:
 
 
 def _single(names: tuple[str, ...], prompts: tuple[str, ...]) -> Known:
-    return Known(tuple((prompt,) for prompt in prompts), names, names, prompts)
+    return Known(tuple((prompt,) for prompt in prompts), names, (), names, prompts)
 
 
 DATA = {
     "shapes": Known(
         rows=tuple(tuple(f"a {colour} {shape}" for shape in scenes.SHAPES) for colour in scenes.COLOURS),
         names=tuple(scenes.COLOURS),
+        columns=scenes.SHAPES,
         words=(*scenes.COLOURS, *scenes.SHAPES),
         examples=(
             "a red circle left of a blue square",

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ TIMES = (0.9, 0.6, 0.3, 0.1)
 REACH = 2.6  # the plane is shown from -REACH to REACH
 PARTICLES = 400
 TRACED = 70  # particles whose way is drawn
+FAST = 2.0  # a speed whose lines are thickest
 STEPS = 60
 
 
@@ -137,9 +139,10 @@ def figure(config: ModelConfig, toy: str = "moons", seed: int = 0) -> Figure:
     drawn = sheet(
         12,
         7.9,
-        f"What a network would learn of {toy}: the velocity from noise to data, exact",
-        f"Shade: density of x_t. Lines: where the ODE takes a sample (towards data). Right: ends of {PARTICLES} particles "
-        f"(blue) after {STEPS} steps of heun, and {TRACED} of their ways from noise (red dots).",
+        f"What a network would learn of the toy {toy!r}: the velocity from noise to data, exact",
+        "Shade: density of x_t. Lines: where the ODE takes a sample, towards data; thick where it moves fast. "
+        f"Right: ends of {PARTICLES} particles (blue) after {STEPS} steps of heun, and {TRACED} of their ways from "
+        "noise (red dots).",
     )
     rows = paths_of(config.path)
     axes = drawn.subplots(len(rows), len(TIMES) + 1, sharex=True, sharey=True)
@@ -165,7 +168,16 @@ def _field(axes: Axes, mixture: Mixture, predict: Predict, path: Path, t: float)
     shade = density.reshape(len(side), len(side)).T.sqrt().numpy()  # the root, so that thin places show
     axes.imshow(shade, origin="lower", extent=(-REACH, REACH, -REACH, REACH), cmap="Blues", alpha=0.8, vmin=0)
     grid = side.numpy()
-    axes.streamplot(grid, grid, u, v, density=0.75, color=INK, linewidth=0.6, arrowsize=0.7)
+    axes.streamplot(
+        grid,
+        grid,
+        u,
+        v,
+        density=0.75,
+        color=INK,
+        linewidth=0.2 + 1.1 * np.clip(np.hypot(u, v) / FAST, 0, 1),
+        arrowsize=0.7,
+    )
     _plane(axes)
 
 

@@ -8,11 +8,12 @@ import torch
 from matplotlib.figure import Figure
 
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.style import GREY, Drawn, beside, grid, sheet, show, styled
+from fromnoise.plots.style import Drawn, beside, grid, margin, sheet, show, styled
 from fromnoise.plots.subject import Ask, Subject, Wish, no_model
 from fromnoise.plots.trace import Trace, trace
 
 FRAMES = 9  # of a strip
+EXPECTED = "expected x0"
 
 
 def frames(steps: int, count: int = FRAMES) -> list[int]:
@@ -26,8 +27,9 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, steps: int | 
     sampling = pipeline.config.sampling
     steps = steps or sampling.steps
     way = trace(pipeline, asks, seed, steps)
-    title = f"From noise to picture in {steps} steps of {sampling.sampler}, guidance {sampling.guidance:g}"
-    return strips(pipeline, way, [f"{ask.name} (seed {seed + i})" for i, ask in enumerate(asks)], title)
+    seeds = f"seed {seed}" if len(asks) == 1 else f"seeds {seed} to {seed + len(asks) - 1}"
+    title = f"From noise to picture in {steps} steps of {sampling.sampler}, guidance {sampling.guidance:g} ({seeds})"
+    return strips(pipeline, way, [ask.name for ask in asks], title)
 
 
 def strips(pipeline: Pipeline, way: Trace, names: Sequence[str], title: str) -> Figure:
@@ -37,7 +39,7 @@ def strips(pipeline: Pipeline, way: Trace, names: Sequence[str], title: str) -> 
         "Upper row: the sample x_t. Lower row: the picture x0 that the network expects of it. Time runs from left to "
         "right."
     )
-    drawn = sheet(2.1 + 0.98 * len(places), 0.8 + 2.0 * len(names), title, caption)
+    drawn = sheet(margin([*names, EXPECTED]) + 0.95 * len(places), 0.8 + 1.97 * len(names), title, caption)
     axes = grid(drawn, 2 * len(names), len(places))
     for column, i in enumerate(places):
         above, below = pipeline.pictures(way.x[i]), pipeline.pictures(way.x0[i])
@@ -47,7 +49,7 @@ def strips(pipeline: Pipeline, way: Trace, names: Sequence[str], title: str) -> 
         axes[0, column].set_title(f"t = {float(way.times[i]):.2f}", size=9.5, loc="center")
     for row, name in enumerate(names):
         beside(axes[2 * row, 0], name)
-        axes[2 * row + 1, 0].set_ylabel("expected x0", rotation=0, ha="right", va="center", size=8.5, color=GREY)
+        beside(axes[2 * row + 1, 0], EXPECTED)
     return drawn
 
 

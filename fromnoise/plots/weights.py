@@ -67,7 +67,7 @@ def figure(config: ModelConfig, name: str = "this run") -> Figure:
         5.2,
         f"{name}: how hard each loss presses, by noise level, on the {path.type} path",
         "Left: what the plain squared error of each target weighs an error of x0. Right: times how often each noise "
-        "level is trained on,\nand as an error of v, which is about equally large everywhere: where the loss is.",
+        "level is trained on, and as an error of v, which is about equally large everywhere: where the loss is.",
     )
     left, right = drawn.subplots(1, 2)
     line, t = curve(path), trained(objective.times)

@@ -73,15 +73,14 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, name: str = "
     for colour, guidance in zip((BLUE, RED), scales, strict=False):
         way = trace(pipeline, asks, seed, STEPS, guidance=guidance, sampler="euler", shift=1.0, eta=0.0)
         s = straightness(way.times, way.x)
-        label = f"guidance {guidance:g}: chord / arc {float(s.ratio.mean()):.3f}, S {float(s.score.mean()):.2f}"
         aside.plot(s.along, s.aside, color=colour, lw=0.8, alpha=0.35)
         middles = (way.times[1:] + way.times[:-1]) / 2
         low, high = s.deviation.min(1).values, s.deviation.max(1).values
         bend.fill_between(middles, low, high, color=colour, alpha=0.15, lw=0)
-        bend.plot(middles, s.deviation.mean(1), color=colour, label=label)
+        bend.plot(middles, s.deviation.mean(1), color=colour, label=_told(f"guidance {guidance:g}", s))
         known = straightness(way.times, own_way(config.path, way.times, way.x))
         aside.plot(known.along.mean(1), known.aside.mean(1), color=GREY, ls="--", zorder=3)
-    bend.plot(middles, known.deviation.mean(1), color=GREY, ls="--", label="the path itself")
+    bend.plot(middles, known.deviation.mean(1), color=GREY, ls="--", label=_told("the path itself", known))
     aside.set(
         title="how far off the straight line each picture goes",
         xlabel="share of the line from noise (0) to picture (1) that is done",
@@ -93,6 +92,10 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, name: str = "
     bend.set_ylim(bottom=BOTTOM)
     bend.legend(loc="upper left")
     return drawn
+
+
+def _told(name: str, s: Straightness) -> str:
+    return f"{name}: chord / arc {float(s.ratio.mean()):.3f}, S {float(s.score.mean()):.2f}"
 
 
 def refusal(subject: Subject, wish: Wish) -> str:

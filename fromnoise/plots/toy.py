@@ -175,7 +175,7 @@ def _field(axes: Axes, mixture: Mixture, predict: Predict, path: Path, t: float)
         v,
         density=0.75,
         color=INK,
-        linewidth=0.2 + 1.1 * np.clip(np.hypot(u, v) / FAST, 0, 1),
+        linewidth=0.2 + 0.8 * np.clip(np.hypot(u, v) / FAST, 0, 1),
         arrowsize=0.7,
     )
     _plane(axes)

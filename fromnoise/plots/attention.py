@@ -80,7 +80,7 @@ def lookers(backbone: nn.Module) -> list[tuple[nn.Module, str, Look]]:
 
 
 @contextmanager
-def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
+def watched(backbone: Any) -> Iterator[list[Tensor]]:
     """Inside, the list given grows by the shares (B, N, L) of each call in which the picture looks at the text.
 
     The shares are computed again from what the module was given; what it returns is untouched, and afterwards the
@@ -88,6 +88,10 @@ def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """
     seen: list[Tensor] = []
     with ExitStack() as stack:
+        for block in backbone.blocks():
+            if block._compiled_call_impl is not None:  # compiled code would not notice that it is watched
+                stack.callback(setattr, block, "_compiled_call_impl", block._compiled_call_impl)
+                block._compiled_call_impl = None
         for module, method, look in lookers(backbone):
             setattr(module, method, _watching(getattr(module, method), look, seen))
             stack.callback(delattr, module, method)
@@ -129,8 +133,7 @@ def attended(pipeline: Pipeline, prompt: str, seed: int = 0, steps: int | None =
     words, of = words_of(pipeline.conditioner, prompt)
     maps, expected, last = [], [], None
     guidance = pipeline.config.sampling.guidance or 1.0  # at 0 nobody reads the prompt
-    # Compiled blocks would not notice that they are watched.
-    with torch.compiler.set_stance("force_eager"), watched(pipeline.backbone) as seen:
+    with watched(pipeline.backbone) as seen:
         for last in pipeline.stream(prompt, steps, guidance, seed, precision="float32"):
             maps.append(_by_word(_merged(seen), of, len(words)))
             expected += pipeline.pictures(last.x0)

@@ -29,7 +29,7 @@ PATHS: dict[str, Path] = {
 }
 """What a path is compared with."""
 COLOURS = (BLUE, ORANGE, GREEN, PINK)
-DRAWS = 200_000  # of the times trained on; they are stratified, so that a bin's share is right within 1 / DRAWS
+DRAWS = 1_000_000  # of the times trained on; they are stratified, so that a bin's share is right within 1 / DRAWS
 
 
 class Curve(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fromnoise.diffusion.path import Path, expand
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.style import BLUE, GREY, RED, TIME, Drawn, sheet, styled
+from fromnoise.plots.style import BLUE, RED, TIME, Drawn, sheet, styled
 from fromnoise.plots.subject import Ask, Subject, Wish, no_model
 from fromnoise.plots.trace import trace
 
@@ -67,7 +67,7 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, name: str = "
         f"{name}: how straight the way from noise to picture is ({config.path.type} path)",
         f"{PICTURES} pictures, {STEPS} Euler steps, equal in t. A straight way has no height on the left, is at the "
         "bottom on the right, and chord / arc = 1. "
-        "Dashed: the path itself, α x0 + σ ε between the same ends.",
+        "Dashed: the path alone, α x0 + σ ε between the same ends.",
     )
     aside, bend = drawn.subplots(1, 2)
     for colour, guidance in zip((BLUE, RED), scales, strict=False):
@@ -79,8 +79,8 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, name: str = "
         bend.fill_between(middles, low, high, color=colour, alpha=0.15, lw=0)
         bend.plot(middles, s.deviation.mean(1), color=colour, label=_told(f"guidance {guidance:g}", s))
         known = straightness(way.times, own_way(config.path, way.times, way.x))
-        aside.plot(known.along.mean(1), known.aside.mean(1), color=GREY, ls="--", zorder=3)
-    bend.plot(middles, known.deviation.mean(1), color=GREY, ls="--", label=_told("the path itself", known))
+        aside.plot(known.along.mean(1), known.aside.mean(1), color=colour, ls="--", zorder=3)
+        bend.plot(middles, known.deviation.mean(1), color=colour, ls="--", lw=1.1, label=_told("path alone", known))
     aside.set(
         title="how far off the straight line each picture goes",
         xlabel="share of the line from noise (0) to picture (1) that is done",
@@ -89,7 +89,7 @@ def figure(pipeline: Pipeline, asks: Sequence[Ask], seed: int = 0, name: str = "
     bend.set(title="where it bends", xlabel=TIME, ylabel="|velocity − chord|² / |chord|²", yscale="log")
     bend.invert_xaxis()
     aside.set_ylim(bottom=0)
-    bend.set_ylim(bottom=BOTTOM)
+    bend.set_ylim(BOTTOM, 30 * bend.get_ylim()[1])  # room for the legend
     bend.legend(loc="upper left")
     return drawn
 

@@ -160,7 +160,7 @@ def figure(config: ModelConfig, toy: str = "moons", seed: int = 0) -> Figure:
 
 
 def _field(axes: Axes, mixture: Mixture, predict: Predict, path: Path, t: float) -> None:
-    side = torch.linspace(-REACH, REACH, 81, dtype=torch.float64)  # (G,)
+    side = torch.linspace(-REACH, REACH, 61, dtype=torch.float64)  # (G,)
     points = torch.cartesian_prod(side, side)  # (G G, 2), x outer
     coefs = path(torch.full((len(points),), t, dtype=torch.float64))
     density = mixture.log_likelihoods(coefs, points).logsumexp(1).exp()  # (G G,)

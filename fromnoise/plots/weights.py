@@ -17,7 +17,7 @@ from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.path import Path
 from fromnoise.diffusion.target import TARGETS, Target, det
 from fromnoise.pipeline.config import ModelConfig
-from fromnoise.plots.schedules import curve, density, log_snr, trained
+from fromnoise.plots.schedules import curve, log_snr, trained
 from fromnoise.plots.style import BLUE, GREEN, GREY, INK, LOG_SNR, ORANGE, RED, Drawn, sheet, styled
 from fromnoise.plots.subject import Subject, Wish
 
@@ -29,7 +29,7 @@ PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
 """Published weights of the squared error of x0, as functions of SNR."""
 COLOURS = dict(zip(TARGETS, (BLUE, RED, GREEN, ORANGE), strict=True))
 DASHES = ((0, (1, 1.2)), (0, (4, 1.5)), (0, (6, 1.5, 1, 1.5)))
-SPAN = 12.0  # of log-SNR, to either side of 0
+SPAN = 10.0  # of log-SNR, to either side of 0
 
 
 def in_x0(path: Path, target: Target, t: Tensor) -> Tensor:
@@ -43,18 +43,16 @@ def of_objective(objective: Objective, path: Path, t: Tensor) -> Tensor:
     return objective.weight(path, t) * in_x0(path, TARGETS[objective.target], t)
 
 
-def pressed(weight: Callable[[Tensor], Tensor], path: Path, t: Tensor, bins: int = 120) -> tuple[Tensor, Tensor]:
+def pressed(weight: Callable[[Tensor], Tensor], path: Path, t: Tensor, bins: int = 80) -> tuple[Tensor, Tensor]:
     """Where the loss is, by log-SNR: edges (K + 1,) and heights (K,) of area 1.
 
     weight: of the squared error of x0 at times (B,). t: the times trained on. The weighting that counts is weight
     times density (Kingma and Gao 2023, section 3). It is told of the error of v, which is about as large at one noise
     level as at another: it is the error of x0 times sqrt(SNR + 1).
     """
-    edges, often = density(log_snr(path, t), -SPAN, SPAN, bins)
-    line = curve(path, 20_001)
-    middles = (edges[1:] + edges[:-1]) / 2
-    at = torch.searchsorted(-line.log_snr, -middles).clamp(max=len(line.t) - 1)
-    heights = often * weight(line.t[at]) / (1 + middles.exp())
+    noise_level = log_snr(path, t)  # (B,)
+    in_v = weight(t) / (1 + noise_level.exp())  # (B,)
+    heights, edges = torch.histogram(noise_level, bins, range=(-SPAN, SPAN), weight=in_v)
     return edges, heights / (heights * edges.diff()).sum()
 
 
@@ -63,15 +61,16 @@ def figure(config: ModelConfig, name: str = "this run") -> Figure:
     """All targets' weights on the path of `config`, published ones, and its own."""
     path, objective = config.path, config.objective
     drawn = sheet(
-        10,
-        5.2,
+        13,
+        4.8,
         f"{name}: how hard each loss presses, by noise level, on the {path.type} path",
         "Left: what the plain squared error of each target weighs an error of x0. Right: times how often each noise "
         "level is trained on, and as an error of v, which is about equally large everywhere: where the loss is.",
     )
     left, right = drawn.subplots(1, 2)
     line, t = curve(path), trained(objective.times)
-    own = f"this run: {objective.target} measured in {objective.measure}, ≤ {objective.max_weight:g}"
+    most = "" if objective.measure == objective.target else f", weight ≤ {objective.max_weight:g}"
+    own = f"this run: {objective.target} measured in {objective.measure}{most}"
     rows: list[tuple[str, Callable[[Tensor], Tensor], dict[str, object]]] = [
         (f"{label} error", lambda t, target=target: in_x0(path, target, t), {"color": COLOURS[label], "lw": 1.8})
         for label, target in TARGETS.items()
@@ -90,7 +89,7 @@ def figure(config: ModelConfig, name: str = "this run") -> Figure:
     )
     for axes in (left, right):
         axes.set(xlabel=f"{LOG_SNR}   noise ← → data", xlim=(-SPAN, SPAN))
-    left.legend(loc="upper left")
+    drawn.legend(*left.get_legend_handles_labels(), loc="outside right upper")
     return drawn
 
 

@@ -155,8 +155,9 @@ def test_compiled_blocks_are_watched_too(build: Callable[..., Pipeline]) -> None
     plain = attended(pipeline, PROMPT, steps=1)
     for block in pipeline.backbone.blocks():
         block.compile(backend="eager", dynamic=False)
-    pipeline(PROMPT, steps=1, precision="float32")
+    before = [block._compiled_call_impl for block in pipeline.backbone.blocks()]
     compiled = attended(pipeline, PROMPT, steps=1)
+    assert [block._compiled_call_impl for block in pipeline.backbone.blocks()] == before and all(before)
     assert torch.allclose(compiled.maps, plain.maps, atol=1e-5)
 
 

@@ -61,7 +61,7 @@ def test_the_figure_tells_of_both_guidances_and_of_the_path(build: Callable[...,
     drawn = figure(build("dit", "label", Linear()), [Ask("", 3, "three"), Ask("", 4, "four")])
     aside, bend = drawn.axes
     labels = [str(line.get_label()).partition(":")[0] for line in bend.lines]
-    assert labels == ["guidance 1", "guidance 2", "the path itself"]
-    assert "chord / arc 1.000, S 0.00" in str(bend.lines[2].get_label())
+    assert labels == ["guidance 1", "path alone", "guidance 2", "path alone"]
+    assert "chord / arc 1.000, S 0.00" in str(bend.lines[1].get_label())
     assert len(aside.lines) == 2 * 16 + 2
     assert bend.xaxis_inverted()

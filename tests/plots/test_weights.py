@@ -79,7 +79,7 @@ def test_the_figure_has_every_target_and_the_run() -> None:
     labels = [str(line.get_label()) for line in left.lines]
     assert labels[:4] == ["x0 error", "eps error", "v error", "flow error"]
     assert labels[4:7] == list(PUBLISHED)
-    assert labels[7] == "this run: x0 measured in flow, ≤ 10"
+    assert labels[7] == "this run: x0 measured in flow, weight ≤ 10"
     assert len(right.lines) == 8 and left.get_yscale() == "log"
     assert np.asarray(left.lines[7].get_ydata()).max() == pytest.approx(10)
 

@@ -16,6 +16,7 @@ from fromnoise.plots import KINDS
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fromnoise.plots.toy.TIMES", (0.3,))  # fields take seconds each
 
 
 def text(path: Path) -> dict[str, str]:
@@ -45,11 +46,20 @@ def test_all_that_applies_is_drawn_and_the_rest_told(checkpoint: Path, capsys: p
 
 
 def test_a_recipe_has_plots_that_need_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plot", "ddpm", "--kinds", "schedules, weights", "--dpi", "30", "--out", "here"]) == 0
-    assert main(["plot", "ddpm", "--kinds", "schedules", "--dpi", "30", "--out", "here"]) == 0
+    assert main(["plot", "ddpm", "--dpi", "30", "--toy", "gaussians", "--out", "here"]) == 0
     said = capsys.readouterr()
-    assert said.out.split() == ["here/ddpm_schedules.png", "here/ddpm_weights.png", "here/ddpm_schedules-2.png"]
+    assert said.out.split() == [f"here/ddpm_{kind}.png" for kind in ("schedules", "weights", "toy_gaussians")]
+    untold = ["trajectories", "straightness", "guidance", "attention", "classes"]
+    reason = "a recipe has no weights: name a run"
+    assert said.err.splitlines() == [f"no {kind} of ddpm: {reason}" for kind in untold]
     assert text(Path("here/ddpm_weights.png"))["recipe"] == "ddpm"
+
+
+def test_kinds_are_drawn_as_named_and_never_over_another(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["plot", "ddpm", "sd3", "--kinds", "schedules, schedules", "--dpi", "30"]) == 0
+    first, second = ([f"plots/{run}_schedules{n}.png" for run in ("ddpm", "sd3")] for n in ("", "-2"))
+    assert capsys.readouterr().out.split() == first + second
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ def test_a_recipe_has_plots_that_need_no_weights(capsys: pytest.CaptureFixture[s
         ("ddpm --kinds schedules,attention", "no attention of ddpm: a recipe has no weights"),
         ("dit --kinds attention", "no attention of dit: it reads no words"),
         ("dppm", "nearest: ddpm"),
-        ("ddpm --dpi 1", "dpi: given 1"),
+        ("ddpm --dpi 1", "dpi: given '1'"),
         ("ddpm --toy moon", "nearest: moons"),
         ("ddpm --kinds schedules --dpi 30 --out file", "cannot write pictures into file"),
     ],

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.guidance import SCALES, figure, refusal, sweep
+from fromnoise.plots.guidance import SCALES, figure, refusal, scales_of, sweep
 from fromnoise.plots.subject import Ask, Subject, Wish
 
 ASKS = [Ask("a handwritten two", 0, "two"), Ask("seven", 0, "seven")]
@@ -35,6 +36,11 @@ def test_a_model_of_classes_is_asked_for_its_class(build: Callable[..., Pipeline
 def test_the_models_own_scale_is_bold(build: Callable[..., Pipeline]) -> None:
     titles = [axes.title for axes in figure(build("mmdit", "text"), ASKS[:1], steps=1).axes]
     assert [title.get_text() for title in titles if title.get_fontweight() == "bold"] == ["2"]
+
+
+def test_the_models_own_scale_has_a_column() -> None:
+    assert scales_of(Sampling(guidance=3.5)) == [0, 1, 2, 3, 3.5, 4, 7.5, 10]
+    assert scales_of(Sampling(guidance=4)) == list(SCALES)
 
 
 def test_without_a_condition_there_is_no_guidance(subject: Callable[..., Subject]) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "sample": "draw pictures of prompts",
     "evaluate": "measure how often a model draws what the prompt asks for",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
+    "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 
 

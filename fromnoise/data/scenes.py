@@ -1,9 +1,9 @@
 """What a scene of shapes holds, how it is said, and when a picture's objects make a prompt true.
 
-Lengths are in units of which a picture's side has 32, so that one description serves every picture size. A larger canvas
-has more units, for objects of the same size. x grows to the right and y downwards, both from the top left corner.
-Objects stand on multiples of 4: few ways for an edge to cross pixels and patches is what lets a small model draw crisp
-shapes after minutes.
+Lengths are in units of 1/32 of the picture's side, so that one description serves every picture size; a larger canvas
+has more of the same units, for objects of the same size. x grows to the right and y downwards, both from the top left
+corner. Objects stand on multiples of 4: few ways for an edge to cross pixels and patches is what lets a small model
+draw crisp shapes after minutes.
 """
 
 from __future__ import annotations

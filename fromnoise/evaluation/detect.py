@@ -71,8 +71,8 @@ def detect(picture: np.ndarray, size: int | None = None) -> Seen:
     A patch of foreground is an object if its colour is a named one and its coverage overlaps a drawn template by at
     least `OVERLAP`; the template gives shape, radius and centre. What else differs from the background is unexplained.
     """
-    size = picture.shape[0] if size is None else size
-    scale = size / SIDE
+    side = picture.shape[0] if size is None else size
+    scale = side / SIDE
     contrast = picture - _BACKGROUND  # (H, W, 3)
     foreground = np.sqrt((contrast**2).sum(-1)) > FOREGROUND  # (H, W)
     labels = np.empty(foreground.shape, np.int32)  # (H, W)
@@ -81,7 +81,7 @@ def detect(picture: np.ndarray, size: int | None = None) -> Seen:
     for k in range(1, labels.max() + 1):
         patch = labels == k
         area = patch.sum() / scale**2
-        thing = recognise(contrast, patch, labels, size) if area > SPECK else None
+        thing = recognise(contrast, patch, labels, side) if area > SPECK else None
         if thing:
             things.append(thing)
         else:

@@ -1,8 +1,9 @@
 """What a scene of shapes holds, how it is said, and when a picture's objects make a prompt true.
 
-Lengths are in units of 1/32 of the picture's side, so that one description serves every picture size. x grows to the
-right and y downwards, both from the top left corner. Objects stand on multiples of 4: few ways for an edge to cross
-pixels and patches is what lets a small model draw crisp shapes after minutes.
+Lengths are in units of 1/32 of the picture's side, so that one description serves every picture size; a larger canvas
+has more of the same units, for objects of the same size. x grows to the right and y downwards, both from the top left
+corner. Objects stand on multiples of 4: few ways for an edge to cross pixels and patches is what lets a small model
+draw crisp shapes after minutes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from dataclasses import dataclass
 from itertools import permutations
 from random import Random
 
+Canvas = tuple[int, int]
+"""Height and width, each a multiple of 2 `GRID` of at least `SIDE`."""
+
 SIDE = 32
+SQUARE: Canvas = (SIDE, SIDE)
+"""The canvas trained on."""
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = {
     "red": (220, 40, 40),
@@ -166,8 +172,11 @@ def draw_prompt(rng: Random, task: str, held_out: bool = False, coloured: float 
             return Prompt(draw_text(rng, groups, relation), task, tuple(groups), relation)
 
 
-def draw_things(rng: Random, prompt: Prompt) -> list[Thing]:
-    """Objects that make the prompt true; no two touch, and no held-out pair appears that the prompt does not name."""
+def draw_things(rng: Random, prompt: Prompt, canvas: Canvas = SQUARE) -> list[Thing]:
+    """Objects that make the prompt true; no two touch, and no held-out pair appears that the prompt does not name.
+
+    On another canvas they are as many and as large, and stand anywhere on it.
+    """
     kinds: list[tuple[str, str, int]] = []
     for group in prompt.groups:
         allowed = [colour for colour in COLOURS if (colour, group.shape) not in HELD_OUT]
@@ -175,22 +184,23 @@ def draw_things(rng: Random, prompt: Prompt) -> list[Thing]:
         radius = RADII[group.size or rng.choice(("small", "large"))]
         kinds += [(group.shape, colour, radius)] * group.count
     while True:
-        centres = _quadrants(rng, kinds) if len(kinds) > 2 else _anywhere(rng, kinds)
+        centres = _quadrants(rng, kinds, canvas) if len(kinds) > 2 else _anywhere(rng, kinds, canvas)
         things = [Thing(*kind, x, y) for kind, (x, y) in zip(kinds, centres, strict=True)]
         if _apart(things) and (prompt.relation is None or _clearly(things[0], prompt.relation, things[1])):
             return things
 
 
-def _anywhere(rng: Random, kinds: list[tuple[str, str, int]]) -> list[tuple[int, int]]:
-    return [(_within(rng, radius, SIDE), _within(rng, radius, SIDE)) for _, _, radius in kinds]
+def _anywhere(rng: Random, kinds: list[tuple[str, str, int]], canvas: Canvas) -> list[tuple[int, int]]:
+    height, width = canvas
+    return [(_within(rng, radius, width), _within(rng, radius, height)) for _, _, radius in kinds]
 
 
-def _quadrants(rng: Random, kinds: list[tuple[str, str, int]]) -> list[tuple[int, int]]:
+def _quadrants(rng: Random, kinds: list[tuple[str, str, int]], canvas: Canvas) -> list[tuple[int, int]]:
     """Each object somewhere in a quarter of its own: four large ones seldom fit otherwise."""
-    half = SIDE // 2
-    corners = rng.sample([(0, 0), (half, 0), (0, half), (half, half)], len(kinds))
+    down, across = canvas[0] // 2, canvas[1] // 2
+    corners = rng.sample([(0, 0), (across, 0), (0, down), (across, down)], len(kinds))
     return [
-        (x + _within(rng, radius, half), y + _within(rng, radius, half))
+        (x + _within(rng, radius, across), y + _within(rng, radius, down))
         for (x, y), (_, _, radius) in zip(corners, kinds, strict=True)
     ]
 

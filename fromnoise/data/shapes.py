@@ -1,6 +1,6 @@
 """Procedural captioned scenes of shapes: endless, seeded, drawn from signed distances.
 
-Legend: B batch, N objects, S side of a picture.
+Legend: B batch, N objects, H and W height and width of a picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from fromnoise.data.scenes import (
     RADII,
     SHAPES,
     SIDE,
+    SQUARE,
     TASKS,
+    Canvas,
     Prompt,
     Thing,
     draw_prompt,
@@ -87,10 +89,16 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np
     return np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
 
 
-def render(scenes: list[list[Thing]], size: int) -> np.ndarray:
-    """Pictures (B, S, S, 3) float32 in [0, 1] of the scenes, `size` pixels wide."""
+def pixels(canvas: Canvas, size: int) -> tuple[int, int]:
+    """Height and width in pixels of a canvas of which `SIDE` units are `size` pixels."""
+    return canvas[0] * size // SIDE, canvas[1] * size // SIDE
+
+
+def render(scenes: list[list[Thing]], size: int, canvas: Canvas = SQUARE) -> np.ndarray:
+    """Pictures (B, H, W, 3) float32 in [0, 1] of the scenes; `SIDE` units are `size` pixels."""
     scale = size / SIDE
-    pictures = np.empty((len(scenes), size, size, 3), np.float32)
+    height, width = pixels(canvas, size)
+    pictures = np.empty((len(scenes), height, width, 3), np.float32)
     pictures[:] = np.array(BACKGROUND, np.float32) / 255
     window = 2 * math.ceil(RADII["large"] * scale + 1)  # pixels around a centre that the largest shape can cover
     for shape in SHAPES:
@@ -106,24 +114,27 @@ def render(scenes: list[list[Thing]], size: int) -> np.ndarray:
         covered = coverage(shape, x, y, radius)  # (N, window, window)
         for (b, thing), (column, row), alpha in zip(found, first, covered, strict=True):
             top, left = max(row, 0), max(column, 0)
-            alpha = alpha[top - row : size - row, left - column : size - column, None]
+            alpha = alpha[top - row : height - row, left - column : width - column, None]
             target = pictures[b, top : row + window, left : column + window]
             target += alpha * (np.array(COLOURS[thing.colour], np.float32) / 255 - target)
     return pictures
 
 
-def draw_scene(rng: Random) -> tuple[Prompt, list[Thing]]:
+def draw_scene(rng: Random, canvas: Canvas = SQUARE) -> tuple[Prompt, list[Thing]]:
     """A training scene and a caption true of it."""
     prompt = draw_prompt(rng, rng.choices(TASKS, _SHARES)[0], coloured=_COLOURED)
-    return prompt, draw_things(rng, prompt)
+    return prompt, draw_things(rng, prompt, canvas)
 
 
 class ShapesData:
-    """The data set: batch k is a pure function of (seed, k), so it has no end and no state."""
+    """The data set: batch k is a pure function of (seed, k), so it has no end and no state.
 
-    def __init__(self, config: ShapesConfig, seed: int):
-        self.config, self.seed = config, seed
-        self.image_shape = (3, config.size, config.size)
+    canvas: another than the square trained on, to see what a model makes of it; objects keep their size in pixels.
+    """
+
+    def __init__(self, config: ShapesConfig, seed: int, canvas: Canvas = SQUARE):
+        self.config, self.seed, self.canvas = config, seed, canvas
+        self.image_shape = (3, *pixels(canvas, config.size))
         self.problems: list[str] = []
 
     def train(self, step: int, size: int) -> Batch:
@@ -140,8 +151,8 @@ class ShapesData:
         return [draw_scene(rng)[0].text for _ in range(count)]
 
     def _batch(self, rng: Random, size: int) -> Batch:
-        prompts, scenes = zip(*(draw_scene(rng) for _ in range(size)), strict=True)
-        pictures = render(list(scenes), self.config.size)  # (B, S, S, 3)
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1  # (B, 3, S, S)
+        prompts, scenes = zip(*(draw_scene(rng, self.canvas) for _ in range(size)), strict=True)
+        pictures = render(list(scenes), self.config.size, self.canvas)  # (B, H, W, 3)
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1  # (B, 3, H, W)
         labels = torch.tensor([SHAPES.index(things[0].shape) for things in scenes])  # (B,) the first object's shape
         return Batch(images, [prompt.text for prompt in prompts], labels)

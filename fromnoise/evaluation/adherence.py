@@ -14,15 +14,22 @@ import numpy as np
 from PIL import Image
 
 from fromnoise.data.scenes import TASKS, Prompt, draw_prompt
-from fromnoise.evaluation.detect import SPECK, detect
+from fromnoise.evaluation.detect import SPECK, Seen, detect
 from fromnoise.pipeline.pipeline import Pipeline
 
 HELD_OUT_TASKS = ("colors", "position", "color_attr")
 
 
-def correct(prompt: Prompt, picture: np.ndarray) -> bool:
-    """True if a picture (S, S, 3) of float values in [0, 1] shows what the prompt says, no less and no more."""
-    seen = detect(picture)
+def correct(prompt: Prompt, picture: np.ndarray, size: int | None = None) -> bool:
+    """True if a picture (H, W, 3) of float values in [0, 1] shows what the prompt says, no less and no more.
+
+    size: as in `detect`, for a picture on a larger canvas.
+    """
+    return shows(detect(picture, size), prompt)
+
+
+def shows(seen: Seen, prompt: Prompt) -> bool:
+    """True if what is seen is what the prompt says, no less and no more."""
     return seen.unexplained <= SPECK and prompt.holds(seen.things)
 
 
@@ -78,5 +85,5 @@ def evaluate(
 
 
 def as_array(picture: Image.Image) -> np.ndarray:
-    """(S, S, 3) float32 in [0, 1]."""
+    """(H, W, 3) float32 in [0, 1]."""
     return np.asarray(picture.convert("RGB"), np.float32) / 255

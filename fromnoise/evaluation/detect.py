@@ -1,6 +1,6 @@
 """From pixels alone to the objects of a shapes picture: connected foreground, matched against drawn templates.
 
-Legend: S side of the picture, K templates, w window.
+Legend: H and W height and width of the picture, w window.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fromnoise.data.scenes import BACKGROUND, COLOURS, RADII, SHAPES, SIDE, Thin
 from fromnoise.data.shapes import coverage
 
 FOREGROUND = 0.2  # distance in RGB (0 to 1 a channel) at which a pixel is no longer background
-SPECK = 3.0  # foreground area, in 1/32 of the side squared, that noise may leave unexplained
+SPECK = 3.0  # foreground area, in units squared, that noise may leave unexplained
 COLOUR_TOLERANCE = 0.2  # largest distance in RGB from a named colour; the nearest two are .34 apart
 OVERLAP = 0.81  # least overlap of an object with its template: sum of minima over sum of maxima
 PHASES = 4  # template positions per pixel and axis
-RADIUS_STEP = 0.2  # between templates, in 1/32 of the side
+RADIUS_STEP = 0.2  # between templates, in units
 
 _BACKGROUND = np.array(BACKGROUND, np.float32) / 255
 _PALETTE = np.array(list(COLOURS.values()), np.float32) / 255  # (8, 3)
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
     """What a picture shows: the objects recognised, and the foreground that is no object."""
 
     things: list[Thing]
-    unexplained: float  # area, in 1/32 of the side squared
+    unexplained: float  # area, in units squared
 
 
 class Templates(NamedTuple):
@@ -44,7 +44,7 @@ class Templates(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def templates(size: int) -> Templates:
-    """The templates for pictures `size` pixels wide; centres lie in the pixel below and right of the middle."""
+    """The templates where 32 units are `size` pixels; centres lie in the pixel below and right of the middle."""
     scale = size / SIDE
     low, high = RADII["small"] - 0.8, RADII["large"] + 0.8
     radii = (np.arange(low, high, RADIUS_STEP) * scale).astype(np.float32)  # (R,)
@@ -63,23 +63,25 @@ def templates(size: int) -> Templates:
     return Templates(masks, radii, areas, centroids)
 
 
-def detect(picture: np.ndarray) -> Seen:
-    """The objects in a picture (S, S, 3) of float values in [0, 1].
+def detect(picture: np.ndarray, size: int | None = None) -> Seen:
+    """The objects in a picture (H, W, 3) of float values in [0, 1].
+
+    size: pixels of which a unit is 1/32, as in `render`; None for a square, of which it is the side.
 
     A patch of foreground is an object if its colour is a named one and its coverage overlaps a drawn template by at
     least `OVERLAP`; the template gives shape, radius and centre. What else differs from the background is unexplained.
     """
-    size = picture.shape[0]
-    scale = size / SIDE
-    contrast = picture - _BACKGROUND  # (S, S, 3)
-    foreground = np.sqrt((contrast**2).sum(-1)) > FOREGROUND  # (S, S)
-    labels = np.empty(foreground.shape, np.int32)  # (S, S)
+    side = picture.shape[0] if size is None else size
+    scale = side / SIDE
+    contrast = picture - _BACKGROUND  # (H, W, 3)
+    foreground = np.sqrt((contrast**2).sum(-1)) > FOREGROUND  # (H, W)
+    labels = np.empty(foreground.shape, np.int32)  # (H, W)
     ndimage.label(foreground, structure=np.ones((3, 3)), output=labels)
     things, unexplained = [], 0.0
     for k in range(1, labels.max() + 1):
         patch = labels == k
         area = patch.sum() / scale**2
-        thing = recognise(contrast, patch, labels) if area > SPECK else None
+        thing = recognise(contrast, patch, labels, side) if area > SPECK else None
         if thing:
             things.append(thing)
         else:
@@ -87,9 +89,8 @@ def detect(picture: np.ndarray) -> Seen:
     return Seen(things, float(unexplained))
 
 
-def recognise(contrast: np.ndarray, patch: np.ndarray, labels: np.ndarray) -> Thing | None:
-    """The object that a patch of foreground (S, S) is, or None."""
-    size = contrast.shape[0]
+def recognise(contrast: np.ndarray, patch: np.ndarray, labels: np.ndarray, size: int) -> Thing | None:
+    """The object that a patch of foreground (H, W) is, or None."""
     pixels = contrast[patch]  # (n, 3)
     strength = np.sqrt((pixels**2).sum(-1))  # (n,)
     core = np.median(pixels[strength >= 0.75 * np.quantile(strength, 0.9)], axis=0)  # (3,)
@@ -99,7 +100,7 @@ def recognise(contrast: np.ndarray, patch: np.ndarray, labels: np.ndarray) -> Th
         return None
     ink = _PALETTE[colour] - _BACKGROUND  # (3,)
     around = ndimage.binary_dilation(patch, structure=np.ones((3, 3))) & ((labels == 0) | patch)  # its soft edge too
-    alpha = np.clip(contrast @ ink / (ink @ ink), 0, 1) * around  # (S, S) coverage
+    alpha = np.clip(contrast @ ink / (ink @ ink), 0, 1) * around  # (H, W) coverage
     overlap, shape, radius, x, y = best_template(alpha, templates(size))
     if overlap < OVERLAP:
         return None
@@ -108,7 +109,7 @@ def recognise(contrast: np.ndarray, patch: np.ndarray, labels: np.ndarray) -> Th
 
 
 def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, float, float, float]:
-    """Overlap, shape, radius, x and y (pixels) of the template nearest to a coverage (S, S).
+    """Overlap, shape, radius, x and y (pixels) of the template nearest to a coverage (H, W).
 
     Area and centre of mass give each shape's radius and place; the neighbours of that guess are tried one step around,
     and the best shape's best once more.

@@ -123,7 +123,11 @@ class Cropped(nn.Module):
 
 
 class Learned(nn.Module):
-    """A vector for each patch of the grid trained on (ViT: Dosovitskiy et al. 2021); stretched to other grids."""
+    """A vector for each patch of the grid trained on (ViT: Dosovitskiy et al. 2021); stretched over other grids.
+
+    A patch of another grid takes what lies at its place in the picture, between the four vectors nearest (section 3.2
+    there); beyond the outermost ones, the nearest.
+    """
 
     def __init__(self, width: int, grid: int):
         super().__init__()
@@ -133,5 +137,5 @@ class Learned(nn.Module):
         """-> (N, D)."""
         table = self.table
         if (h, w) != table.shape[-2:]:
-            table = F.interpolate(table, (h, w), mode="bicubic", antialias=False)  # (1, D, h, w)
+            table = F.interpolate(table, (h, w), mode="bilinear", antialias=False)  # (1, D, h, w)
         return table.flatten(2).squeeze(0).T  # (N, D)

@@ -10,6 +10,7 @@ from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
 from fromnoise.recipes.mnist import mnist
 from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
+from fromnoise.recipes.positions import positions
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
 
@@ -27,6 +28,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "dit": dit,
     "sd3": sd3,
     "x0": x0,
+    "positions": positions,
 }
 """The recipes by the name that `fromnoise train` knows them by."""
 

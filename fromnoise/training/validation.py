@@ -29,9 +29,9 @@ class Validation:
 
     def losses(self, pipeline: Pipeline, ema: Ema, dtype: torch.dtype | None) -> dict[str, float | list[float]]:
         """Mean losses of the weights as they are and of their average, whole and by bin from data to noise."""
-        raw = self._by_time(pipeline, dtype)
+        raw = self.by_time(pipeline, dtype)
         with ema.applied():
-            averaged = self._by_time(pipeline, dtype)
+            averaged = self.by_time(pipeline, dtype)
         return {
             "validation_raw": sum(raw) / BINS,
             "validation_ema": sum(averaged) / BINS,
@@ -40,7 +40,8 @@ class Validation:
         }
 
     @torch.no_grad()
-    def _by_time(self, pipeline: Pipeline, dtype: torch.dtype | None) -> list[float]:
+    def by_time(self, pipeline: Pipeline, dtype: torch.dtype | None) -> list[float]:
+        """Mean loss of the weights as they are, by bin from data to noise."""
         # Eager: nothing is compiled for these few forwards.
         with autocast(pipeline.device, dtype), torch.compiler.set_stance("force_eager"):
             loss = torch.cat([pipeline.loss(*chunk) for chunk in self.chunks]).cpu()  # (B,)

@@ -1,5 +1,6 @@
 """The procedural data set: true captions, no held-out pair, no state, and fast enough."""
 
+import hashlib
 import time
 from random import Random
 
@@ -24,7 +25,9 @@ from fromnoise.data.scenes import (
     draw_things,
     stands,
 )
-from fromnoise.data.shapes import draw_scene, render
+from fromnoise.data.shapes import ShapesData, draw_scene, render
+
+CANVASES = [(48, 48), (64, 64), (32, 64), (64, 32)]
 
 
 def test_every_caption_is_true_of_its_scene_and_no_held_out_pair_appears() -> None:
@@ -106,6 +109,40 @@ def test_pixels_show_the_scene() -> None:
         np.testing.assert_allclose(picture[0, 0] * 255, BACKGROUND, atol=0.1)
         red = np.abs(picture * 255 - COLOURS["red"]).sum(-1) < 1
         assert abs(red.sum() / scale**2 - (0.9 * 14) ** 2) < 25
+
+
+def test_what_training_shows_is_what_it_showed_to_the_model_that_ships() -> None:
+    rng = Random("train/0/0")
+    scenes = [draw_scene(rng) for _ in range(300)]
+    assert ShapesConfig().build(0).train(0, 8).captions == [prompt.text for prompt, _ in scenes[:8]]
+    told = repr([(p.text, [(t.shape, t.colour, t.radius, t.x, t.y) for t in things]) for p, things in scenes])
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "f0d7ca10c6c82086"
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_a_larger_canvas_has_more_places_for_objects_of_the_same_size(canvas: tuple[int, int]) -> None:
+    rng = Random(3)
+    scenes = [draw_scene(rng, canvas) for _ in range(400)]
+    things = [thing for _, scene in scenes for thing in scene]
+    assert all(prompt.holds(scene) for prompt, scene in scenes)
+    assert {thing.radius for thing in things} == {5, 7} and {len(scene) for _, scene in scenes} == {1, 2, 3, 4}
+    for reach, places in zip(canvas, ({t.y for t in things}, {t.x for t in things}), strict=True):
+        assert places == set(range(8, reach - 5, 4))  # small ones reach furthest: 5 + MARGIN from the edge
+    data = ShapesData(ShapesConfig(), 0, canvas)
+    assert data.validation(4).images.shape == (4, *data.image_shape) == (4, 3, *canvas)
+
+
+def test_a_larger_canvas_shows_the_same_pixels_and_then_some() -> None:
+    rng = Random(4)
+    scenes = [draw_scene(rng)[1] for _ in range(50)]
+    for size in (32, 64):
+        usual, larger = render(scenes, size), render(scenes, size, (48, 64))
+        assert larger.shape == (50, size * 3 // 2, size * 2, 3)
+        assert np.array_equal(larger[:, :size, :size], usual)
+        beyond = np.concatenate([larger[:, size:].reshape(-1, 3), larger[:, :, size:].reshape(-1, 3)])
+        np.testing.assert_allclose(beyond * 255, np.broadcast_to(BACKGROUND, beyond.shape), atol=0.1)
+    far = [Thing(thing.shape, thing.colour, thing.radius, thing.x + 32, thing.y + 16) for thing in scenes[0]]
+    assert np.array_equal(render([far], 32, (48, 64))[0, 16:, 32:], render(scenes[:1], 32)[0])
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from fromnoise.data.scenes import HELD_OUT, TASKS, Prompt, Thing
 from fromnoise.data.shapes import draw_scene, render
-from fromnoise.evaluation.adherence import correct, draw_prompts
+from fromnoise.evaluation.adherence import correct, draw_prompts, shows
 from fromnoise.evaluation.detect import SPECK, detect
 
 MANY = 10_000
@@ -70,6 +70,29 @@ def test_larger_pictures_are_judged_alike() -> None:
     rng = Random(5)
     prompts, things = zip(*(draw_scene(rng) for _ in range(60)), strict=True)
     assert passed(list(prompts), render(list(things), 64)) >= 0.98
+
+
+@pytest.mark.parametrize("canvas", [(48, 48), (64, 64), (32, 64), (64, 32)])
+def test_larger_canvases_are_judged_alike(canvas: tuple[int, int]) -> None:
+    many, rng = 200, Random("canvas")
+    prompts, things = zip(*(draw_scene(rng, canvas) for _ in range(many)), strict=True)
+    seen = [detect(picture, 32) for picture in render(list(things), 32, canvas)]
+    true = [shows(found, prompt) for found, prompt in zip(seen, prompts, strict=True)]
+    assert sum(true) >= 0.995 * many
+    shuffled = 0
+    for k, found in enumerate(seen):
+        others = (prompts[(k + step) % many] for step in range(1, many))
+        shuffled += shows(found, next(other for other in others if not other.holds(things[k])))
+    assert shuffled <= 0.005 * many
+
+
+def test_a_larger_canvas_changes_nothing_that_is_seen() -> None:
+    rng = Random(6)
+    prompts, things = zip(*(draw_scene(rng) for _ in range(40)), strict=True)
+    pictures, larger = render(list(things), 32), render(list(things), 32, (48, 64))
+    for prompt, picture, wide in zip(prompts, pictures, larger, strict=True):
+        assert detect(wide, 32) == detect(picture) == detect(picture, 32)
+        assert correct(prompt, wide, 32)
 
 
 def test_what_is_wrong_is_seen() -> None:

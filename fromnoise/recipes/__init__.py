@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fromnoise.core.config import hint
 from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
+from fromnoise.recipes.qwen import qwen_258m
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
 
@@ -20,6 +21,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "dit": dit,
     "sd3": sd3,
     "x0": x0,
+    "qwen-258m": qwen_258m,
 }
 """The recipes by the name that `fromnoise train` knows them by."""
 

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,8 @@ def column(numbers: tuple[float, ...]) -> torch.Tensor:
 @torch.no_grad()
 def test_latents_are_draws_of_the_stock_class_moved_and_scaled(vae: Path) -> None:
     space = LatentConfig(path=vae, shift=SHIFT, scale=SCALE).build()
-    stock, images = AutoencoderKL.from_pretrained(vae), pictures()
+    stock: Any = AutoencoderKL.from_pretrained(vae)
+    images = pictures()
     posterior = stock.encode(images, return_dict=False)[0]
     stored = space.encode(images)
     assert stored.shape == (2, 8, 4, 6) and space.latent_shape(3, 8, 12) == (4, 4, 6)

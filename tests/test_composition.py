@@ -1,8 +1,9 @@
-"""Every backbone, target, path, condition and sampler compose: one step of training, and a sample."""
+"""Every backbone, target, path, condition, space and sampler compose: one step of training, and a sample."""
 
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path as FilePath
 from typing import get_args
 
 import pytest
@@ -17,6 +18,7 @@ from fromnoise.diffusion.target import TARGETS
 from fromnoise.models.config import BackboneConfig, CNNConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.space.config import LatentConfig, PixelConfig, SpaceConfig
 from fromnoise.training.step import accumulate_gradients, draw, generator_of
 
 BACKBONES = {
@@ -43,6 +45,7 @@ def test_all_there_is_takes_part() -> None:
     assert names(BackboneConfig) == set(BACKBONES)
     assert names(Path) == set(PATHS)
     assert names(ConditionerConfig) == set(CONDITIONERS)
+    assert names(SpaceConfig) == {PixelConfig().type, LatentConfig(path=FilePath()).type}
     assert set(get_args(Sampling.model_fields["sampler"].annotation)) == set(SAMPLERS)
 
 
@@ -72,3 +75,23 @@ def test_every_combination_trains_a_step_and_draws(backbone: str, conditioner: s
             assert len(steps) == 2 and steps[-1].x.shape == (2, 1, 8, 8)
             assert all(step.x.isfinite().all() for step in steps), (path, target, sampler)
             assert steps[-1].x.std() > 1e-3, (path, target, sampler)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_trains_a_step_and_draws_in_latent_space(backbone: str, vae: FilePath) -> None:
+    captions = ["a one", "a two"]
+    images = torch.rand(2, 3, 16, 16, generator=generator_of(0, 0)) * 2 - 1  # (B, C, S, S)
+    config = ModelConfig(
+        backbone=BACKBONES[backbone], conditioner=CONDITIONERS["text"], space=LatentConfig(path=vae), size=16
+    )
+    pipeline = Pipeline.build(config, captions, seed=0)
+    batch = Batch(images, captions, torch.tensor([0, 1]))
+    accumulate_gradients(pipeline, draw(pipeline, batch, generator_of(0, 1)), 1, None)
+    with torch.no_grad():
+        for parameter in pipeline.parameters():
+            if parameter.grad is not None:
+                assert parameter.grad.isfinite().all()
+                parameter -= 0.1 * parameter.grad
+    last = list(pipeline.stream(captions, 2, 2.0, precision="float32"))[-1]
+    assert last.x.shape == (2, 4, 8, 8) and last.x.isfinite().all()
+    assert [picture.size for picture in pipeline.pictures(last.x)] == [(16, 16)] * 2

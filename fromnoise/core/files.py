@@ -77,18 +77,27 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     Raises:
         ValueError: one line, when the file is missing, cut short, not safetensors, or not what was written.
     """
-    from safetensors import SafetensorError, safe_open
-
     metadata = load_metadata(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    tensors = read_tensors(path)
     others = {key: value for key, value in metadata.items() if key != "sha256"}
     if _digest(tensors, others) != metadata["sha256"]:
         raise ValueError(f"{path} was altered after it was written: its sha256 differs from the one recorded in it")
     return tensors, metadata
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors (on the CPU) of any safetensors file.
+
+    Raises:
+        ValueError: one line, when the file is missing, cut short, or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The backbones by name: one row each. Kept free of torch, so that `--help` stays quick."""
+"""The backbones by name, one row each, and the autoencoder. Kept free of torch, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -158,3 +158,31 @@ class CrossDiTConfig(Config):
 BackboneConfig = Annotated[
     MMDiTConfig | DiTConfig | CrossDiTConfig | UNetConfig | CNNConfig, Field(discriminator="type")
 ]
+
+
+class VAEConfig(Config):
+    """Variational autoencoder: pictures to latents and back (Stable Diffusion's; the defaults are its sizes)."""
+
+    channels: PositiveInt = 3
+    """Channels of a picture."""
+    latent_channels: PositiveInt = 4
+    """Channels of a latent."""
+    width: PositiveInt = 128
+    """Channels of a level whose multiplier is 1; a multiple of `groups`."""
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 4)
+    """Channels of each level over `width`; from a level to the next a side halves."""
+    layers: PositiveInt = 2
+    """ResNet blocks of a level of the encoder; the decoder has one more."""
+    groups: PositiveInt = 32
+    """Groups of channels that are normalised together."""
+    attention: bool = True
+    """Let every place of the lowest level attend to all."""
+    quant: bool = True
+    """Mix the moments' channels once more behind the encoder (FLUX does not)."""
+    post_quant: bool = True
+    """Mix the latent's channels once more before the decoder (FLUX does not)."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of a latent cell."""
+        return 2 ** (len(self.multipliers) - 1)

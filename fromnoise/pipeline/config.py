@@ -11,7 +11,7 @@ from fromnoise.core.config import Config
 from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.path import Linear, Path
 from fromnoise.models.config import BackboneConfig, MMDiTConfig
-from fromnoise.space.config import PixelConfig
+from fromnoise.space.config import PixelConfig, SpaceConfig
 
 
 class Sampling(Config):
@@ -36,7 +36,7 @@ class ModelConfig(Config):
 
     backbone: BackboneConfig = MMDiTConfig()
     conditioner: ConditionerConfig = TextConfig()
-    space: PixelConfig = PixelConfig()
+    space: SpaceConfig = PixelConfig()
     path: Path = Linear()
     objective: Objective = Objective()
     sampling: Sampling = Sampling()

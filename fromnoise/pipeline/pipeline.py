@@ -38,11 +38,13 @@ CHUNK = 64  # pictures drawn together by a call
 class Pipeline(nn.Module):
     """A text-to-image model. Make one with `build` (fresh), or `load` (from a file that `save` wrote)."""
 
-    def __init__(self, config: ModelConfig, conditioner: nn.Module):
+    def __init__(self, config: ModelConfig, conditioner: nn.Module, space: nn.Module):
         super().__init__()
         self.config = config
         self.told: set[str] = set()  # notices about prompts that the user has had
-        self.space = config.space.build()
+        self.space: Any = space  # one of fromnoise.space; it has no parameters
+        if config.size % self.multiple:
+            raise ValueError(f"model.size is {config.size}; allowed: multiples of {self.multiple} pixels")
         channels, _, _ = self.latent_shape(config.size, config.size)
         self.conditioner: Any = conditioner  # one of fromnoise.conditioning
         self.backbone: Any = config.backbone.build(channels, self.conditioner.width)  # one of fromnoise.models
@@ -52,14 +54,15 @@ class Pipeline(nn.Module):
         """A fresh pipeline on the CPU: vocabulary from `captions`, weights from `seed`."""
         with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's default generator
             torch.manual_seed(seed)
-            return cls(config, config.conditioner.build(captions))
+            return cls(config, config.conditioner.build(captions), config.space.build())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Pipeline:
         """The pipeline that `save` wrote to the file `path`, in evaluation mode.
 
         Raises:
-            ValueError: one line, when the file is missing, cut short, altered, or holds no pipeline of this version.
+            ValueError: one line, when the file is missing, cut short, altered, or holds no pipeline of this version;
+                of the class VAEFault when what is wrong is the VAE, which the file does not hold.
         """
         tensors, metadata = load_tensors(path)
         if "config" not in metadata:
@@ -68,7 +71,9 @@ class Pipeline(nn.Module):
             config = ModelConfig.model_validate_json(metadata["config"])
         except ValidationError as error:
             raise ValueError(f"{path}: {explain(error)}") from None
-        pipeline = cls(config, config.conditioner.restore(json.loads(metadata["state"])))
+        conditioner = config.conditioner.restore(json.loads(metadata["state"]))
+        space = config.space.restore(json.loads(metadata.get("space", "{}")))  # files older than latents have none
+        pipeline = cls(config, conditioner, space)
         try:
             pipeline.load_state_dict(tensors)
         except RuntimeError as error:
@@ -76,14 +81,20 @@ class Pipeline(nn.Module):
         return pipeline.to(device).eval()
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
-        """Write weights, config and text state to the file `path` (safetensors, atomic), beside `metadata` of yours."""
-        own = {"config": self.config.model_dump_json(), "state": json.dumps(self.conditioner.state)}
-        save_tensors(path, self.state_dict(), metadata | own)
+        """Write weights, config, and text's and space's state to the file `path` (safetensors, atomic), beside
+        `metadata` of yours. Of a VAE only the hash is written."""
+        states = {"state": json.dumps(self.conditioner.state), "space": json.dumps(self.space.state)}
+        save_tensors(path, self.state_dict(), metadata | {"config": self.config.model_dump_json()} | states)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this many pixels."""
+        return self.config.backbone.multiple * self.space.factor
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
@@ -161,7 +172,7 @@ class Pipeline(nn.Module):
         does not depend on the others, but for rounding.
 
         steps: 1 to 1000, from noise to picture. guidance: 0 unconditional, 1 conditional, up to 100.
-        size: side in pixels, or (height, width); multiples of the patch.
+        size: side in pixels, or (height, width); multiples of `multiple`.
         sampler, interval, shift, eta: as in `Sampling`. labels: class of each picture, for a model of classes.
         precision: float32 or bfloat16 for matrix products; auto is bfloat16 where that is faster. What is drawn is the
         same but for rounding; the sample itself, and the time, are always float32.
@@ -229,7 +240,7 @@ class Pipeline(nn.Module):
         """Height and width asked for."""
         sides = (self.config.size, self.config.size) if size is None else size
         height, width = (sides, sides) if isinstance(sides, int) else sides
-        unit = self.config.backbone.multiple
+        unit = self.multiple
         if not all(isinstance(s, int) and unit <= s <= LARGEST_SIDE and s % unit == 0 for s in (height, width)):
             allowed = f"multiples of {unit} from {unit} to {LARGEST_SIDE} pixels"
             raise ValueError(f"size is {height}x{width} (height x width); allowed: {allowed}")

@@ -11,6 +11,7 @@ from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
 from fromnoise.recipes.mnist import mnist
 from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
 from fromnoise.recipes.positions import positions
+from fromnoise.recipes.qwen import qwen_258m
 from fromnoise.recipes.shapes import shapes
 from fromnoise.training.run import Run
 
@@ -29,6 +30,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "sd3": sd3,
     "x0": x0,
     "positions": positions,
+    "qwen-258m": qwen_258m,
 }
 """The recipes by the name that `fromnoise train` knows them by."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from fromnoise.core.config import Config
+from fromnoise.space.folder import describe
 
 if TYPE_CHECKING:
+    from fromnoise.space.latent import LatentSpace
     from fromnoise.space.pixel import PixelSpace
 
 
@@ -20,7 +23,46 @@ class PixelConfig(Config):
     """What is taken from every value: that of the commonest colour makes it 0, which a model draws from the first step
     on."""
 
+    def check(self) -> None:
+        """Nothing can be missing."""
+
     def build(self) -> PixelSpace:
         from fromnoise.space.pixel import PixelSpace
 
         return PixelSpace(self.shift)
+
+    def restore(self, state: dict[str, Any]) -> PixelSpace:
+        """As `build`: a checkpoint has nothing to add."""
+        return self.build()
+
+
+class LatentConfig(Config):
+    """Latents of a frozen VAE, shifted and scaled: z = (draw - shift) * scale."""
+
+    type: Literal["latent"] = "latent"
+    path: Path
+    """Folder of the VAE as diffusers saves it: config.json and diffusion_pytorch_model.safetensors."""
+    shift: tuple[float, ...] | None = None
+    """Mean of the VAE's latents, for each channel or for all; left out, as published in config.json, else 0."""
+    scale: tuple[float, ...] | None = None
+    """1 / their standard deviation, for each channel or for all; left out, as published in config.json, else 0.18215
+    (Stable Diffusion's)."""
+
+    def check(self) -> None:
+        """Find that there is a VAE, without reading its weights; VAEFault, one line, where there is none."""
+        describe(self.path)
+
+    def build(self) -> LatentSpace:
+        """The space, for a fresh model."""
+        from fromnoise.space.latent import LatentSpace
+
+        return LatentSpace(self.path, self.shift, self.scale)
+
+    def restore(self, state: dict[str, Any]) -> LatentSpace:
+        """The space that a checkpoint's `state` was taken from; VAEFault, one line, where the VAE is another one."""
+        from fromnoise.space.latent import restored
+
+        return restored(self.path, state)
+
+
+SpaceConfig = Annotated[PixelConfig | LatentConfig, Field(discriminator="type")]

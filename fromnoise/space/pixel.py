@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 
 class PixelSpace(nn.Module):
-    """Pictures in [-1, 1], less `shift`. Nothing to learn, nothing to draw."""
+    """Pictures in [-1, 1], less `shift`. Nothing to learn, nothing to draw, nothing to keep."""
+
+    state: ClassVar[dict[str, Any]] = {}
+    notice = ""
+    factor = 1  # pixels along the side of a latent cell
 
     def __init__(self, shift: float):
         super().__init__()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
 
@@ -103,10 +104,12 @@ def load_pipeline(path: Path) -> Pipeline:
     """The raw weights of the checkpoint `path`, on the CPU.
 
     Raises:
-        ValueError: one line, naming what is wrong with the checkpoint and what to do.
+        ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE it needs.
     """
     try:
         return Pipeline.load(path / "model.safetensors")
+    except VAEFault:
+        raise
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from None
 

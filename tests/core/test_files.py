@@ -13,7 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fromnoise.core.files import content_hash, load_metadata, load_tensors, save_tensors, write_bytes, write_text
+from fromnoise.core.files import (
+    content_hash,
+    load_metadata,
+    load_tensors,
+    read_tensors,
+    save_tensors,
+    write_bytes,
+    write_text,
+)
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
 
@@ -93,6 +101,12 @@ def test_what_is_not_ours_is_told(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "foreign")
     with pytest.raises(ValueError, match="not written by fromnoise"):
         load_tensors(tmp_path / "foreign")
+    assert torch.equal(read_tensors(tmp_path / "foreign")["a"], torch.ones(1))
+    for name in ("none", "text"):
+        (tmp_path / "text").write_text("no tensors\n")
+        with pytest.raises(ValueError, match=f"cannot read {tmp_path / name}: ") as error:
+            read_tensors(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

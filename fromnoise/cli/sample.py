@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Name
+from fromnoise.diffusion.sample import SAMPLERS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +43,7 @@ class Options(Config):
     """Steps from noise to picture, 1 to 1000."""
     guidance: float | None = None
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "rk4", "dpmpp_2m", "sde"] | None = None
+    sampler: Annotated[str, Name(SAMPLERS)] | None = None
     """Name of the sampler."""
     seed: NonNegativeInt = 0
     """Noise of the first picture; the next ones count on from it."""

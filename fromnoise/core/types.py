@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,17 @@ class Batch(NamedTuple):
     images: Tensor  # (B, C, H, W) float32 in [-1, 1]
     captions: list[str]  # B of them; "" where a data set has none
     labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
+
+
+class Data(Protocol):
+    """What `data.build(seed)` gives."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of every picture
+
+    def train(self, step: int, size: int) -> Batch: ...  # what optimizer step `step` sees
+    def validation(self, size: int) -> Batch: ...  # the same each time
+    def captions(self, count: int) -> list[str]: ...  # to learn a vocabulary from, some `count` of them
 
 
 @dataclass(frozen=True)

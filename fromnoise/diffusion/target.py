@@ -91,8 +91,9 @@ def check(path: Path, target: Target, t_min: float, t_max: float) -> None:
         return
     worst = int(bad.int().argmax() if bool(growth.isnan().any()) else growth.argmax())
     fold = f"{float(growth[worst]):.3g}-fold" if bool(growth[worst].isfinite()) else "without bound"
+    names = {row: name for name, row in TARGETS.items()}
     raise ValueError(
-        f"target {target.__name__} on path {path.type}: an error of the network grows {fold} "
+        f"target {names[target]} on path {path.type}: an error of the network grows {fold} "
         f"at t={float(t[worst]):.5g}; "
         f"allowed at most {LARGEST_AMPLIFICATION:g}-fold, which holds for 0 < t <= {largest_start(path, target):.4g}"
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
+from fromnoise.core.types import Data
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
-from fromnoise.training.directory import Data, alone, claim, derive, refuse_another
+from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.log import Live, Meter, Report, duration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import fromnoise
 from fromnoise.cli import sample
 from fromnoise.cli.main import main
 from fromnoise.core.files import content_hash
-from fromnoise.pipeline.config import Sampling
 
 
 def pixels(path: Path | str) -> np.ndarray:
@@ -152,8 +150,3 @@ def test_a_damaged_file_is_one_line(checkpoint: Path, tmp_path: Path, capsys: py
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert name in said
-
-
-def test_every_sampler_can_be_asked_for() -> None:
-    offered = get_args(get_args(sample.Options.model_fields["sampler"].annotation)[0])
-    assert offered == get_args(Sampling.model_fields["sampler"].annotation)

@@ -29,12 +29,10 @@ def comparisons(source: str) -> Iterator[tuple[str, int]]:
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         for node in ast.walk(function):
-            if isinstance(node, ast.Compare):
-                compared = any(map(is_name, (node.left, *node.comparators)))
-            else:
-                compared = isinstance(node, ast.MatchValue) and is_name(node.value)
-            if compared:
-                yield getattr(function, "name", "lambda"), node.lineno
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                compared = [node.value] if isinstance(node, ast.MatchValue) else [node.left, *node.comparators]
+                if any(map(is_name, compared)):
+                    yield getattr(function, "name", "lambda"), node.lineno
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")

@@ -124,6 +124,7 @@ class ShapesData:
     def __init__(self, config: ShapesConfig, seed: int):
         self.config, self.seed = config, seed
         self.image_shape = (3, config.size, config.size)
+        self.classes = 1
         self.problems: list[str] = []
 
     def train(self, step: int, size: int) -> Batch:

@@ -25,6 +25,11 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
             f"training.batch is {run.training.batch}; allowed: multiples of training.accumulate, "
             f"{run.training.accumulate}"
         )
+    if size % run.model.backbone.multiple:
+        raise ValueError(
+            f"pictures of {size} pixels do not fit model.backbone ({run.model.backbone.type}), which takes multiples "
+            f"of {run.model.backbone.multiple}: choose another data.size, patch or number of levels"
+        )
     if (channels, size) != (run.model.channels, run.model.size):
         say(f"from the data: model.size {size}, model.channels {channels}")
     return run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})

@@ -26,6 +26,7 @@ Draws pictures of prompts.
 
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first word is taken
 for RUN when something is there, or it is written like a path; without RUN the model that came with fromnoise draws.
+A model of classes is asked for them by number: fromnoise sample runs/dit 7 3.
 """
 CHUNK = 64  # pictures drawn together
 
@@ -72,6 +73,7 @@ def main(args: Sequence[str]) -> None:
 
     file = weights(place, raw=options.raw)
     pipeline = load(file, device=options.device)
+    pipeline.conditioner.labels(prompts)  # what is wrong with the last prompt is told before the first is drawn
     jobs = [(prompt, options.seed + i) for i, prompt in enumerate(p for p in prompts for _ in range(options.count))]
     about = _about(pipeline, options) | {"checkpoint": content_hash(file)}
     pictures: list[Image.Image] = []

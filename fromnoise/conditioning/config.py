@@ -48,7 +48,7 @@ class NoConditionConfig(ConditionerConfig):
     def restore(self, state: dict[str, str]) -> NoConditioner:
         from fromnoise.conditioning.none import NoConditioner
 
-        return NoConditioner.restore(self, state)
+        return NoConditioner(self)
 
 
 class LabelConfig(ConditionerConfig):
@@ -68,7 +68,7 @@ class LabelConfig(ConditionerConfig):
     def restore(self, state: dict[str, str]) -> LabelConditioner:
         from fromnoise.conditioning.label import LabelConditioner
 
-        return LabelConditioner.restore(self, state)
+        return LabelConditioner(self)
 
 
 class TextConfig(ConditionerConfig):

@@ -46,22 +46,23 @@ def main() -> None:
     command = f"python -m benchmarks.mnist_classifier --seed {given.seed} --epochs {given.epochs}"
     machine = describe_machine()
     data = MNISTConfig().build(given.seed)
-    images, labels = data.pictures("train")
+    splits = {split: data.pictures(split) for split in ("train", "validation", "test")}
+    trained_on = digest(*splits["train"])
     start = time.perf_counter()
 
     def report(epoch: int, loss: float) -> None:
         print(f"epoch {epoch} of {given.epochs}: loss {loss:.4f}, {time.perf_counter() - start:.0f} s", flush=True)
 
-    model = train(images, labels, given.seed, given.epochs, report)
+    model = train(*splits["train"], given.seed, given.epochs, report)
     seconds = round(time.perf_counter() - start, 1)
-    right = {split: accuracy(model, *data.pictures(split)) for split in ("validation", "test")}
+    right = {split: accuracy(model, *splits[split]) for split in ("validation", "test")}
     known = {
         "command": command,
         "seed": str(given.seed),
         "accuracy": f"{right['test']:.4f}",
         "torch": torch.__version__,
     }
-    save(model, given.weights, {**known, "data": digest(images, labels)})
+    save(model, given.weights, {**known, "data": trained_on})
     write_record(
         given.result,
         {
@@ -70,9 +71,9 @@ def main() -> None:
             "seconds": seconds,
             "parameters": sum(p.numel() for p in model.parameters()),
             "sha256": content_hash(given.weights),
-            "data": digest(images, labels),
+            "data": trained_on,
             "accuracy": right,
-            "frechet_floor": floors(model, images, data.pictures("validation")[0], data.pictures("test")[0]),
+            "frechet_floor": floors(model, *(images for images, _ in splits.values())),
         },
     )
     print(given.result.read_text())

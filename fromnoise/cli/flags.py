@@ -1,8 +1,8 @@
 """Every field of a config as a flag of the same name as its key in YAML, built from the config itself.
 
 A config is held here as plain nested values, so that flags, YAML and Python meet in the same validation and a fault
-is told in the same words. Of a union of configs only the type in force has flags; `--some.key.type NAME` puts another
-type in force, with its own defaults. (A generator of parsers would import for longer than `--help` may take.)
+is told in the same words. Of several kinds of config only the type in force has flags; `--some.key.type NAME` puts
+another in force, with its own defaults. (A generator of parsers would import for longer than `--help` may take.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Kind, Name, name_of
 
 Record = TypeVar("Record", bound=Config)
 METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -90,7 +90,7 @@ def _switch(cls: type[Config], values: dict[str, Any], args: Sequence[str]) -> N
             owner = _in_force(options, node[part])
             node = node[part]
         for option in _configs(owner, parts[-1]):
-            if option.model_fields["type"].default == wanted[key] != node[parts[-1]]["type"]:
+            if name_of(option) == wanted[key] != node[parts[-1]]["type"]:
                 node[parts[-1]] = {"type": wanted[key]}
 
 
@@ -110,10 +110,13 @@ def _groups(cls: type[Config], values: dict[str, Any], key: str, others: list[ty
             continue
         kind, about = info.annotation, info.description or ""
         if name == "type":
-            kind = Literal[tuple(option.model_fields["type"].default for option in (cls, *others))]
-            about = " ".join(f"{option.model_fields['type'].default}: {_summary(option)}" for option in others)
+            kind = Literal[tuple(map(name_of, (cls, *others)))]
+            about = " ".join(f"{name_of(option)}: {_summary(option)}" for option in others)
         elif NoneType in get_args(kind):
             kind = next(option for option in get_args(kind) if option is not NoneType)
+        for note in (*info.metadata, *getattr(kind, "__metadata__", ())):
+            if isinstance(note, Name):
+                kind = Literal[tuple(note.table)]
         required = default is PydanticUndefined
         group.flags.append(Flag(path, kind, None if required else default, required, about))
     yield group
@@ -124,15 +127,18 @@ def _configs(cls: type[Config], name: str) -> list[type[Config]]:
     """The config classes that the field `name` may hold; none where it holds a plain value."""
     if name not in cls.model_fields:
         return []
-    kind = cls.model_fields[name].annotation
-    options = get_args(kind) or (kind,)
-    return [option for option in options if isinstance(option, type) and issubclass(option, Config)]
+    info = cls.model_fields[name]
+    for note in info.metadata:
+        if isinstance(note, Kind):
+            return list(note.rows)
+    alone = isinstance(info.annotation, type) and issubclass(info.annotation, Config)
+    return [info.annotation] if alone else []  # type: ignore[list-item]
 
 
 def _in_force(options: list[type[Config]], values: dict[str, Any]) -> type[Config]:
     if len(options) == 1:
         return options[0]
-    return next(option for option in options if option.model_fields["type"].default == values["type"])
+    return next(option for option in options if name_of(option) == values["type"])
 
 
 def _parser(groups: list[Group], usage: str, description: str, epilog: str) -> Parser:
@@ -202,8 +208,7 @@ def _unknown(arg: str, groups: list[Group]) -> str:
     for group in groups:
         for other in group.others:
             if key.removeprefix(f"--{group.key}.") in other.model_fields:
-                name = other.model_fields["type"].default
-                return f"{key} belongs to another type of {group.key}: add --{group.key}.type {name}"
+                return f"{key} belongs to another type of {group.key}: add --{group.key}.type {name_of(other)}"
     known = [f"--{flag.key}" for group in groups for flag in group.flags]
     near = [flag for flag in known if flag.endswith("." + key.lstrip("-"))]
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Name
+from fromnoise.diffusion.sample import SAMPLERS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +26,7 @@ Draws pictures of prompts.
 
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first word is taken
 for RUN when something is there, or it is written like a path; without RUN the model that came with fromnoise draws.
+A model of classes is asked for them by number: fromnoise sample runs/dit 7 3.
 """
 CHUNK = 64  # pictures drawn together
 
@@ -42,7 +44,7 @@ class Options(Config):
     """Steps from noise to picture, 1 to 1000."""
     guidance: float | None = None
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "rk4", "dpmpp_2m", "sde"] | None = None
+    sampler: Annotated[str, Name(SAMPLERS)] | None = None
     """Name of the sampler."""
     seed: NonNegativeInt = 0
     """Noise of the first picture; the next ones count on from it."""
@@ -71,6 +73,7 @@ def main(args: Sequence[str]) -> None:
 
     file = weights(place, raw=options.raw)
     pipeline = load(file, device=options.device)
+    pipeline.conditioner.labels(prompts)  # what is wrong with the last prompt is told before the first is drawn
     jobs = [(prompt, options.seed + i) for i, prompt in enumerate(p for p in prompts for _ in range(options.count))]
     about = _about(pipeline, options) | {"checkpoint": content_hash(file)}
     pictures: list[Image.Image] = []

@@ -43,7 +43,8 @@ def main(args: Sequence[str]) -> None:
     from fromnoise.training.loop import train
 
     train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
-    print(f'draw with it: fromnoise sample {chosen.directory} "a prompt"')
+    prompt, *_ = *chosen.training.previews, "a prompt"
+    print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
 
 
 def _start(name: str) -> tuple[Started, str]:

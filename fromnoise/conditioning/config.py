@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -11,12 +12,28 @@ from fromnoise.core.config import Config
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import nn
+
     from fromnoise.conditioning.label import LabelConditioner
     from fromnoise.conditioning.none import NoConditioner
     from fromnoise.conditioning.text import TextConditioner
 
 
-class NoConditionConfig(Config):
+class ConditionerConfig(Config, ABC):
+    """What is said of a picture, as a condition."""
+
+    type: str
+
+    @abstractmethod
+    def build(self, captions: Iterable[str]) -> nn.Module:
+        """A fresh conditioner; what it has to learn of texts it learns from `captions`."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, str]) -> nn.Module:
+        """The conditioner that a checkpoint's `state` was taken from, without its weights."""
+
+
+class NoConditionConfig(ConditionerConfig):
     """Unconditional: every picture gets the same learned token."""
 
     type: Literal["none"] = "none"
@@ -31,10 +48,10 @@ class NoConditionConfig(Config):
     def restore(self, state: dict[str, str]) -> NoConditioner:
         from fromnoise.conditioning.none import NoConditioner
 
-        return NoConditioner.restore(self, state)
+        return NoConditioner(self)
 
 
-class LabelConfig(Config):
+class LabelConfig(ConditionerConfig):
     """One learned token per class."""
 
     type: Literal["label"] = "label"
@@ -51,10 +68,10 @@ class LabelConfig(Config):
     def restore(self, state: dict[str, str]) -> LabelConditioner:
         from fromnoise.conditioning.label import LabelConditioner
 
-        return LabelConditioner.restore(self, state)
+        return LabelConditioner(self)
 
 
-class TextConfig(Config):
+class TextConfig(ConditionerConfig):
     """A text encoder trained along with the backbone: BPE learned from the captions, then a small transformer."""
 
     type: Literal["text"] = "text"
@@ -82,4 +99,4 @@ class TextConfig(Config):
         return TextConditioner.restore(self, state)
 
 
-ConditionerConfig = Annotated[NoConditionConfig | LabelConfig | TextConfig, Field(discriminator="type")]
+CONDITIONERS: list[type[ConditionerConfig]] = [NoConditionConfig, LabelConfig, TextConfig]

@@ -21,11 +21,6 @@ class LabelConditioner(nn.Module):
         self.table = nn.Parameter(torch.empty(config.classes + 1, config.width))
         self.init_weights()
 
-    @classmethod
-    def restore(cls, config: LabelConfig, state: dict[str, str]) -> LabelConditioner:
-        """The module that `state` of a checkpoint was saved from; weights are loaded afterwards."""
-        return cls(config)
-
     @property
     def state(self) -> dict[str, str]:
         """Text to keep in a checkpoint beside the weights: none."""
@@ -40,6 +35,21 @@ class LabelConditioner(nn.Module):
         """
         nn.init.normal_(self.table, std=0.02)
 
+    def labels(self, prompts: Sequence[str]) -> list[int]:
+        """The classes that prompts ask for by their numbers, as in "7".
+
+        Raises:
+            ValueError: a prompt that is no number of a class.
+        """
+        for prompt in prompts:
+            if not self._is_class(prompt):
+                known = f"0 to {self.classes - 1}"
+                raise ValueError(f"prompt {prompt!r} is no class of this model; allowed: a number, {known}")
+        return [int(prompt) for prompt in prompts]
+
+    def _is_class(self, prompt: str) -> bool:
+        return prompt.strip().isdecimal() and int(prompt) < self.classes
+
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch: {"labels": (B,) int64}.
 
@@ -53,15 +63,11 @@ class LabelConditioner(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token of each label: Cond of (B, 1, D)."""
-        return self._cond(self.table[features["labels"]])
+        return Cond.of(self.table[features["labels"]])
 
     def null(self, n: int) -> Cond:
         """The token of no class, `n` times: Cond of (n, 1, D)."""
-        return self._cond(self.table[-1].expand(n, -1))
-
-    def _cond(self, vector: Tensor) -> Cond:
-        mask = torch.ones(vector.shape[0], 1, dtype=torch.bool, device=vector.device)  # (B, 1)
-        return Cond(vector[:, None], mask, vector)
+        return Cond.of(self.table[-1].expand(n, -1))
 
     def cut(self, captions: Sequence[str]) -> float:
         """Share of captions longer than is read: none is read, none is cut."""
@@ -69,4 +75,5 @@ class LabelConditioner(nn.Module):
 
     def notice(self, captions: Sequence[str]) -> str:
         """One line to tell whoever wrote these prompts, or ""."""
-        return f"this model reads class labels 0 to {self.classes - 1}, not prompts" if any(captions) else ""
+        read = all(caption == "" or self._is_class(caption) for caption in captions)
+        return "" if read else f"this model reads class labels 0 to {self.classes - 1}, not prompts"

@@ -20,11 +20,6 @@ class NoConditioner(nn.Module):
         self.token = nn.Parameter(torch.empty(config.width))
         self.init_weights()
 
-    @classmethod
-    def restore(cls, config: NoConditionConfig, state: dict[str, str]) -> NoConditioner:
-        """The module that `state` of a checkpoint was saved from; weights are loaded afterwards."""
-        return cls(config)
-
     @property
     def state(self) -> dict[str, str]:
         """Text to keep in a checkpoint beside the weights: none."""
@@ -39,6 +34,10 @@ class NoConditioner(nn.Module):
         """
         nn.init.normal_(self.token, std=0.02)
 
+    def labels(self, prompts: Sequence[str]) -> list[int]:
+        """The classes that prompts ask for: there is only one."""
+        return [0] * len(prompts)
+
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch: {"labels": (B,)}; only their number counts."""
         return {"labels": labels}
@@ -49,9 +48,7 @@ class NoConditioner(nn.Module):
 
     def null(self, n: int) -> Cond:
         """The token, `n` times: Cond of (n, 1, D)."""
-        vector = self.token.expand(n, -1)  # (n, D)
-        mask = torch.ones(n, 1, dtype=torch.bool, device=vector.device)  # (n, 1)
-        return Cond(vector[:, None], mask, vector)
+        return Cond.of(self.token.expand(n, -1))
 
     def cut(self, captions: Sequence[str]) -> float:
         """Share of captions longer than is read: none is read, none is cut."""

@@ -140,6 +140,10 @@ class TextConditioner(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def labels(self, prompts: Sequence[str]) -> list[int]:
+        """The classes that prompts ask for: texts have none."""
+        return [0] * len(prompts)
+
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch, on the CPU: {"ids": (B, L) int64, "mask": (B, L) bool}.
 
@@ -162,9 +166,7 @@ class TextConditioner(nn.Module):
 
     def null(self, n: int) -> Cond:
         """Nothing said, `n` times: one learned token, padded to L. Cond of (n, L, D)."""
-        vector = self.nothing.expand(n, -1)  # (n, D)
-        mask = torch.ones(n, 1, dtype=torch.bool, device=vector.device)  # (n, 1)
-        return Cond(vector[:, None], mask, vector).padded(self.length)
+        return Cond.of(self.nothing.expand(n, -1)).padded(self.length)
 
     def lengths(self, captions: Sequence[str]) -> list[int]:
         """Tokens of each caption before any cut, the start token included."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 
 class Config(BaseModel):
@@ -33,6 +34,55 @@ class Config(BaseModel):
 
 
 Record = TypeVar("Record", bound=Config)
+
+
+@dataclass(frozen=True, eq=False)
+class Name:
+    """For `Annotated[str, Name(TABLE)]`: a key of `table`, looked up each time, so that a row added later counts."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.known, core_schema.str_schema())
+
+    def known(self, name: str) -> str:
+        """`name`, if it is in the table."""
+        if name not in self.table:
+            raise ValueError(f"given {name!r}; {hint(name, self.table)}")
+        return name
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """For `Annotated[Base, Kind(ROWS)]`: a config of one of the classes in `rows`, told apart by their `type`.
+
+    Unlike pydantic's unions it reads `rows` anew each time, so that a row added later counts.
+    """
+
+    rows: Sequence[type[Config]]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def read(self, given: object) -> Config:
+        """The config that is `given`, or that its mapping describes."""
+        if isinstance(given, tuple(self.rows)):
+            return given
+        if not isinstance(given, dict):
+            raise ValueError(f"given {_shown(given)}; allowed: a mapping with a type")
+        if "type" not in given:
+            raise ValidationError.from_exception_data("", [{"type": "missing", "loc": ("type",), "input": given}])
+        for row in self.rows:
+            if name_of(row) == given["type"]:
+                return row.model_validate(given)
+        allowed = hint(str(given["type"]), map(name_of, self.rows))
+        unknown = PydanticCustomError("unknown_type", "{hint}", {"hint": allowed})
+        raise ValidationError.from_exception_data("", [{"type": unknown, "loc": ("type",), "input": given["type"]}])
+
+
+def name_of(kind: type[Config]) -> str:
+    """What `type` says of a config of this class."""
+    return kind.model_fields["type"].default
 
 
 def hint(given: str, allowed: Iterable[str]) -> str:
@@ -78,7 +128,7 @@ def write_yaml(config: Config, path: str | os.PathLike[str]) -> None:
 def explain(error: ValidationError) -> str:
     """One line: where the first fault is, what was given, what is allowed, and how many other faults there are."""
     details = error.errors(include_url=False)
-    line = _line(details[0], _keys(error.title, details[0]["loc"]))
+    line = _line(details[0], [str(key) for key in details[0]["loc"]])
     others = len(details) - 1
     return f"{line} (and {others} more)" if others else line
 
@@ -90,12 +140,9 @@ def _line(detail: ErrorDetails, keys: list[str]) -> str:
         return f"{'.'.join([*keys, context['key']])}: {detail['msg']}"
     if kind == "missing":
         return f"{'.'.join(keys)}: must be given"
-    if kind == "union_tag_not_found":
-        return f"{'.'.join([*keys, 'type'])}: must be given"
     where = ".".join(keys)
-    if kind == "union_tag_invalid":
-        tags = re.findall("'([^']*)'", context["expected_tags"])
-        return f"{where}.type: given {context['tag']!r}; {hint(str(context['tag']), tags)}"
+    if kind == "unknown_type":
+        return f"{where}: given {given}; {context['hint']}"
     if kind == "literal_error":
         words = re.findall("'([^']*)'", context["expected"])
         return f"{where}: given {given}; {hint(str(detail['input']), words)}"
@@ -103,35 +150,6 @@ def _line(detail: ErrorDetails, keys: list[str]) -> str:
     if kind in ("value_error", "assertion_error"):  # a validator of ours, whose words say what was given
         return f"{where}: {message}" if where else message
     return f"{where}: given {given}; {message[0].lower()}{message[1:]}"
-
-
-def _keys(title: str, loc: tuple[int | str, ...]) -> list[str]:
-    """The keys a user wrote: pydantic's location less the tags of unions, which are no keys."""
-    # Pydantic tells the class by its name only; of classes with one name, the one that has the key is meant.
-    named = (
-        known for known in _descendants(Config) if known.__name__ == title and set(loc[:1]) <= set(known.model_fields)
-    )
-    cls: type[BaseModel] | None = next(named, None)
-    keys: list[str] = []
-    for part, following in zip(loc, (*loc[1:], None), strict=False):
-        if cls is None or part in cls.model_fields:
-            keys.append(str(part))
-            cls = cls and _held(cls.model_fields[str(part)].annotation, following)
-    return keys
-
-
-def _held(annotation: Any, tag: int | str | None) -> type[BaseModel] | None:
-    """The config class that a field of this type holds; of a union, the one whose `type` is `tag`."""
-    options = get_args(annotation) or (annotation,)
-    held = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-    tagged = [cls for cls in held if "type" in cls.model_fields and cls.model_fields["type"].default == tag]
-    return (tagged or held or [None])[0]
-
-
-def _descendants(cls: type[Config]) -> Iterable[type[Config]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _descendants(child)
 
 
 def _shown(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,20 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
 
 
+class Data(Protocol):
+    """What `data.build(seed)` gives."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of every picture
+
+    @property
+    def classes(self) -> int: ...  # labels are below this; 1 where a data set has none
+
+    def train(self, step: int, size: int) -> Batch: ...  # what optimizer step `step` sees
+    def validation(self, size: int) -> Batch: ...  # the same each time
+    def captions(self, count: int) -> list[str]: ...  # to learn a vocabulary from, some `count` of them
+
+
 @dataclass(frozen=True)
 class Cond:
     """What a backbone is conditioned on. Never None: "nothing said" is a Cond too."""
@@ -25,6 +39,11 @@ class Cond:
     tokens: Tensor  # (B, L, D)
     mask: Tensor  # (B, L) bool, True where a token is real
     vector: Tensor  # (B, D) pooled
+
+    @classmethod
+    def of(cls, vector: Tensor) -> Cond:
+        """A single token for each sample, `vector` (B, D), which is all there is to pool."""
+        return cls(vector[:, None], torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device), vector)
 
     def padded(self, length: int) -> Cond:
         """The same condition with masked tokens appended up to `length`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +11,23 @@ from pydantic import Field
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
+    from fromnoise.core.types import Data
     from fromnoise.data.folder import FolderData
     from fromnoise.data.labelled import LabelledData
     from fromnoise.data.shapes import ShapesData
 
 
-class ShapesConfig(Config):
+class DataConfig(Config, ABC):
+    """Where pictures and what is said of them come from."""
+
+    type: str
+
+    @abstractmethod
+    def build(self, seed: int) -> Data:
+        """The data set; `seed` decides the order in which it is served."""
+
+
+class ShapesConfig(DataConfig):
     """Procedural captioned scenes of one to four coloured shapes: endless, seeded, with an exact checker."""
 
     type: Literal["shapes"] = "shapes"
@@ -28,7 +40,7 @@ class ShapesConfig(Config):
         return ShapesData(self, seed)
 
 
-class FolderConfig(Config):
+class FolderConfig(DataConfig):
     """A directory of pictures with captions: metadata.jsonl, a CSV, or a .txt beside each picture."""
 
     type: Literal["folder"] = "folder"
@@ -47,7 +59,7 @@ class FolderConfig(Config):
         return FolderData(self, seed)
 
 
-class MNISTConfig(Config):
+class MNISTConfig(DataConfig):
     """MNIST: handwritten digits, one channel; 55,000 to train on, 5,000 to validate, 10,000 to test."""
 
     type: Literal["mnist"] = "mnist"
@@ -63,7 +75,7 @@ class MNISTConfig(Config):
         return mnist(self, seed)
 
 
-class CIFAR10Config(Config):
+class CIFAR10Config(DataConfig):
     """CIFAR-10: photographs of ten classes, 32 pixels wide; 45,000 to train on, 5,000 to validate, 10,000 to test."""
 
     type: Literal["cifar10"] = "cifar10"
@@ -79,4 +91,4 @@ class CIFAR10Config(Config):
         return cifar10(self, seed)
 
 
-DataConfig = Annotated[ShapesConfig | FolderConfig | MNISTConfig | CIFAR10Config, Field(discriminator="type")]
+DATASETS: list[type[DataConfig]] = [ShapesConfig, FolderConfig, MNISTConfig, CIFAR10Config]

@@ -43,6 +43,7 @@ class FolderData:
         """
         self.config, self.seed = config, seed
         self.image_shape = (3, config.size, config.size)
+        self.classes = 1
         listing = list_pictures(config.path)
         self.pictures, unreadable = decode(config, list(listing.captions), report)  # (N, 3, S, S) uint8
         self.problems = [*(f"{name}: {reason}" for name, reason in unreadable.items()), *listing.problems]

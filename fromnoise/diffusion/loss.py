@@ -6,14 +6,14 @@ Legend: B batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Kind, Name
 from fromnoise.diffusion.path import Path, expand, mix
 from fromnoise.diffusion.target import TARGETS, det
-from fromnoise.diffusion.times import LogitNormal, Times
+from fromnoise.diffusion.times import TIMES, LogitNormal, Times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,13 +25,13 @@ class Objective(Config):
     """Weighted squared error. At fixed x_t an error in target p is an error in target m times det_m / det_p,
     so "predict x0, measure velocity" (JiT: Li and He 2025) is a weight, and needs no second code path."""
 
-    target: Literal["x0", "eps", "v", "flow"] = "x0"
+    target: Annotated[str, Name(TARGETS)] = "x0"
     """What the network is asked for."""
-    measure: Literal["x0", "eps", "v", "flow"] = "flow"
+    measure: Annotated[str, Name(TARGETS)] = "flow"
     """What the squared error is measured in."""
     max_weight: Annotated[float, Field(gt=0)] = 400.0
     """Largest weight, near a pole of the measure; 400 is t >= 0.05 for x0 measured as flow on the linear path."""
-    times: Times = LogitNormal()
+    times: Annotated[Times, Kind(TIMES)] = LogitNormal()
     """Distribution of the times trained on."""
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the prompts replaced by nothing, for guidance."""

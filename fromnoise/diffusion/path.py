@@ -6,6 +6,7 @@ Time t is in [0, 1]: 0 is data, 1 is noise, float32, shape (B,). `alpha` and `si
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import exp, log, log1p, pi
@@ -43,7 +44,17 @@ class Prediction(NamedTuple):
     eps: Tensor
 
 
-class Linear(Config):
+class Path(Config, ABC):
+    """From data to noise."""
+
+    type: str
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> Coefs:
+        """t (B,) -> coefficients (B,)."""
+
+
+class Linear(Path):
     """Straight line, alpha = 1 - t, sigma = t: rectified flow (Liu et al. 2022; Lipman et al. 2023)."""
 
     type: Literal["linear"] = "linear"
@@ -54,7 +65,7 @@ class Linear(Config):
         return Coefs(1 - t, t, -one, one)
 
 
-class Cosine(Config):
+class Cosine(Path):
     """Quarter circle, alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Nichol and Dhariwal 2021, without their offset)."""
 
     type: Literal["cosine"] = "cosine"
@@ -66,7 +77,7 @@ class Cosine(Config):
         return Coefs(alpha, sigma, -pi / 2 * sigma, pi / 2 * alpha)
 
 
-class VP(Config):
+class VP(Path):
     """DDPM's variance-preserving path (Ho et al. 2020), made continuous: alpha = sqrt(alpha-bar).
 
     `steps` betas, equally spaced, give alpha-bar after k steps at the knot t = k / steps. Between the knots log
@@ -124,7 +135,7 @@ class VP(Config):
         return Coefs(alpha, sigma, slope * alpha / 2, -slope * alpha**2 / (2 * sigma.clamp(min=SIGMA_FLOOR)))
 
 
-Path = Annotated[Linear | Cosine | VP, Field(discriminator="type")]
+PATHS: list[type[Path]] = [Linear, Cosine, VP]
 
 
 @lru_cache(maxsize=32)

@@ -3,21 +3,22 @@
 All take `predict`, unit `noise` (B, ...), `times` (N + 1,) falling from at most 1 to 0, the `path`, and `draw`, which
 gives fresh unit noise like x and is called by the stochastic ones only. They start from sigma(times[0]) noise, never
 ask the network at t = 0, and know neither guidance nor what the network predicts. Run them under
-`torch.inference_mode()`.
+`torch.inference_mode()`. Kept free of torch, so that `--help` stays quick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from fromnoise.core.config import hint
 from fromnoise.diffusion.path import Coefs, Path, Prediction, expand
-from fromnoise.diffusion.predict import Predict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fromnoise.diffusion.predict import Predict
 
 
 class Step(NamedTuple):
@@ -29,8 +30,8 @@ class Step(NamedTuple):
     """The picture the network expected before the step, (B, ...)."""
 
 
-Draw = Callable[[], Tensor]
-Sampler = Callable[[Predict, Tensor, Tensor, Path, Draw], Iterator[Step]]
+Draw = Callable[[], "Tensor"]
+Sampler = Callable[["Predict", "Tensor", "Tensor", Path, Draw], Iterator[Step]]
 
 
 def ddpm(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
@@ -123,10 +124,12 @@ def dpmpp_2m(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: D
 
     Lambda is -inf at pure noise and inf at data; next to either the step is of first order, without a branch.
     """
+    import torch
+
     alpha, sigma, _, _ = path(times)  # (N + 1,) each
     h = (alpha.log() - sigma.log()).diff()  # (N,) steps of lambda
     reach = torch.cat([h.new_zeros(1), h[1:] / (2 * h[:-1])]).nan_to_num(0, posinf=0)  # (N,) the paper's 1 / (2 r)
-    x, before = sigma[0] * noise, torch.zeros_like(noise)
+    x, before = sigma[0] * noise, 0 * noise
     for i, t in enumerate(times[:-1]):
         x0 = predict(x, t.expand(len(x))).x0
         ahead = x0 + reach[i] * (x0 - before)
@@ -199,15 +202,17 @@ SAMPLERS: dict[str, Sampler] = {
     "sde": sde(1.0),
 }
 
+WITH_ETA: dict[str, Callable[[float], Sampler]] = {"ddim": ddim}
+
 
 def choose(name: str, eta: float = 0.0) -> Sampler:
     """The sampler called `name`; `eta` is ddim's. ValueError for an unknown name, or an eta that would be ignored."""
     if name not in SAMPLERS:
-        near = get_close_matches(name, SAMPLERS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"sampler is {name!r}; allowed {', '.join(SAMPLERS)}{hint}")
+        raise ValueError(f"sampler is {name!r}; {hint(name, SAMPLERS)}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta is {eta:g}; allowed 0 <= eta <= 1")
-    if eta > 0 and name != "ddim":
-        raise ValueError(f"eta is {eta:g} with sampler {name}; only ddim reads eta, allowed 0")
-    return {**SAMPLERS, "ddim": ddim(eta)}[name]
+    if eta == 0:
+        return SAMPLERS[name]
+    if name not in WITH_ETA:
+        raise ValueError(f"eta is {eta:g} with sampler {name}; only {', '.join(WITH_ETA)} reads eta, allowed 0")
+    return WITH_ETA[name](eta)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fromnoise.diffusion.path import Coefs, Path, Prediction, expand
+from fromnoise.diffusion.path import TERMINAL_SIGNAL, Coefs, Path, Prediction, expand
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,13 +68,23 @@ def largest_start(path: Path, target: Target) -> float:
     """The latest time at which sampling may start: 1.0, or where errors grow `LARGEST_AMPLIFICATION`-fold.
 
     eps starts at 0.995 on the linear path and at 0.9968 on the cosine; every other pair at 1. Start there from
-    sigma(t) times unit noise, as the samplers do; at most 0.5 % of the signal is missing from it.
+    sigma(t) times unit noise, as the samplers do; at most 0.5 % of the signal is missing from it. Where too much would
+    be missing it is 1.0 all the same: no start is possible, as `check` then says.
     """
+    import torch
+
+    latest = well_posed_until(path, target)
+    left = path(torch.tensor([latest], dtype=torch.float64)).alpha
+    return latest if float(left) < TERMINAL_SIGNAL else 1.0
+
+
+def well_posed_until(path: Path, target: Target) -> float:
+    """The time before which errors grow at most `LARGEST_AMPLIFICATION`-fold."""
     import torch
 
     t = torch.arange(1, 10001, dtype=torch.float64) / 10000
     bad = ~(amplification(path(t), target) <= LARGEST_AMPLIFICATION)
-    return float(t[int(bad.int().argmax()) - 1]) if bool(bad.any()) else 1.0
+    return float(int(bad.int().argmax()) / 10000) if bool(bad.any()) else 1.0
 
 
 def check(path: Path, target: Target, t_min: float, t_max: float) -> None:
@@ -91,8 +101,9 @@ def check(path: Path, target: Target, t_min: float, t_max: float) -> None:
         return
     worst = int(bad.int().argmax() if bool(growth.isnan().any()) else growth.argmax())
     fold = f"{float(growth[worst]):.3g}-fold" if bool(growth[worst].isfinite()) else "without bound"
+    names = {row: name for name, row in TARGETS.items()}
     raise ValueError(
-        f"target {target.__name__} on path {path.type}: an error of the network grows {fold} "
+        f"target {names[target]} on path {path.type}: an error of the network grows {fold} "
         f"at t={float(t[worst]):.5g}; "
-        f"allowed at most {LARGEST_AMPLIFICATION:g}-fold, which holds for 0 < t <= {largest_start(path, target):.4g}"
+        f"allowed at most {LARGEST_AMPLIFICATION:g}-fold, which holds for 0 < t <= {well_posed_until(path, target):.4g}"
     )

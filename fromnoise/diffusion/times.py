@@ -5,9 +5,10 @@ Legend: N steps. Time t is in [0, 1]: 0 is data, 1 is noise, float32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 
 from fromnoise.core.config import Config
 
@@ -34,7 +35,17 @@ def quantiles(n: int, generator: Generator) -> Tensor:
     return (torch.arange(n, device=generator.device) + offsets) / n  # (n,)
 
 
-class Uniform(Config):
+class Times(Config, ABC):
+    """Which times are trained on."""
+
+    type: str
+
+    @abstractmethod
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """n times, (n,) float32, rising, on the generator's device."""
+
+
+class Uniform(Times):
     """Every time equally often, then shifted."""
 
     type: Literal["uniform"] = "uniform"
@@ -46,7 +57,7 @@ class Uniform(Config):
         return shifted(quantiles(n, generator), self.shift).clamp(EDGE, 1 - EDGE)
 
 
-class LogitNormal(Config):
+class LogitNormal(Times):
     """t = sigmoid(mean + std z): most often in the middle (SD3: Esser et al. 2024, Eq. 19), then shifted."""
 
     type: Literal["logit_normal"] = "logit_normal"
@@ -65,7 +76,7 @@ class LogitNormal(Config):
         return shifted((self.mean + self.std * z).sigmoid(), self.shift).clamp(EDGE, 1 - EDGE)
 
 
-Times = Annotated[Uniform | LogitNormal, Field(discriminator="type")]
+TIMES: list[type[Times]] = [Uniform, LogitNormal]
 
 
 def schedule(steps: int, shift: float = 1.0, t_max: float = 1.0) -> Tensor:

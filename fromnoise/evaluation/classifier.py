@@ -96,7 +96,7 @@ def train(
     dtype = torch.bfloat16 if fast_bfloat16(torch.device("cpu")) else None
     keep_freed_memory()
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the layers draw their first weights from the global generator
         model = DigitClassifier()
     model.train()
@@ -161,9 +161,10 @@ def load(path: Path = ASSET) -> tuple[DigitClassifier, dict[str, str]]:
         ValueError: one line, when the file is missing, damaged or holds another network.
     """
     tensors, metadata = load_tensors(path)
-    model = DigitClassifier()
+    with torch.device("meta"):  # no weights are drawn, from anybody's generator
+        model = DigitClassifier()
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path} is no digit classifier: {' '.join(str(error).split())}") from None
     return model.eval(), metadata

@@ -60,6 +60,9 @@ def floor(real: Tensor, reference: Tensor, count: int, draws: int = 5) -> float:
     """The least that `count` pictures can be expected to reach: the mean distance of fixed draws from real ones.
 
     real: (N, D) features of real pictures that are not in `reference` (M, D).
+
+    Raises:
+        ValueError: one line, when there are fewer than `count` of them.
     """
     if count > len(real):
         raise ValueError(f"a floor of {count:,} pictures needs as many real ones; there are {len(real):,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -9,6 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fromnoise.models.cnn import CNN
     from fromnoise.models.crossdit import CrossDiT
     from fromnoise.models.dit import DiT
@@ -16,7 +19,22 @@ if TYPE_CHECKING:
     from fromnoise.models.unet import UNet
 
 
-class MMDiTConfig(Config):
+class BackboneConfig(Config, ABC):
+    """A network, (x_t, t, condition) -> what the target asks for."""
+
+    type: str
+
+    @abstractmethod
+    def build(self, channels: int, cond_width: int) -> nn.Module:
+        """The module for pictures of `channels` channels and a condition `cond_width` wide."""
+
+    @property
+    @abstractmethod
+    def multiple(self) -> int:
+        """Sides of a picture are multiples of this."""
+
+
+class MMDiTConfig(BackboneConfig):
     """Dual-stream multimodal diffusion transformer (SD3, Qwen-Image)."""
 
     type: Literal["mmdit"] = "mmdit"
@@ -57,7 +75,7 @@ class MMDiTConfig(Config):
         return self.patch
 
 
-class UNetConfig(Config):
+class UNetConfig(BackboneConfig):
     """Text-conditioned U-Net (SD1)."""
 
     type: Literal["unet"] = "unet"
@@ -86,7 +104,7 @@ class UNetConfig(Config):
         return 2 ** (len(self.multipliers) - 1)
 
 
-class CNNConfig(Config):
+class CNNConfig(BackboneConfig):
     """Small plain U-Net without attention: a first course's network for MNIST."""
 
     type: Literal["cnn"] = "cnn"
@@ -105,7 +123,7 @@ class CNNConfig(Config):
         return 4
 
 
-class DiTConfig(Config):
+class DiTConfig(BackboneConfig):
     """Diffusion transformer: the condition is one vector, added to the time (DiT)."""
 
     type: Literal["dit"] = "dit"
@@ -130,7 +148,7 @@ class DiTConfig(Config):
         return self.patch
 
 
-class CrossDiTConfig(Config):
+class CrossDiTConfig(BackboneConfig):
     """Diffusion transformer that reads text by cross-attention (PixArt-alpha)."""
 
     type: Literal["crossdit"] = "crossdit"
@@ -153,11 +171,6 @@ class CrossDiTConfig(Config):
     def multiple(self) -> int:
         """Sides of a picture are multiples of this."""
         return self.patch
-
-
-BackboneConfig = Annotated[
-    MMDiTConfig | DiTConfig | CrossDiTConfig | UNetConfig | CNNConfig, Field(discriminator="type")
-]
 
 
 class VAEConfig(Config):
@@ -186,3 +199,6 @@ class VAEConfig(Config):
     def factor(self) -> int:
         """Pixels along the side of a latent cell."""
         return 2 ** (len(self.multipliers) - 1)
+
+
+BACKBONES: list[type[BackboneConfig]] = [MMDiTConfig, DiTConfig, CrossDiTConfig, UNetConfig, CNNConfig]

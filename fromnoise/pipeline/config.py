@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from fromnoise.conditioning.config import ConditionerConfig, TextConfig
-from fromnoise.core.config import Config
+from fromnoise.conditioning.config import CONDITIONERS, ConditionerConfig, TextConfig
+from fromnoise.core.config import Config, Kind, Name
 from fromnoise.diffusion.loss import Objective
-from fromnoise.diffusion.path import Linear, Path
-from fromnoise.models.config import BackboneConfig, MMDiTConfig
-from fromnoise.space.config import PixelConfig, SpaceConfig
+from fromnoise.diffusion.path import PATHS, Linear, Path
+from fromnoise.diffusion.sample import SAMPLERS
+from fromnoise.models.config import BACKBONES, BackboneConfig, MMDiTConfig
+from fromnoise.space.config import SPACES, PixelConfig, SpaceConfig
 
 
 class Sampling(Config):
     """How pictures are drawn when nothing else is asked for."""
 
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "rk4", "dpmpp_2m", "sde"] = "euler"
+    sampler: Annotated[str, Name(SAMPLERS)] = "euler"
     """Name of the sampler."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 28
     """Steps from noise to picture (heun asks the network twice a step, rk4 four times)."""
@@ -34,10 +35,10 @@ class Sampling(Config):
 class ModelConfig(Config):
     """Backbone, conditioner, space, path and objective: what is trained, and how it draws."""
 
-    backbone: BackboneConfig = MMDiTConfig()
-    conditioner: ConditionerConfig = TextConfig()
-    space: SpaceConfig = PixelConfig()
-    path: Path = Linear()
+    backbone: Annotated[BackboneConfig, Kind(BACKBONES)] = MMDiTConfig()
+    conditioner: Annotated[ConditionerConfig, Kind(CONDITIONERS)] = TextConfig()
+    space: Annotated[SpaceConfig, Kind(SPACES)] = PixelConfig()
+    path: Annotated[Path, Kind(PATHS)] = Linear()
     objective: Objective = Objective()
     sampling: Sampling = Sampling()
     channels: PositiveInt = 3

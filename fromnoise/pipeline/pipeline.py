@@ -173,7 +173,8 @@ class Pipeline(nn.Module):
 
         steps: 1 to 1000, from noise to picture. guidance: 0 unconditional, 1 conditional, up to 100.
         size: side in pixels, or (height, width); multiples of `multiple`.
-        sampler, interval, shift, eta: as in `Sampling`. labels: class of each picture, for a model of classes.
+        sampler, interval, shift, eta: as in `Sampling`. labels: class of each picture, for a model of classes;
+        left out, each prompt is the number of one.
         precision: float32 or bfloat16 for matrix products; auto is bfloat16 where that is faster. What is drawn is the
         same but for rounding; the sample itself, and the time, are always float32.
 
@@ -221,9 +222,10 @@ class Pipeline(nn.Module):
                 raise ValueError(f"a prompt is {prompt!r}; allowed: text")
         if not prompts:
             raise ValueError("no prompt is given; allowed: one or more")
-        labels = [0] * len(prompts) if labels is None else list(labels)
-        if len(labels) != len(prompts):
-            raise ValueError(f"{len(labels)} labels are given for {len(prompts)} prompts; allowed: one each")
+        classes: list[int] = self.conditioner.labels(prompts) if labels is None else list(labels)
+        if len(classes) != len(prompts):
+            raise ValueError(f"{len(classes)} labels are given for {len(prompts)} prompts; allowed: one each")
+        self.conditioner.encode(prompts, torch.tensor(classes))  # refuses a label, of the last picture, too
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
         if precision == "auto":
@@ -234,7 +236,7 @@ class Pipeline(nn.Module):
         if notice and notice not in self.told:
             self.told.add(notice)
             print(f"note: {notice}", file=sys.stderr, flush=True)
-        return Request(prompts, labels, seed, self._sides(size), precision)
+        return Request(prompts, classes, seed, self._sides(size), precision)
 
     def _sides(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """Height and width asked for."""

@@ -42,6 +42,8 @@ TEXT = TextConfig(vocabulary=300, length=8, width=96, depth=1, heads=3)
 CLASSES = LabelConfig(classes=10, width=192)
 SCALED_LINEAR = VP(beta_start=0.00085, beta_end=0.012, power=2)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SAID = tuple(f"a handwritten {number}" for number in NUMBERS)
+GIVEN = tuple("0123456789")  # for those that are given the class
 
 
 def ddpm() -> Run:
@@ -99,9 +101,8 @@ def dit() -> Run:
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
     sampling = Sampling(sampler="ddim", steps=25, guidance=4.0)
-    return _run(
-        "dit", ModelConfig(backbone=DIT, conditioner=CLASSES, path=VP(), objective=objective, sampling=sampling)
-    )
+    model = ModelConfig(backbone=DIT, conditioner=CLASSES, path=VP(), objective=objective, sampling=sampling)
+    return _run("dit", model, GIVEN)
 
 
 def x0() -> Run:
@@ -113,13 +114,10 @@ def x0() -> Run:
     objective = Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal())
     sampling = Sampling(sampler="euler", steps=28, guidance=3.5)
     model = ModelConfig(backbone=DIT, conditioner=CLASSES, path=Linear(), objective=objective, sampling=sampling)
-    return _run("x0", model)
+    return _run("x0", model, GIVEN)
 
 
-def _run(name: str, model: ModelConfig) -> Run:
-    # A model of classes reads no words: its previews are of the first validation digits' classes.
-    words = isinstance(model.conditioner, TextConfig)
-    previews = tuple(f"a handwritten {number}" for number in NUMBERS) if words else ()
+def _run(name: str, model: ModelConfig, previews: tuple[str, ...] = SAID) -> Run:
     training = Training(
         steps=2000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7, previews=previews
     )

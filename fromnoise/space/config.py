@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,11 +12,31 @@ from fromnoise.core.config import Config
 from fromnoise.space.folder import describe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fromnoise.space.latent import LatentSpace
     from fromnoise.space.pixel import PixelSpace
 
 
-class PixelConfig(Config):
+class SpaceConfig(Config, ABC):
+    """What the backbone sees of a picture."""
+
+    type: str
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The space, for a fresh model."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> nn.Module:
+        """The space that a checkpoint's `state` was taken from."""
+
+
+class PixelConfig(SpaceConfig):
     """Pixels in [-1, 1], shifted."""
 
     type: Literal["pixel"] = "pixel"
@@ -36,7 +57,7 @@ class PixelConfig(Config):
         return self.build()
 
 
-class LatentConfig(Config):
+class LatentConfig(SpaceConfig):
     """Latents of a frozen VAE, shifted and scaled: z = (draw - shift) * scale."""
 
     type: Literal["latent"] = "latent"
@@ -65,4 +86,4 @@ class LatentConfig(Config):
         return restored(self.path, state)
 
 
-SpaceConfig = Annotated[PixelConfig | LatentConfig, Field(discriminator="type")]
+SPACES: list[type[SpaceConfig]] = [PixelConfig, LatentConfig]

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fromnoise.core.config import read_yaml, write_yaml
-from fromnoise.core.types import Batch
+from fromnoise.core.types import Data
 from fromnoise.training.run import Run
 
 HARMLESS = ("log_every", "save_every", "keep", "validate_every", "preview_every", "previews", "tensorboard")
 """Fields of `Training` that decide nothing about the weights: they may change from one start to the next."""
-
-
-class Data(Protocol):
-    """What `data.build(seed)` gives."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...
-
-    def train(self, step: int, size: int) -> Batch: ...
-    def validation(self, size: int) -> Batch: ...
-    def captions(self, count: int) -> list[str]: ...
 
 
 def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
@@ -35,6 +24,11 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
         raise ValueError(
             f"training.batch is {run.training.batch}; allowed: multiples of training.accumulate, "
             f"{run.training.accumulate}"
+        )
+    if size % run.model.backbone.multiple:
+        raise ValueError(
+            f"pictures of {size} pixels do not fit model.backbone ({run.model.backbone.type}), which takes multiples "
+            f"of {run.model.backbone.multiple}: choose another data.size, patch or number of levels"
         )
     if (channels, size) != (run.model.channels, run.model.size):
         say(f"from the data: model.size {size}, model.channels {channels}")

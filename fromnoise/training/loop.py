@@ -8,15 +8,17 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
+from fromnoise.core.types import Data
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
-from fromnoise.training.directory import Data, alone, claim, derive, refuse_another
+from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.log import Live, Meter, Report, duration
@@ -48,19 +50,33 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     refuse_another(run, directory)
     with alone(directory):
         state = start(run, data, directory / "checkpoints", live)
+        previews = Previews(directory / "previews", data, run.training.previews)
+        rehearse(state.pipeline, data, previews)
         claim(run, directory)
         if state.progress.step < run.training.steps:
-            go_on(run, directory, data, state, live)
+            go_on(run, directory, data, state, previews, live)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
     return Pipeline.load(weights(directory), state.pipeline.device)
 
 
-def go_on(run: Run, directory: Path, data: Data, state: State, live: Live) -> None:
+def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
+    """Find what would stop a training later, before it is given a directory.
+
+    Raises:
+        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn.
+    """
+    pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
+    pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
+    with torch.no_grad():
+        pipeline.loss(*draw(pipeline, data.validation(1), generator_of(0, 0)).to(pipeline.device))
+
+
+def go_on(run: Run, directory: Path, data: Data, state: State, previews: Previews, live: Live) -> None:
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root = run.training, directory / "checkpoints"
     pipeline, ema, optimizer, progress = state
     choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
-    validation, previews = Validation(pipeline, data), Previews(directory / "previews", data, config.previews)
+    validation = Validation(pipeline, data)
     meter = measure(pipeline, data, choices, config.accumulate)
     report = Report(directory, live, meter, progress, config, choices.batch)
     samples = ahead(maker(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from fromnoise.core.files import write_bytes
+from fromnoise.core.types import Data
 from fromnoise.pipeline.pictures import grid
 from fromnoise.pipeline.pipeline import Pipeline, Precision
-from fromnoise.training.directory import Data
 from fromnoise.training.ema import Ema
 
 COUNT = 8  # prompts taken from the validation captions where none are asked for

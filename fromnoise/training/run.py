@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fromnoise.core.config import Config
-from fromnoise.data.config import DataConfig, ShapesConfig
+from fromnoise.core.config import Config, Kind
+from fromnoise.data.config import DATASETS, DataConfig, ShapesConfig
 from fromnoise.pipeline.config import ModelConfig
 
 
@@ -39,6 +39,9 @@ class Muon(Config):
     """Decoupled weight decay of matrices."""
 
 
+OPTIMIZERS: list[type[Config]] = [AdamW, Muon]
+
+
 class Training(Config):
     """How long, how fast and with what care."""
 
@@ -48,7 +51,7 @@ class Training(Config):
     """Pictures an optimizer step sees; 0 finds the largest that fits (or runs fastest, on a CPU)."""
     accumulate: PositiveInt = 1
     """Equal parts the batch is split into, to save memory."""
-    optimizer: Annotated[AdamW | Muon, Field(discriminator="type")] = Muon()
+    optimizer: Annotated[AdamW | Muon, Kind(OPTIMIZERS)] = Muon()
     warmup: NonNegativeInt = 100
     """Steps over which the learning rate rises from 0."""
     decay: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -86,6 +89,6 @@ class Run(Config):
 
     recipe: str = "custom"
     """Name of the recipe this began as."""
-    data: DataConfig = ShapesConfig()
+    data: Annotated[DataConfig, Kind(DATASETS)] = ShapesConfig()
     model: ModelConfig = ModelConfig()
     training: Training = Training()

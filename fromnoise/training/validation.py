@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fromnoise.core.device import autocast
+from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import Data
 from fromnoise.training.ema import Ema
 from fromnoise.training.step import Sample, draw
 

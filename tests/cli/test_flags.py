@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Kind, Name
 from fromnoise.training.run import AdamW, Muon, Run, Training
 
 
@@ -31,10 +31,17 @@ class Circle(Config):
     """How far; 100 % is all."""
 
 
+COLORS = {"red": 1, "green": 2}
+
+
 class Options(Config):
     """What there is to choose."""
 
-    shape: Annotated[Point | Circle, Field(discriminator="type")] = Point()
+    shape: Annotated[Point | Circle, Kind([Point, Circle])] = Point()
+    color: Annotated[str, Name(COLORS)] = "red"
+    """Which colour."""
+    line: Annotated[str, Name(COLORS)] | None = None
+    """Which colour around it."""
     count: int | None = None
     """How many."""
     loud: bool = False
@@ -146,3 +153,11 @@ def test_help_shows_the_flags_of_the_type_asked_for(capsys: pytest.CaptureFixtur
     text = " ".join(capsys.readouterr().out.split())
     assert "--shape.radius NUMBER How far; 100 % is all. (must be given)" in text
     assert "--shape.type {circle,point} point: A point. (default: circle)" in text
+
+
+def test_help_lists_the_names_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--color {red,green} Which colour. (default: red)" in text
+    assert "--line {red,green} Which colour around it." in text

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fromnoise
 from fromnoise.cli import sample
 from fromnoise.cli.main import main
+from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.files import content_hash
-from fromnoise.pipeline.config import Sampling
+from fromnoise.models.config import DiTConfig
+from fromnoise.pipeline.config import ModelConfig, Sampling
+from fromnoise.pipeline.pipeline import Pipeline
 
 
 def pixels(path: Path | str) -> np.ndarray:
@@ -144,6 +147,47 @@ def test_what_is_out_of_range_is_one_line(
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of classes whose weights are far from zero."""
+    config = ModelConfig(
+        backbone=DiTConfig(patch=8, width=16, depth=1, head_width=8),
+        conditioner=LabelConfig(classes=10, width=16),
+        sampling=Sampling(steps=2, guidance=1.0),
+    )
+    pipeline = Pipeline.build(config, [], 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in pipeline.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    file = tmp_path_factory.mktemp("classes") / "model.safetensors"
+    pipeline.save(file, {})
+    return file
+
+
+def test_a_model_of_classes_is_asked_for_them_by_number(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(classes), "7", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.out.split() == ["pictures/7_0.png", "pictures/3_1.png"]
+    assert said.err == ""
+    model = fromnoise.load(classes, device="cpu")
+    for drawn in (model("7"), model("", labels=[7])):
+        assert np.array_equal(np.asarray(drawn[0]), pixels("pictures/7_0.png"))
+    assert not np.array_equal(np.asarray(model("8")[0]), pixels("pictures/7_0.png"))
+    with pytest.raises(ValueError, match="label 10 is out of range: the model knows classes 0 to 9"):
+        model([""] * 99, labels=[0] * 98 + [10])
+
+
+@pytest.mark.parametrize("prompt", ["10", "seven", "-1"])
+def test_what_is_no_class_is_one_line_and_draws_nothing(
+    classes: Path, prompt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", str(classes), *["1"] * 70, prompt]) == 2
+    told = f"prompt {prompt!r} is no class of this model; allowed: a number, 0 to 9"
+    assert capsys.readouterr().err == f"fromnoise: {told}\n"
+    assert not Path("pictures").exists()
+
+
 def test_a_damaged_file_is_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = (checkpoint / "checkpoints" / "step-00000010" / "ema.safetensors").read_bytes()
     for name, damaged in (("cut", data[:-9]), ("altered", data[:-1] + bytes([data[-1] ^ 1]))):
@@ -152,8 +196,3 @@ def test_a_damaged_file_is_one_line(checkpoint: Path, tmp_path: Path, capsys: py
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert name in said
-
-
-def test_every_sampler_can_be_asked_for() -> None:
-    offered = get_args(get_args(sample.Options.model_fields["sampler"].annotation)[0])
-    assert offered == get_args(Sampling.model_fields["sampler"].annotation)

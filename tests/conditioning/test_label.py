@@ -38,10 +38,21 @@ def test_a_label_that_is_no_class_is_refused(label):
 
 def test_prompts_are_said_to_be_unread():
     assert "class labels 0 to 3" in make().notice(["a cat"])
-    assert make().notice([""]) == "" and make().cut([""]) == 0
+    assert make().notice(["", "3"]) == "" and make().cut([""]) == 0
+
+
+def test_prompts_ask_for_classes_by_number():
+    assert make().labels(["3", " 0 ", "01"]) == [3, 0, 1]
+
+
+@pytest.mark.parametrize("prompt", ["4", "-1", "1.5", "", "one", "²"])
+def test_a_prompt_that_is_no_class_is_refused(prompt):
+    with pytest.raises(ValueError) as refused:
+        make().labels(["1", prompt])
+    assert str(refused.value) == f"prompt {prompt!r} is no class of this model; allowed: a number, 0 to 3"
 
 
 def test_restore():
-    again = LabelConditioner.restore(LabelConfig(classes=4, width=8), make().state)
+    again = LabelConfig(classes=4, width=8).restore(make().state)
     again.load_state_dict(make().state_dict())
     assert torch.equal(again.table, make().table)

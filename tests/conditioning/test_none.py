@@ -3,7 +3,6 @@
 import torch
 
 from fromnoise.conditioning.config import NoConditionConfig
-from fromnoise.conditioning.none import NoConditioner
 
 
 def test_every_picture_gets_the_null_token():
@@ -21,11 +20,11 @@ def test_a_prompt_that_is_not_read_is_said_so():
     conditioner = NoConditionConfig(width=8).build([])
     assert conditioner.notice(["", ""]) == ""
     assert "reads no prompts" in conditioner.notice(["a cat", ""])
-    assert conditioner.cut(["a cat"]) == 0
+    assert conditioner.cut(["a cat"]) == 0 and conditioner.labels(["a cat", "7"]) == [0, 0]
 
 
 def test_restore():
     conditioner = NoConditionConfig(width=8).build([])
-    again = NoConditioner.restore(NoConditionConfig(width=8), conditioner.state)
+    again = NoConditionConfig(width=8).restore(conditioner.state)
     again.load_state_dict(conditioner.state_dict())
     assert torch.equal(again.null(1).vector, conditioner.null(1).vector)

@@ -8,24 +8,37 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import PositiveFloat, ValidationError
 
-from fromnoise.core.config import Config, explain, read_yaml, write_yaml
+from fromnoise.core.config import Config, Kind, Name, explain, read_yaml, write_yaml
 
 
-class Round(Config):
+class Shape(Config):
+    type: str
+
+
+class Round(Shape):
     type: Literal["round"] = "round"
     radius: PositiveFloat = 1.0
 
 
-class Square(Config):
+class Square(Shape):
     type: Literal["square"] = "square"
     side: PositiveFloat = 1.0
 
 
+SHAPES: list[type[Shape]] = [Round, Square]
+COLORS = {"red": 0xFF0000, "green": 0x00FF00}
+
+
 class Thing(Config):
-    shape: Annotated[Round | Square, Field(discriminator="type")] = Round()
+    shape: Annotated[Shape, Kind(SHAPES)] = Round()
+    color: Annotated[str, Name(COLORS)] = "red"
     weight: PositiveFloat
+
+
+class Tone(Config):
+    """No shape."""
 
 
 class Tree(Config):
@@ -46,6 +59,13 @@ class Tree(Config):
         ({"thing": {"weight": 1, "shape": {"type": "round", "radius": -2}}}, ["thing.shape.radius: given -2;", "0"]),
         ({"thing": {"weight": 1, "shape": {"type": "sqare"}}}, ["thing.shape.type: given 'sqare'", "nearest: square"]),
         ({"thing": {"weight": 1, "shape": {"side": 1}}}, ["thing.shape.type: must be given"]),
+        (
+            {"thing": {"weight": 1, "shape": {"type": ["round"]}}},
+            ["thing.shape.type: given ['round']; allowed"],
+        ),
+        ({"thing": {"weight": 1, "shape": 3}}, ["thing.shape: given 3; allowed: a mapping with a type"]),
+        ({"thing": {"weight": 1, "shape": Tone()}}, ["thing.shape: given Tone(); allowed: a mapping"]),
+        ({"thing": {"weight": 1, "color": "gren"}}, ["thing.color: given 'gren'; allowed: red, green; nearest: green"]),
         ({"thing": {}}, ["thing.weight: must be given"]),
         ({"mode": "of"}, ["mode: given 'of'", "allowed: auto, on, off", "nearest: off"]),
         ({"share": "much"}, ["share: given 'much'", "number"]),
@@ -72,13 +92,22 @@ def test_explain_keeps_a_key_that_is_called_like_a_type() -> None:
     assert explain(caught.value).startswith("round.radius: given 0")
 
 
-def test_explain_tells_classes_of_one_name_apart() -> None:
-    one = type("Twin", (Config,), {"__annotations__": {"left": int}, "left": 1})
-    two = type("Twin", (Config,), {"__annotations__": {"right": int}, "right": 1})
-    for cls, key in ((one, "left"), (two, "right")):
-        with pytest.raises(ValidationError) as caught:
-            cls.model_validate({key: "x"})
-        assert explain(caught.value).startswith(f"{key}: given 'x'")
+def test_a_row_added_later_counts_and_comes_back_from_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Oval(Shape):
+        type: Literal["oval"] = "oval"
+        ratio: PositiveFloat = 2.0
+
+    described = {"weight": 1, "shape": {"type": "oval", "ratio": 3}, "color": "blue"}
+    with pytest.raises(ValidationError):
+        Thing.model_validate(described)
+    SHAPES.append(Oval)
+    monkeypatch.setitem(COLORS, "blue", 0x0000FF)
+    try:
+        thing = Thing.model_validate(described)
+        assert thing == Thing(weight=1, shape=Oval(ratio=3), color="blue")
+        assert Thing.model_validate_json(thing.model_dump_json()) == thing
+    finally:
+        SHAPES.remove(Oval)
 
 
 def test_configs_are_frozen() -> None:

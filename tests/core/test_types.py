@@ -33,3 +33,11 @@ def test_cat_puts_batches_one_after_the_other() -> None:
     assert both.tokens.shape == (3, 4, 4)
     assert both.mask.sum(1).tolist() == [2, 4, 4]
     assert both.vector[:, 0].tolist() == [1, -1, -1]
+
+
+def test_a_vector_alone_is_one_token() -> None:
+    vector = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    one = Cond.of(vector)
+    assert one.tokens.shape == (3, 1, 4)
+    assert torch.equal(one.tokens[:, 0], vector) and torch.equal(one.vector, vector)
+    assert one.mask.tolist() == [[True]] * 3

@@ -414,7 +414,7 @@ def test_choose():
     assert choose("rk4") is rk4
     assert choose("dpmpp_2m") is dpmpp_2m
     for arguments, words in [
-        (("eular",), "sampler is 'eular'; allowed ddpm, .*did you mean euler"),
+        (("eular",), "sampler is 'eular'; allowed: ddpm, .*nearest: euler"),
         (("ddim", 1.5), "eta is 1.5; allowed 0 <= eta <= 1"),
         (("euler", 0.5), "eta is 0.5 with sampler euler; only ddim reads eta"),
     ]:

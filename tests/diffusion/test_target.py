@@ -117,6 +117,17 @@ def test_a_singular_pair_is_refused_by_name(path, name, t_min, t_max, words):
     assert "\n" not in str(refused.value)
 
 
+def test_a_pole_in_the_middle_is_refused_and_not_started_below(monkeypatch):
+    monkeypatch.setitem(TARGETS, "sum", lambda c: (c.sigma, c.alpha))  # x_t and y say the same at t = 0.5
+    start = largest_start(Linear(), TARGETS["sum"])
+    assert start == 1
+    with pytest.raises(ValueError, match=r"target sum on path linear: .* at t=0\.5.*; .* 0 < t <= 0\.4987$"):
+        check(Linear(), TARGETS["sum"], 0.01, start)
+    monkeypatch.setitem(TARGETS, "nothing", lambda c: (0 * c.alpha, 0 * c.sigma))
+    with pytest.raises(ValueError, match=r"target nothing .* 0 < t <= 0$"):
+        check(Linear(), TARGETS["nothing"], 0.01, largest_start(Linear(), TARGETS["nothing"]))
+
+
 @paths
 @pytest.mark.parametrize("name", ["v", "flow"])
 def test_v_and_flow_are_usable_everywhere(path, name):

@@ -16,6 +16,7 @@ from fromnoise.evaluation.classifier import ASSET, DigitClassifier, digest, jigg
 from fromnoise.evaluation.frechet import floor, frechet_distance
 
 FILES = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "mnist"
+Splits = dict[str, tuple[Tensor, Tensor]]
 REAL = pytest.mark.skipif(not FILES.is_dir(), reason="$FROMNOISE_DATA/mnist is absent")
 
 
@@ -25,12 +26,12 @@ def judge() -> DigitClassifier:
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, tuple[Tensor, Tensor]]:
+def splits() -> Splits:
     data = MNISTConfig(path=FILES).build(0)
     return {split: data.pictures(split) for split in ("train", "validation", "test")}
 
 
-def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge):
+def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: DigitClassifier) -> None:
     assert ASSET.stat().st_size < 2 * 2**20
     known = load()[1]
     assert known["command"].startswith("python -m benchmarks.mnist_classifier --seed ") and len(known["data"]) == 64
@@ -40,7 +41,7 @@ def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge):
 
 @REAL
 class TestReal:
-    def test_digits_never_trained_on_are_recognised(self, judge, splits):
+    def test_digits_never_trained_on_are_recognised(self, judge: DigitClassifier, splits: Splits) -> None:
         images, labels = splits["test"]
         found = judge.classify(scaled(images))
         assert found.logits.shape == (10_000, 10) and found.features.shape == (10_000, 128)
@@ -49,16 +50,16 @@ class TestReal:
         # Another machine may round one digit in a thousand the other way.
         assert right == pytest.approx(float(load()[1]["accuracy"]), abs=1e-3)
 
-    def test_the_data_on_record_are_the_digits_trained_on(self, splits):
+    def test_the_data_on_record_are_the_digits_trained_on(self, splits: Splits) -> None:
         assert digest(*splits["train"]) == load()[1]["data"]
 
-    def test_padded_digits_are_the_same_digits(self, judge, splits):
+    def test_padded_digits_are_the_same_digits(self, judge: DigitClassifier, splits: Splits) -> None:
         images = scaled(splits["test"][0][:100])
         padded = F.pad(images, (2, 2, 2, 2), value=-1.0)
         for ours, theirs in zip(judge.classify(padded), judge.classify(images), strict=True):
             assert torch.equal(ours, theirs)
 
-    def test_the_frechet_distance_grows_with_what_is_spoilt(self, judge, splits):
+    def test_the_frechet_distance_grows_with_what_is_spoilt(self, judge: DigitClassifier, splits: Splits) -> None:
         images = scaled(splits["validation"][0][:2000])
         reference = judge.classify(scaled(splits["test"][0])).features
         least = floor(judge.classify(scaled(splits["validation"][0])).features, reference, 2000)
@@ -72,13 +73,13 @@ class TestReal:
             assert distances == sorted(distances)
             assert distances[0] < 3 * least and distances[-1] > 10 * distances[0]
 
-    def test_a_class_left_out_is_seen(self, judge, splits):
+    def test_a_class_left_out_is_seen(self, judge: DigitClassifier, splits: Splits) -> None:
         (images, labels), reference = splits["validation"], judge.classify(scaled(splits["test"][0])).features
         features = judge.classify(scaled(images)).features
         whole = frechet_distance(features, reference)
         assert frechet_distance(features[labels != 7], reference) > 3 * whole
 
-    def test_training_is_a_function_of_its_arguments_and_learns(self, splits):
+    def test_training_is_a_function_of_its_arguments_and_learns(self, splits: Splits) -> None:
         images, labels = (some[:2048] for some in splits["train"])
         losses: list[float] = []
         first = train(images, labels, 3, 2, lambda epoch, loss: losses.append(loss))
@@ -88,7 +89,9 @@ class TestReal:
             assert torch.equal(tensor, again.state_dict()[name])
         assert not torch.equal(first.head.weight, other.head.weight)
 
-    def test_the_benchmark_writes_weights_and_record(self, tmp_path, monkeypatch, splits):
+    def test_the_benchmark_writes_weights_and_record(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
+    ) -> None:
         from benchmarks import mnist_classifier
 
         few = {split: (images[:512], labels[:512]) for split, (images, labels) in splits.items()}
@@ -101,7 +104,15 @@ class TestReal:
 
 
 class TestPieces:
-    def test_what_is_no_digit_is_refused(self):
+    def test_loading_leaves_the_callers_chances_alone(self) -> None:
+        torch.manual_seed(7)
+        expected = torch.rand(3)
+        torch.manual_seed(7)
+        model, _ = load()
+        assert torch.equal(torch.rand(3), expected)
+        assert all(tensor.device.type == "cpu" for tensor in model.state_dict().values())
+
+    def test_what_is_no_digit_is_refused(self) -> None:
         model = DigitClassifier().eval()
         for shape in ((1, 3, 28, 28), (1, 1, 30, 30), (1, 28, 28)):
             with pytest.raises(ValueError, match=r"allowed: \(N, 1, 28, 28\) and \(N, 1, 32, 32\)"):
@@ -109,12 +120,12 @@ class TestPieces:
         with pytest.raises(ValueError, match=r"torch.uint8; allowed: floating point"):
             model.classify(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
 
-    def test_batches_change_nothing(self):
+    def test_batches_change_nothing(self) -> None:
         model, images = DigitClassifier().eval(), torch.rand(10, 1, 28, 28) * 2 - 1
         for ours, theirs in zip(model.classify(images, batch=3), model.classify(images), strict=True):
             torch.testing.assert_close(ours, theirs)
 
-    def test_pictures_move_a_little_and_stay_in_range(self):
+    def test_pictures_move_a_little_and_stay_in_range(self) -> None:
         images = torch.full((64, 1, 28, 28), -1.0)
         images[:, :, 10:18, 10:18] = 1.0
         moved = jiggle(images, torch.Generator().manual_seed(0))
@@ -124,12 +135,12 @@ class TestPieces:
         assert light.min() > 0.7 and light.max() < 1.4
         assert (moved[:, :, :4] == -1).all() and (moved[:, :, -4:] == -1).all()
 
-    def test_the_rate_rises_then_falls(self):
+    def test_the_rate_rises_then_falls(self) -> None:
         rates = [rate(k / 100) for k in range(101)]
         assert rates[0] == 0 and max(rates) == rates[15] == 1 and rates[-1] == pytest.approx(0)
         assert rates[:16] == sorted(rates[:16]) and rates[15:] == sorted(rates[15:], reverse=True)
 
-    def test_another_network_is_refused(self, tmp_path):
+    def test_another_network_is_refused(self, tmp_path: Path) -> None:
         save(DigitClassifier(), tmp_path / "a.safetensors", {"seed": "0"})
         assert load(tmp_path / "a.safetensors")[1]["seed"] == "0"
         save_tensors(tmp_path / "b.safetensors", {"w": torch.zeros(3)}, {})

@@ -1,0 +1,85 @@
+"""Every `fromnoise ...` that README, docs and recipes tell a reader to type: the commands, recipes and flags exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fromnoise
+from fromnoise.cli import evaluate, sample, train
+from fromnoise.cli.flags import parse
+from fromnoise.cli.main import COMMANDS
+from fromnoise.recipes import RECIPES, named
+
+ROOT = Path(fromnoise.__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def written() -> Iterator[tuple[str, str]]:
+    """Where a command stands, and the command: lines of code blocks, words in backticks, commands of recipes."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S):
+            yield from ((page.name, line) for line in block.splitlines() if line.startswith("fromnoise "))
+        yield from ((page.name, said) for said in re.findall(r"`(fromnoise [^`]+)`", text))
+    for name, recipe in RECIPES.items():
+        text = inspect.getdoc(recipe) or ""
+        yield from ((f"recipe {name}", line) for line in re.findall(r"^ *Command: +(fromnoise .*)$", text, re.M))
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command; a comment after it, and an ellipsis in it, are the reader's."""
+    return [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
+
+
+def read(line: str) -> None:
+    """Let the command line parse a command, and run nothing."""
+    command, *args = words_of(line)
+    assert command in COMMANDS
+    if not args:
+        return
+    if "--help" in args:
+        args.remove("--help")
+    if command == "train" and args[0] in RECIPES:
+        _, words = parse(train.Started(**dict(named(args[0]))), args[1:], usage="", description="")
+        assert not words
+    elif command == "sample":
+        _, words = parse(sample.Options(), args, usage="", description="")
+        assert words
+    elif command == "evaluate":
+        args = ["--output=json" if arg == "--json" else arg for arg in args]
+        _, words = parse(evaluate.Options(), args, usage="", description="")
+        assert len(words) <= 1
+    else:
+        assert args[0] in ("RECIPE", "RUN.yaml"), f"{args[0]} is no recipe"
+
+
+@pytest.mark.parametrize(("place", "line"), list(written()))
+def test_a_command_that_is_told_can_be_typed(place: str, line: str) -> None:
+    read(line)
+
+
+def test_commands_are_found_everywhere() -> None:
+    places = [place for place, _ in written()]
+    assert {"README.md", "emoji.md", *(f"recipe {name}" for name in RECIPES)} <= set(places)
+    assert places.count("README.md") >= 8
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fromnoise trian shapes",
+        "fromnoise train shaps",
+        "fromnoise train shapes --steps 3",
+        "fromnoise train shapes extra",
+        "fromnoise sample --cuont 2 a",
+    ],
+)
+def test_a_command_that_is_none_is_seen(line: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        read(line)

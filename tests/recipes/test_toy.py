@@ -1,0 +1,79 @@
+"""Every recipe, trained and drawn from at toy size. What makes it that recipe stays; only sizes and lengths shrink."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fromnoise.core.config import Config
+from fromnoise.data.config import FolderConfig
+from fromnoise.recipes import RECIPES, named
+from fromnoise.training import loop, validation
+from fromnoise.training.run import Run, Training
+
+DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
+PICTURES = 6
+TOY = {"width": 16, "depth": 1, "layers": 1, "head_width": 8, "heads": 2, "groups": 4, "vocabulary": 280}
+"""Sizes of any backbone and any conditioner that has such a field."""
+SHORT = {"steps": 3, "batch": 4, "warmup": 1, "device": "cpu", "precision": "float32", "compile": "off"}
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")
+
+
+def shrunk(config: Config) -> Config:
+    """The same kind of module, as small as it goes."""
+    return type(config).model_validate(dict(config) | {key: TOY[key] for key in TOY if key in dict(config)})
+
+
+def toy(run: Run, pictures: Path) -> Run:
+    """The recipe at toy size; a folder's pictures are in `pictures`."""
+    model = run.model.model_copy(
+        update={
+            "backbone": shrunk(run.model.backbone),
+            "conditioner": shrunk(run.model.conditioner),
+            "sampling": run.model.sampling.model_copy(update={"steps": 2}),
+        }
+    )
+    training = Training.model_validate(dict(run.training) | SHORT | {"previews": run.training.previews[:2]})
+    data = run.data.model_copy(update={"path": pictures}) if isinstance(run.data, FolderConfig) else run.data
+    return run.model_copy(update={"data": data, "model": model, "training": training})
+
+
+def essence(run: Run) -> list[object]:
+    """What makes a recipe what it is."""
+    model, kinds = run.model, (run.data, run.model.backbone, run.model.conditioner, run.training.optimizer)
+    return [model.path, model.objective, model.space, model.sampling.sampler, *map(type, kinds)]
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few real pictures with their captions."""
+    source, place = DATA / "noto_emoji_128", tmp_path_factory.mktemp("emoji")
+    lines = (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:PICTURES]
+    (place / "images").mkdir()
+    for name in (json.loads(line)["file_name"] for line in lines):
+        shutil.copy(source / name, place / name)
+    (place / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return place
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_draws(name: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CAPTIONS", 200)  # enough for so small a vocabulary
+    monkeypatch.setattr(validation, "PER_BIN", 2)
+    monkeypatch.setattr(validation, "COUNT", 2 * validation.BINS)
+    run = toy(named(name), emoji)
+    assert essence(run) == essence(named(name))
+    pipeline = loop.train(run, tmp_path / "run")
+    assert (tmp_path / "run" / "previews" / "step-00000003.png").is_file()
+    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert told[-1]["step"] == 3
+    channels, size = pipeline.config.channels, pipeline.config.size
+    *_, last = pipeline.stream(run.training.previews[:1] or "a red heart")
+    assert last.x.shape == (1, channels, size, size)
+    assert bool(last.x.isfinite().all())
+    assert pipeline.pictures(last.x)[0].size == (size, size)

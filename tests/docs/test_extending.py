@@ -36,8 +36,8 @@ FILES = {block.partition("\n")[0].removeprefix("# "): block for block in BLOCKS}
 COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^python mine\.py .*$", PAGE, re.M)]
 MNIST = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "mnist"
 TOY = (
-    "--model.backbone.width 32 --model.backbone.depth 2 --model.sampling.steps 4 --training.steps 40"
-    " --training.batch 32 --training.warmup 5 --training.validate_every 40 --training.preview_every 40"
+    "--model.backbone.width 32 --model.backbone.depth 1 --model.sampling.steps 4 --training.steps 40"
+    " --training.batch 16 --training.warmup 5 --training.validate_every 40 --training.preview_every 40"
     " --training.device cpu --training.precision float32 --training.compile off"
 ).split()
 

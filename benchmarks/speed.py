@@ -143,7 +143,7 @@ def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImage
         size=s.side,
         channels=CHANNELS,
     )
-    pipeline = Pipeline(config, Given(max(s.batch, s.pictures), s.text, s.width))
+    pipeline = Pipeline(config, Given(max(s.batch, s.pictures), s.text, s.width), config.space.build())
     stock = QwenImageTransformer2DModel(
         patch_size=s.patch,
         in_channels=CHANNELS * s.patch**2,

@@ -25,5 +25,5 @@ def mnist() -> Run:
         objective=Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal()),
         sampling=Sampling(sampler="heun", steps=14, guidance=1.6),
     )
-    training = Training(steps=7000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
+    training = Training(steps=5000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
     return Run(recipe="mnist", data=MNISTConfig(), model=model, training=training)

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash, write_text
+from fromnoise.data.config import MNISTConfig
 from fromnoise.evaluation import classifier, digits
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
     given = parser.parse_args()
     judge, known = classifier.load()
-    real = digits.reference(judge)
+    real = digits.reference(judge, MNISTConfig().build(0))
     for directory in given.runs:
         run = read_yaml(Run, directory / "run.yaml")
         pipeline = load(directory)

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fromnoise.data.config import MNISTConfig
-from fromnoise.data.labelled import scaled
+from fromnoise.data.labelled import LabelledData, scaled
 from fromnoise.data.mnist import WORDS
 from fromnoise.evaluation import frechet
 from fromnoise.evaluation.classifier import DigitClassifier
@@ -79,9 +78,8 @@ def draw(
     return Digits(torch.cat(parts), torch.tensor(labels), time.perf_counter() - began)
 
 
-def reference(classifier: DigitClassifier) -> Reference:
-    """Features of MNIST's own digits; errors as in `data.mnist`."""
-    data = MNISTConfig().build(0)
+def reference(classifier: DigitClassifier, data: LabelledData) -> Reference:
+    """Features of MNIST's own digits, `MNISTConfig().build(seed)`; errors as in `LabelledData.pictures`."""
     (learned, labels), (test, _) = data.pictures("train"), data.pictures("test")
     return Reference(classifier.classify(scaled(learned)).features, classifier.classify(scaled(test)).features, labels)
 

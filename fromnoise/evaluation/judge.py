@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from fromnoise.core.files import content_hash
-from fromnoise.data.labelled import LabelledData, scaled
+from fromnoise.data.labelled import LabelledData
 from fromnoise.evaluation import adherence, classifier, digits
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.directory import Data
@@ -63,9 +63,7 @@ class DigitJudge:
 
     @cached_property
     def real(self) -> digits.Reference:
-        (learned, labels), (test, _) = self.data.pictures("train"), self.data.pictures("test")
-        learned, test = (self.network.classify(scaled(images)).features for images in (learned, test))
-        return digits.Reference(learned, test, labels)
+        return digits.reference(self.network, self.data)
 
     def measure(
         self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress

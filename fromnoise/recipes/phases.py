@@ -16,7 +16,7 @@ from fromnoise.training.run import Muon, Run, Training
 
 DIT = DiTConfig(patch=4, width=192, depth=6, head_width=48)
 FLOW = Objective(target="flow", measure="flow", times=Uniform())
-TRAINING = Training(steps=1500, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
+TRAINING = Training(steps=1200, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
 
 
 def phase1() -> Run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def trained(directory: Path) -> dict[str, object]:
             for line in losses
         ],
     }
+
+
+def told(done: int, total: int) -> None:
+    """One line now and then, of work that takes minutes."""
+    print(f"{done:,} of {total:,} digits drawn", file=sys.stderr, flush=True)
 
 
 def table(results: Path) -> str:
@@ -73,6 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--sampler", help="left out, as the run has it, like the two below")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
     given = parser.parse_args()
@@ -81,18 +90,19 @@ def main() -> None:
     for directory in given.runs:
         run = read_yaml(Run, directory / "run.yaml")
         pipeline = load(directory)
-        with pipeline.compiled():
-            drawn = digits.draw(pipeline, given.count, progress=lambda done, total: print(done, total, file=sys.stderr))
+        asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
+        drawn = digits.draw(pipeline, given.count, progress=told, **asked)
         record = {
             "recipe": run.recipe,
             "conditional": run.model.conditioner.type != "none",
-            "command": f"python -m benchmarks.mnist {directory} --count {given.count}",
-            "training_command": f"fromnoise train {run.recipe} --directory {directory}",
+            "command": f"python -m benchmarks.mnist {shlex.join(sys.argv[1:])}",
+            "training_command": f"fromnoise train {run.recipe} --directory runs/{directory.name}",
             "machine": describe_machine(),
             "parameters": sum(p.numel() for p in pipeline.parameters()),
             "checkpoint": content_hash(weights(directory)),
             "judge": {"sha256": content_hash(classifier.ASSET), "seed": known["seed"], "accuracy": known["accuracy"]},
-            "sampling": pipeline.config.sampling.model_dump(mode="json"),
+            "sampling": pipeline.config.sampling.model_dump(mode="json")
+            | {key: value for key, value in asked.items() if value is not None},
             "training": trained(directory),
             **digits.measure(drawn, judge, real),
         }

@@ -23,7 +23,7 @@ def mnist() -> Run:
         backbone=DiTConfig(patch=4, width=192, depth=6, head_width=48),
         conditioner=LabelConfig(classes=10, width=192),
         objective=Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal()),
-        sampling=Sampling(sampler="heun", steps=14, guidance=1.6),
+        sampling=Sampling(sampler="dpmpp_2m", steps=16, guidance=1.4),
     )
     training = Training(steps=5000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
     return Run(recipe="mnist", data=MNISTConfig(), model=model, training=training)

@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import describe_machine, write_record
@@ -75,7 +76,7 @@ def put(table: str, page: Path) -> None:
     write_text(page, f"{before}<!-- results -->\n{table}\n<!-- /results -->{after}")
 
 
-def main() -> None:
+def main(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
@@ -84,7 +85,8 @@ def main() -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
-    given = parser.parse_args()
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/mnist.md")
+    given = parser.parse_args(args)
     judge, known = classifier.load()
     real = digits.reference(judge, MNISTConfig().build(0))
     for directory in given.runs:
@@ -95,7 +97,7 @@ def main() -> None:
         record = {
             "recipe": run.recipe,
             "conditional": run.model.conditioner.type != "none",
-            "command": f"python -m benchmarks.mnist {shlex.join(sys.argv[1:])}",
+            "command": f"python -m benchmarks.mnist {shlex.join(args)}",
             "training_command": f"fromnoise train {run.recipe} --directory runs/{directory.name}",
             "machine": describe_machine(),
             "parameters": sum(p.numel() for p in pipeline.parameters()),
@@ -108,9 +110,9 @@ def main() -> None:
         }
         write_record(given.results / f"mnist_{run.recipe}.json", record)
         grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"mnist_{run.recipe}.png")
-        put(table(given.results), ROOT / "docs/mnist.md")
+        put(table(given.results), given.page)
         print(run.recipe, {key: record[key] for key in ("accuracy", "frechet", "frechet_floor", "diversity")})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -118,6 +118,9 @@ class Given(nn.Module):
         self.tokens = torch.randn(rows, length, width, generator=generator) * self.mask[..., None]  # (rows, L, D)
         self.register_buffer("nothing", torch.randn(width, generator=generator))
 
+    def labels(self, prompts: list[str]) -> list[int]:
+        return [0] * len(prompts)
+
     def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
         return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from itertools import pairwise
+from typing import Annotated
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from fromnoise.core.config import Kind
+from fromnoise.diffusion import path as paths
 from fromnoise.diffusion.path import VP, Coefs, Cosine, Linear, Path, expand, log_alpha_bar, mix
 
 SD = VP(beta_start=0.00085, beta_end=0.012, power=2)
@@ -122,7 +125,7 @@ def test_log_alpha_bar_falls_from_zero():
 
 
 def test_paths_are_told_apart_by_type():
-    read = TypeAdapter(Path).validate_python
+    read = TypeAdapter(Annotated[Path, Kind(paths.PATHS)]).validate_python
     assert [read({"type": p.type}) for p in PATHS[:3]] == PATHS[:3]
     with pytest.raises(ValidationError, match="linear"):
         read({"type": "liner"})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import evaluate, sample, train
+from fromnoise.cli import compare, evaluate, plot, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, named
@@ -55,8 +55,21 @@ def read(line: str) -> None:
         args = ["--output=json" if arg == "--json" else arg for arg in args]
         _, words = parse(evaluate.Options(), args, usage="", description="")
         assert len(words) <= 1
+    elif command == "compare":
+        _, words = parse(compare.Options(), args, usage="", description="")
+        assert words
+        assert all(is_run(word) for word in words)
+    elif command == "plot":
+        options, words = parse(plot.Options(), args, usage="", description="")
+        assert plot.chosen(options.kinds) or not options.kinds
+        assert all(is_run(word) for word in words)
     else:
         assert args[0] in ("RECIPE", "RUN.yaml"), f"{args[0]} is no recipe"
+
+
+def is_run(word: str) -> bool:
+    """Whether a word names a recipe, or stands for a run."""
+    return word in RECIPES or word.startswith("runs/")
 
 
 @pytest.mark.parametrize(("place", "line"), list(written()))

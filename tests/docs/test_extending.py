@@ -90,7 +90,7 @@ def test_all_of_it_learns_and_draws(
     assert main(sample) == 0
     for name in ("7_0", "3_1"):
         with Image.open(f"pictures/{name}.png") as picture:
-            assert picture.size == (32, 32)
+            assert picture.size == (28, 28)
             assert np.asarray(picture).std() > 1
             assert picture.text["sampler"] == "plms"  # type: ignore[attr-defined]
     model = fromnoise.load("runs/mine", device="cpu")

@@ -30,7 +30,7 @@ def idx(array: np.ndarray) -> bytes:
     return gzip.compress(head + array.tobytes(), 1, mtime=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory of MNIST's four files: 5,000 digits to validate, 300 to train on, 300 to test."""
     place, rng = tmp_path_factory.mktemp("mnist"), random.Random(0)
@@ -68,11 +68,11 @@ def make_tiny(place: Path, name: str, **training: object) -> Run:
         sampling=Sampling(sampler="euler" if straight else "ddim", steps=2, guidance=2.0),
     )
     usual = {"steps": 3, "batch": 8, "precision": "float32", "compile": "off", "device": "cpu", "log_every": 1}
-    settings = Training.model_validate({**usual, "optimizer": AdamW(), "previews": ("a one",), **training})
+    settings = Training.model_validate({**usual, "optimizer": AdamW(), "previews": ("1",), **training})
     return Run(recipe=name, data=MNISTConfig(path=place), model=model, training=settings)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(printed: Path) -> Callable[..., Run]:
     """`tiny(name, **training)`: a run on the small MNIST; `training` replaces fields of `Training`."""
     return partial(make_tiny, printed)

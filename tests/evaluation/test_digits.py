@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 import torch
 
-from fromnoise.cli.main import main
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.data.config import MNISTConfig
 from fromnoise.data.labelled import scaled
@@ -120,21 +117,3 @@ def test_a_model_of_colours_draws_no_digits() -> None:
     pipeline = Pipeline.build(MODEL.model_copy(update={"channels": 3}), [], seed=0)
     with pytest.raises(ValueError, match="a model of 3 channels draws no MNIST digits; allowed: 1 channel"):
         digits.draw(pipeline, 1)
-
-
-def test_the_command_judges_a_model_of_one_channel_by_the_protocol(
-    printed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mnist").symlink_to(printed)
-    monkeypatch.setenv("FROMNOISE_DATA", str(tmp_path))
-    file = tmp_path / "model.safetensors"
-    Pipeline.build(MODEL, [], seed=0).save(file, {})
-    assert main(["evaluate", str(file), "--n", "20", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["samples"] == 20 and len(found["by_class"]) == 10 and 0 <= found["accuracy"] <= 1
-    assert main(["evaluate", str(file), "--n", "20"]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
-    assert first.split() == ["samples", "20"]
-    assert float(second.split()[1]) == pytest.approx(100 * found["accuracy"])
-    assert main(["evaluate", str(file), "--judge", "shapes"]) == 2
-    assert "adherence judges RGB pictures" in capsys.readouterr().err

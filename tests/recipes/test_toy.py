@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import Config
 from fromnoise.data.config import FolderConfig
 from fromnoise.recipes import RECIPES, named
+from fromnoise.space.config import LatentConfig
 from fromnoise.training import loop, validation
 from fromnoise.training.run import Run, Training
 
@@ -29,24 +31,27 @@ def shrunk(config: Config) -> Config:
     return type(config).model_validate(dict(config) | {key: TOY[key] for key in TOY if key in dict(config)})
 
 
-def toy(run: Run, pictures: Path) -> Run:
-    """The recipe at toy size; a folder's pictures are in `pictures`."""
+def toy(run: Run, pictures: Path, vae: Path) -> Run:
+    """The recipe at toy size; a folder's pictures are in `pictures`, the VAE of latents in `vae`."""
+    space = run.model.space
     model = run.model.model_copy(
         update={
             "backbone": shrunk(run.model.backbone),
             "conditioner": shrunk(run.model.conditioner),
+            "space": space.model_copy(update={"path": vae}) if isinstance(space, LatentConfig) else space,
             "sampling": run.model.sampling.model_copy(update={"steps": 2}),
         }
     )
     training = Training.model_validate(dict(run.training) | SHORT | {"previews": run.training.previews[:2]})
-    data = run.data.model_copy(update={"path": pictures}) if isinstance(run.data, FolderConfig) else run.data
+    folder = isinstance(run.data, FolderConfig)
+    data = run.data.model_copy(update={"path": pictures, "size": 32}) if folder else run.data
     return run.model_copy(update={"data": data, "model": model, "training": training})
 
 
 def essence(run: Run) -> list[object]:
     """What makes a recipe what it is."""
     model, kinds = run.model, (run.data, run.model.backbone, run.model.conditioner, run.training.optimizer)
-    return [model.path, model.objective, model.space, model.sampling.sampler, *map(type, kinds)]
+    return [model.path, model.objective, type(model.space), model.sampling.sampler, *map(type, kinds)]
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +67,21 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains_and_draws(name: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_trains_and_draws(
+    name: str, emoji: Path, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "CAPTIONS", 200)  # enough for so small a vocabulary
     monkeypatch.setattr(validation, "PER_BIN", 2)
     monkeypatch.setattr(validation, "COUNT", 2 * validation.BINS)
-    run = toy(named(name), emoji)
+    run = toy(named(name), emoji, vae)
     assert essence(run) == essence(named(name))
     pipeline = loop.train(run, tmp_path / "run")
     assert (tmp_path / "run" / "previews" / "step-00000003.png").is_file()
     told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert told[-1]["step"] == 3
-    channels, size = pipeline.config.channels, pipeline.config.size
-    *_, last = pipeline.stream(run.training.previews[:1] or "a red heart")
-    assert last.x.shape == (1, channels, size, size)
+    size = pipeline.config.size
+    prompt = "3" if isinstance(run.model.conditioner, LabelConfig) else "a red heart"
+    *_, last = pipeline.stream(prompt)
+    assert last.x.shape == (1, *pipeline.latent_shape(size, size))
     assert bool(last.x.isfinite().all())
     assert pipeline.pictures(last.x)[0].size == (size, size)

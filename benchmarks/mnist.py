@@ -51,9 +51,9 @@ def table(results: Path) -> str:
     """A row for every record there is, as Markdown."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob("mnist_*.json"))]
     lines = [
-        "| recipe | parameters | digits seen | seconds | validation loss | accuracy | Frechet (floor) | from the floor "
-        "| diversity |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| recipe | parameters | digits seen | seconds | validation loss | drawn | accuracy | Frechet (floor) "
+        "| from the floor | diversity |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in (record for record in records if "training" in record):
         low, high = (100 * share for share in record["accuracy_interval"])
@@ -62,7 +62,8 @@ def table(results: Path) -> str:
         )
         lines.append(
             f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['training']['images']:,} "
-            f"| {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} | {accuracy} "
+            f"| {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} "
+            f"| {record['samples']:,} | {accuracy} "
             f"| {record['frechet']:.3f} ({record['frechet_floor']:.3f}) "
             f"| {record['frechet'] / record['frechet_floor']:.1f} times | {100 * record['diversity']:.0f} % |"
         )

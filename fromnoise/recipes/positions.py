@@ -36,9 +36,8 @@ def positions(code: str = "msrope") -> Run:
     the two is none. `code` names the pair, as `CODES` has it. Everything but the depth and the length of the training
     is the recipe shapes'.
 
-    Hardware: two CPU cores; 2,000 steps take 3 to 4 minutes a code, compilation included.
-    Expect:   single objects drawn mostly right at 32 pixels, fewer of the relations; docs/positions.md shows each code
-              there and at larger sizes.
+    Hardware: two CPU cores.
+    Expect:   not measured yet; docs/positions.md is where the codes will stand side by side, at 32 pixels and larger.
     Command:  fromnoise train positions --directory runs/positions/msrope
 
     Raises:

@@ -50,6 +50,7 @@ def ddpm() -> Run:
     """DDPM (Ho et al. 2020) on MNIST: a U-Net finds the noise, and takes it out in 1000 small random steps.
 
     Hardware: two CPU cores.
+    Expect:   not measured: a thousand steps a digit take hours on a CPU; the U-Net is that of sd1.
     Command:  fromnoise train ddpm --directory runs/ddpm
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
@@ -85,6 +86,7 @@ def sd3() -> Run:
     """Stable Diffusion 3 (Esser et al. 2024) on MNIST: two streams of tokens, and a straight line from data to noise.
 
     Hardware: two CPU cores.
+    Expect:   after 3 to 10 minutes 99.9 % of the digits are what was asked for: docs/mnist.md.
     Command:  fromnoise train sd3 --directory runs/sd3
     """
     objective = Objective(target="flow", measure="flow", times=LogitNormal())
@@ -97,6 +99,7 @@ def dit() -> Run:
     """DiT (Peebles and Xie 2023) on MNIST: a transformer on patches in the U-Net's place, given the class.
 
     Hardware: two CPU cores.
+    Expect:   after 3 to 8 minutes right strokes and torn digits, 35 % of them what was asked for: docs/mnist.md.
     Command:  fromnoise train dit --directory runs/dit
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
@@ -109,6 +112,7 @@ def x0() -> Run:
     """x0 prediction (JiT: Li and He 2025) on MNIST: the same DiT asked for the clean picture, measured as velocity.
 
     Hardware: two CPU cores.
+    Expect:   after 3 to 10 minutes all digits are what was asked for, and much alike: docs/mnist.md.
     Command:  fromnoise train x0 --directory runs/x0
     """
     objective = Objective(target="x0", measure="flow", max_weight=25.0, times=LogitNormal())

@@ -16,7 +16,9 @@ def mnist() -> Run:
 
     Guidance is weak: a stronger one makes every digit certain, and all of them alike.
 
-    Hardware: two CPU cores.
+    Hardware: two CPU cores; 18 minutes, compilation included.
+    Expect:   99 % of the digits are what was asked for; the Frechet distance is 5 times that of real digits:
+              docs/mnist.md.
     Command:  fromnoise train mnist --directory runs/mnist
     """
     model = ModelConfig(

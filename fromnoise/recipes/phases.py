@@ -46,7 +46,8 @@ def phase2() -> Run:
 def phase3() -> Run:
     """The same told which digit: a learned vector for each class, one for none in a tenth of the samples, guidance.
 
-    Hardware: two CPU cores.
+    Hardware: two CPU cores; 4 to 8 minutes.
+    Expect:   a validation loss of .177, after 76,800 digits: docs/mnist.md.
     Command:  fromnoise train phase3 --directory runs/phase3
     """
     sampling = Sampling(sampler="heun", steps=20, guidance=2.0)

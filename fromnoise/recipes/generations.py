@@ -62,7 +62,7 @@ def sd1() -> Run:
     """Stable Diffusion 1 (Rombach et al. 2022) on MNIST: DDPM's network and target, few DDIM steps, strong guidance.
 
     Hardware: two CPU cores.
-    Expect:   after 10 to 30 minutes all digits are what was asked for, and much alike: docs/mnist.md.
+    Expect:   after 25 to 32 minutes on one busy core all digits are what was asked for, and much alike: docs/mnist.md.
     Command:  fromnoise train sd1 --directory runs/sd1
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())
@@ -75,7 +75,7 @@ def sd2() -> Run:
     """Stable Diffusion 2 on MNIST: as sd1, but asked for v (Salimans and Ho 2022), which is never ill-posed.
 
     Hardware: two CPU cores.
-    Expect:   after 10 to 30 minutes all digits are what was asked for, and much alike: docs/mnist.md.
+    Expect:   after 25 to 32 minutes on one busy core all digits are what was asked for, and much alike: docs/mnist.md.
     Command:  fromnoise train sd2 --directory runs/sd2
     """
     objective = Objective(target="v", measure="v", times=Uniform())

@@ -253,7 +253,8 @@ class MMDiT(nn.Module):
 
         Raises ValueError for a model with what the stock class has no place for, as pooled text or absolute places.
         """
-        for option, wanted in {"pooled": False, "absolute": "none", "rotation": "msrope", "text_norm": True}.items():
+        stock = {"pooled": False, "absolute": "none", "rotation": "msrope", "rope_theta": 10000.0, "text_norm": True}
+        for option, wanted in stock.items():
             given = getattr(self.config, option)
             if given != wanted:
                 raise ValueError(f"backbone.{option} is {given}; diffusers' Qwen-Image has {wanted}")

@@ -58,7 +58,7 @@ def msrope(h: int, w: int, length: int, grid: int) -> Places:
     return Places((words, words), rows, columns)
 
 
-ROTATIONS: dict[str, Rotation] = {"rope": rope, "scaling": scaling, "msrope": msrope}
+ROTATIONS: dict[str, Rotation | None] = {"none": None, "rope": rope, "scaling": scaling, "msrope": msrope}
 
 
 class Turns(NamedTuple):
@@ -73,10 +73,11 @@ class Turns(NamedTuple):
 def turns_of(
     name: str, h: int, w: int, length: int, grid: int, head_width: int, theta: float, device: torch.device
 ) -> Turns:
-    """The rotations called `name`, or "none". Half of a head's pairs turn with the row, half with the column."""
-    if name == "none":
+    """The rotations called `name`. Half of a head's pairs turn with the row, half with the column."""
+    rotation = ROTATIONS[name]
+    if rotation is None:
         return Turns(None, None)
-    places = ROTATIONS[name](h, w, length, grid)
+    places = rotation(h, w, length, grid)
     frequencies = theta ** -(torch.arange(0, head_width // 2, 2) / (head_width // 2))  # (d / 4,)
 
     def turn(row: Tensor, column: Tensor) -> Turn:

@@ -104,7 +104,7 @@ def dit() -> Run:
     Expect:   after 3 to 8 minutes right strokes and torn digits, 35 % of them what was asked for: docs/mnist.md.
     Command:  fromnoise train dit --directory runs/dit
     """
-    objective = Objective(target="eps", measure="eps", times=Uniform())
+    objective = Objective(target="eps", measure="v", max_weight=25.0, times=Uniform())
     sampling = Sampling(sampler="ddim", steps=25, guidance=4.0)
     model = ModelConfig(backbone=DIT, conditioner=CLASSES, path=VP(), objective=objective, sampling=sampling)
     return _run("dit", model, GIVEN)

@@ -13,7 +13,11 @@ from fromnoise.training.run import AdamW, Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
 BETA1 = 0.9
-HIDDEN = re.compile(r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod|norm1|scale_shift)")  # what Muon takes
+HIDDEN = re.compile(  # what Muon takes, by name: of transformers, of the U-Net, of the small CNN
+    r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod|norm1|scale_shift)"
+    r"|\b(resnets|attentions|downsamplers|upsamplers)\.\d+\.(?!time_emb_proj)"
+    r"|\b(down1|down2|middle|up1|up2|halve1|halve2|double1|double2)\.(?!said)"
+)
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -52,8 +56,8 @@ class StackedMuon:
         self.config = config
         self.stacks: dict[tuple[int, int], list[str]] = {}
         for name, p in named.items():
-            assert p.ndim == 2, f"{name} is no matrix"
-            self.stacks.setdefault((min(p.shape), max(p.shape)), []).append(name)
+            rows, columns = _flat(p).shape
+            self.stacks.setdefault((rows, columns), []).append(name)
         self.named = named
         self.momentum = {
             shape: torch.zeros(len(names), *shape, device=named[names[0]].device)
@@ -86,8 +90,9 @@ class StackedMuon:
             row.copy_(tensors[name])
 
 
-def _flat(matrix: Tensor) -> Tensor:
-    """The matrix lying down: at least as wide as it is high."""
+def _flat(weight: Tensor) -> Tensor:
+    """A view of a matrix, or of a convolution as one, (out, in times places), lying down: at least as wide as high."""
+    matrix = weight.view(len(weight), -1)
     return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 
 
@@ -99,8 +104,9 @@ def _grad(p: nn.Parameter) -> Tensor:
 class Optimizer:
     """Every parameter of `model` under AdamW, or its blocks' matrices under Muon and the rest under AdamW.
 
-    Muon takes the matrices of the backbone's blocks and the text encoder's layers. Modulation stays with AdamW: it is a
-    third of the matrices' entries, sees one row a picture, and its products would cost Muon another half of its time.
+    Muon takes the matrices and convolutions of the backbone's blocks and the text encoder's layers; a convolution is
+    a matrix of (out, in times places). Modulation stays with AdamW: it is a third of the matrices' entries, sees one
+    row a picture, and its products would cost Muon another half of its time. So does what the time adds in a U-Net.
     """
 
     def __init__(self, model: nn.Module, config: AdamW | Muon):
@@ -109,7 +115,7 @@ class Optimizer:
         self.lr = config.lr
         if isinstance(config, Muon):
             self.lr = config.adamw_lr
-            inside = {name: p for name, p in named.items() if p.ndim == 2 and HIDDEN.search(name)}
+            inside = {name: p for name, p in named.items() if p.ndim >= 2 and HIDDEN.search(name)}
             self.muon = StackedMuon(inside, config)
             named = {name: p for name, p in named.items() if name not in inside}
         matrices = [p for p in named.values() if p.ndim >= 2]

@@ -24,7 +24,8 @@ class AdamW(Config):
 
 
 class Muon(Config):
-    """Muon for the matrices of blocks and layers (Jordan et al. 2024; scale: Liu et al. 2025), AdamW elsewhere."""
+    """Muon for matrices and convolutions of blocks and layers (Jordan et al. 2024; scale: Liu et al. 2025), AdamW
+    elsewhere."""
 
     type: Literal["muon"] = "muon"
     lr: PositiveFloat = 4e-3

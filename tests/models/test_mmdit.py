@@ -129,6 +129,12 @@ def test_absolute_places_are_those_of_diffusers_and_cannot_be_exported() -> None
         model.export_state()
 
 
+def test_other_frequencies_than_the_stock_classes_cannot_be_exported() -> None:
+    model = MMDiT(MMDiTConfig(patch=2, width=64, depth=1, head_width=32, rope_theta=1000.0), channels=4, cond_width=40)
+    with pytest.raises(ValueError, match="rope_theta is 1000"):
+        model.export_state()
+
+
 def test_starts_at_zero_and_ignores_padding() -> None:
     torch.manual_seed(0)
     model = ours()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fromnoise.models.config import CNNConfig, UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.optim import Optimizer, StackedMuon, orthogonal, schedule
 from fromnoise.training.run import AdamW, Muon
@@ -44,6 +45,22 @@ def test_stacked_muon_is_torchs_muon() -> None:
         assert (p - theirs[name]).norm() < 0.01 * moved, name
 
 
+def test_a_convolution_is_a_matrix_to_muon() -> None:
+    ours, theirs = matrices(0), matrices(0)
+    kernels = {name: nn.Parameter(p.detach().view(len(p), -1, 2, 2).clone()) for name, p in ours.items()}
+    for step in range(3):
+        for named in (ours, theirs):
+            set_gradients(named, step)
+        for name, p in kernels.items():
+            p.grad = theirs[name].grad.view_as(p)
+        if step == 0:
+            flat, folded = StackedMuon(ours, Muon()), StackedMuon(kernels, Muon())
+        flat.step(1.0)
+        folded.step(1.0)
+    assert all(torch.equal(p.flatten(), ours[name].flatten()) for name, p in kernels.items())
+    assert not torch.equal(ours["m0"], theirs["m0"])
+
+
 @given(st.integers(0, 10_000), st.integers(2, 24), st.integers(0, 24))
 def test_newton_schulz_makes_all_singular_values_about_one(seed: int, rows: int, more: int) -> None:
     matrix = torch.randn(3, rows, rows + more, generator=torch.Generator().manual_seed(seed))
@@ -64,6 +81,18 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest(pipeline: Pipeline) -
     assert {"backbone.transformer_blocks.0.attn.to_q.weight", "conditioner.layers.0.up.weight"} <= inside
     left = {name for name, p in optimizer.named.items() if p.ndim == 2 and ".transformer_blocks." in name}
     assert left and all("_mod.1." in name for name in left)
+
+
+@pytest.mark.parametrize(
+    "backbone", [UNetConfig(width=16, multipliers=(1, 2), attention=(1,), heads=4, groups=8), CNNConfig()]
+)
+def test_muon_takes_the_convolutions_between_the_first_and_the_last(backbone: UNetConfig | CNNConfig) -> None:
+    model = nn.ModuleDict({"backbone": backbone.build(1, 32)})
+    optimizer = Optimizer(model, Muon())
+    left = {name for name, p in optimizer.named.items() if p.ndim == 4}
+    assert left == {"backbone.conv_in.weight", "backbone.conv_out.weight"}
+    assert optimizer.muon is not None
+    assert not any("time" in name or ".said." in name for name in optimizer.muon.named)
 
 
 def test_adamw_is_torchs_adamw_and_decays_matrices_only() -> None:

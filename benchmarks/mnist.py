@@ -22,6 +22,7 @@ from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.training.run import Run
 
 ROOT = Path(__file__).parent.parent
+REPAID = 1000  # digits whose drawing repays half a minute of compilation
 SHOWN = 40  # pictures of the grid beside the numbers, four of each class
 
 
@@ -94,7 +95,8 @@ def main(args: Sequence[str]) -> None:
         run = read_yaml(Run, directory / "run.yaml")
         pipeline = load(directory)
         asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
-        drawn = digits.draw(pipeline, given.count, progress=told, **asked)
+        with pipeline.compiled(given.count >= REPAID):
+            drawn = digits.draw(pipeline, given.count, progress=told, **asked)
         record = {
             "recipe": run.recipe,
             "conditional": run.model.conditioner.type != "none",

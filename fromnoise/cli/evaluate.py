@@ -97,7 +97,9 @@ def judge_digits(pipeline: Pipeline, options: Options) -> dict[str, Any]:
             progress=advance,
         )
     judge, _ = classifier.load()
-    return digits.measure(drawn, judge, digits.reference(judge, real))
+    with progress("reading real digits") as advance:
+        reference = digits.reference(judge, real, advance)
+    return digits.measure(drawn, judge, reference)
 
 
 def table(results: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from fromnoise.evaluation.classifier import DigitClassifier
 from fromnoise.pipeline.pipeline import Pipeline
 
 CLASSES = 10
+PART = 1000  # real digits classified between two signs of life
 PAIRS = 2000  # of pictures of one class, whose distances are averaged
 
 
@@ -78,10 +79,19 @@ def draw(
     return Digits(torch.cat(parts), torch.tensor(labels), time.perf_counter() - began)
 
 
-def reference(classifier: DigitClassifier, data: LabelledData) -> Reference:
+def reference(
+    classifier: DigitClassifier,
+    data: LabelledData,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Reference:
     """Features of MNIST's own digits, `MNISTConfig().build(seed)`; errors as in `LabelledData.pictures`."""
     (learned, labels), (test, _) = data.pictures("train"), data.pictures("test")
-    return Reference(classifier.classify(scaled(learned)).features, classifier.classify(scaled(test)).features, labels)
+    both, features = torch.cat((learned, test)), []
+    for part in both.split(PART):
+        features.append(classifier.classify(scaled(part)).features)
+        progress(PART * len(features), len(both))
+    seen = torch.cat(features)  # (M + 10000, D)
+    return Reference(seen[: len(learned)], seen[len(learned) :], labels)
 
 
 def measure(digits: Digits, classifier: DigitClassifier, real: Reference) -> dict[str, Any]:

@@ -8,7 +8,7 @@ given the class; all have the same number of parameters within 2 %, the same dat
 | ddpm | U-Net | VP, linear betas | eps | ddpm, 1000 steps | 1 |
 | sd1 | U-Net | VP, scaled-linear betas | eps | ddim, 20 steps | 7.5 |
 | sd2 | U-Net | VP, scaled-linear betas | v | dpmpp_2m, 15 steps | 5 |
-| dit | DiT | VP, linear betas | eps | ddim, 25 steps | 4 |
+| dit | DiT | VP, linear betas | eps, measured in v | ddim, 25 steps | 4 |
 | sd3 | MMDiT | linear | flow | euler, 28 steps | 3.5 |
 | x0 | DiT | linear | x0, measured in flow | euler, 28 steps | 3.5 |
 """

@@ -54,7 +54,8 @@ def phase3() -> Run:
     model = ModelConfig(
         backbone=DIT, conditioner=LabelConfig(classes=10, width=192), path=Linear(), objective=FLOW, sampling=sampling
     )
-    return Run(recipe="phase3", data=MNISTConfig(), model=model, training=TRAINING)
+    training = TRAINING.model_copy(update={"previews": tuple("0123456789")})
+    return Run(recipe="phase3", data=MNISTConfig(), model=model, training=training)
 
 
 def phase4() -> Run:

@@ -16,7 +16,7 @@ from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash, write_text
 from fromnoise.data.config import MNISTConfig
-from fromnoise.evaluation import classifier, digits
+from fromnoise.evaluation import classifier, cost, digits
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.training.run import Run
@@ -52,9 +52,9 @@ def table(results: Path) -> str:
     """A row for every record there is, as Markdown."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob("mnist_*.json"))]
     lines = [
-        "| recipe | parameters | digits seen | seconds | validation loss | drawn | accuracy | Frechet (floor) "
+        "| recipe | parameters | MFLOP a sample | digits seen | seconds | validation loss | drawn | accuracy | Frechet (floor) "
         "| from the floor | diversity |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in (record for record in records if "training" in record):
         low, high = (100 * share for share in record["accuracy_interval"])
@@ -62,8 +62,8 @@ def table(results: Path) -> str:
             f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})" if record["conditional"] else "any digit"
         )
         lines.append(
-            f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['training']['images']:,} "
-            f"| {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} "
+            f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['flops'] / 1e6:.0f} "
+            f"| {record['training']['images']:,} | {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} "
             f"| {record['samples']:,} | {accuracy} "
             f"| {record['frechet']:.3f} ({record['frechet_floor']:.3f}) "
             f"| {record['frechet'] / record['frechet_floor']:.1f} times | {100 * record['diversity']:.0f} % |"
@@ -103,7 +103,8 @@ def main(args: Sequence[str]) -> None:
             "command": f"python -m benchmarks.mnist {shlex.join(args)}",
             "training_command": f"fromnoise train {run.recipe} --directory runs/{directory.name}",
             "machine": describe_machine(),
-            "parameters": sum(p.numel() for p in pipeline.parameters()),
+            "parameters": cost.parameters(pipeline),
+            "flops": cost.flops(pipeline),
             "checkpoint": content_hash(weights(directory)),
             "judge": {"sha256": content_hash(classifier.ASSET), "seed": known["seed"], "accuracy": known["accuracy"]},
             "sampling": pipeline.config.sampling.model_dump(mode="json")

@@ -12,7 +12,7 @@ from benchmarks.mnist import main
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.data.config import MNISTConfig
-from fromnoise.evaluation import digits
+from fromnoise.evaluation import cost, digits
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
@@ -74,5 +74,6 @@ def test_a_run_gets_a_record_a_picture_and_a_row(
     before, head, _, row, after = [line for line in page.read_text().splitlines() if "results" not in line]
     assert (before, after) == ("before", "after")
     assert head.startswith("| recipe | parameters |")
-    assert row.startswith(f"| tiny | {record['parameters'] / 1e6:.2f}M | 240 | 10 | 0.2500 |")
+    assert record["flops"] == cost.flops(Pipeline.build(MODEL, [], seed=0)) > 0
+    assert row.startswith(f"| tiny | {record['parameters'] / 1e6:.2f}M | {record['flops'] / 1e6:.0f} | 240 | 10 | 0.2500 |")
     assert "tiny" in capsys.readouterr().out

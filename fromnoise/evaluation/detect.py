@@ -135,11 +135,13 @@ def _try_around(
     r = int(np.abs(known.radii - radius).argmin())
     choices = np.arange(max(r - 1, 0), min(r + 2, len(known.radii)))
     best = (-1.0, shape, 0.0, 0.0, 0.0)
+    last_row, last_column = (PHASES * (n - 2 * half) - 1 for n in padded.shape)  # the centre is inside the picture
     for i in range(-1, 2):
         for j in range(-1, 2):
-            row, column = int(np.floor(y * PHASES)) + i, int(np.floor(x * PHASES)) + j
+            row = min(max(int(np.floor(y * PHASES)) + i, 0), last_row)
+            column = min(max(int(np.floor(x * PHASES)) + j, 0), last_column)
             (top, p), (left, q) = divmod(row, PHASES), divmod(column, PHASES)
-            window = padded[max(top, 0) : top + 2 * half, max(left, 0) : left + 2 * half]  # (w, w)
+            window = padded[top : top + 2 * half, left : left + 2 * half]  # (w, w)
             masks = known.masks[shape, choices, p, q]  # (3, w, w)
             overlaps = np.minimum(masks, window).sum((1, 2)) / np.maximum(masks, window).sum((1, 2))
             n = int(overlaps.argmax())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fromnoise.data.scenes import HELD_OUT, TASKS, Prompt, Thing
+from fromnoise.data.scenes import BACKGROUND, COLOURS, HELD_OUT, TASKS, Prompt, Thing
 from fromnoise.data.shapes import draw_scene, render
 from fromnoise.evaluation.adherence import correct, draw_prompts, shows
 from fromnoise.evaluation.detect import SPECK, detect
@@ -93,6 +93,22 @@ def test_a_larger_canvas_changes_nothing_that_is_seen() -> None:
     for prompt, picture, wide in zip(prompts, pictures, larger, strict=True):
         assert detect(wide, 32) == detect(picture) == detect(picture, 32)
         assert correct(prompt, wide, 32)
+
+
+@pytest.mark.parametrize("canvas", [(32, 32), (32, 64), (64, 32)])
+def test_a_bar_along_any_edge_is_no_object(canvas: tuple[int, int]) -> None:
+    height, width = canvas
+    for thick in range(1, 16):
+        for rows, columns in [
+            (slice(0, thick), slice(None)),
+            (slice(height - thick, None), slice(None)),
+            (slice(None), slice(0, thick)),
+            (slice(None), slice(width - thick, None)),
+        ]:
+            picture = np.full((height, width, 3), BACKGROUND, np.float32) / 255
+            picture[rows, columns] = np.array(COLOURS["red"], np.float32) / 255
+            seen = detect(picture, 32)
+            assert not seen.things and seen.unexplained > 0
 
 
 def test_what_is_wrong_is_seen() -> None:

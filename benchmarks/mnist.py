@@ -52,22 +52,28 @@ def table(results: Path) -> str:
     """A row for every record there is, as Markdown."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob("mnist_*.json"))]
     lines = [
-        "| recipe | parameters | MFLOP a sample | digits seen | seconds | validation loss | drawn | accuracy | Frechet (floor) "
-        "| from the floor | diversity |",
+        "| recipe | parameters | MFLOP a sample | digits seen | seconds | validation loss "
+        "| drawn | accuracy | Frechet (floor) | from the floor | diversity |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in (record for record in records if "training" in record):
         low, high = (100 * share for share in record["accuracy_interval"])
-        accuracy = (
-            f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})" if record["conditional"] else "any digit"
+        accuracy = f"{100 * record['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
+        training, distance, floor = record["training"], record["frechet"], record["frechet_floor"]
+        cells = (
+            record["recipe"],
+            f"{record['parameters'] / 1e6:.2f}M",
+            f"{record['flops'] / 1e6:.0f}",
+            f"{training['images']:,}",
+            f"{training['seconds']}",
+            f"{training['validation'][-1]['ema']:.4f}",
+            f"{record['samples']:,}",
+            accuracy if record["conditional"] else "any digit",
+            f"{distance:.3f} ({floor:.3f})",
+            f"{distance / floor:.1f} times",
+            f"{100 * record['diversity']:.0f} %",
         )
-        lines.append(
-            f"| {record['recipe']} | {record['parameters'] / 1e6:.2f}M | {record['flops'] / 1e6:.0f} "
-            f"| {record['training']['images']:,} | {record['training']['seconds']} | {record['training']['validation'][-1]['ema']:.4f} "
-            f"| {record['samples']:,} | {accuracy} "
-            f"| {record['frechet']:.3f} ({record['frechet_floor']:.3f}) "
-            f"| {record['frechet'] / record['frechet_floor']:.1f} times | {100 * record['diversity']:.0f} % |"
-        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ Say = Callable[[str], None]
 class Settings(Config):
     """How much is trained and measured."""
 
-    steps: PositiveInt = 2000
+    steps: PositiveInt = 3500
     """Optimizer steps of each code."""
     batch: PositiveInt = 32
     """Pictures of an optimizer step."""

@@ -53,7 +53,7 @@ def positions(code: str = "msrope") -> Run:
         sampling=Sampling(sampler="ddim", eta=1.0, steps=24, guidance=3.0, interval=(0.0, 0.8), shift=3.0),
     )
     training = Training(
-        steps=2000,
+        steps=3500,
         batch=32,
         optimizer=Muon(lr=3e-3, adamw_lr=1e-3),
         warmup=100,

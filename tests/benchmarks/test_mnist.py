@@ -75,5 +75,7 @@ def test_a_run_gets_a_record_a_picture_and_a_row(
     assert (before, after) == ("before", "after")
     assert head.startswith("| recipe | parameters |")
     assert record["flops"] == cost.flops(Pipeline.build(MODEL, [], seed=0)) > 0
-    assert row.startswith(f"| tiny | {record['parameters'] / 1e6:.2f}M | {record['flops'] / 1e6:.0f} | 240 | 10 | 0.2500 |")
+    assert row.startswith(
+        f"| tiny | {record['parameters'] / 1e6:.2f}M | {record['flops'] / 1e6:.0f} | 240 | 10 | 0.2500 |"
+    )
     assert "tiny" in capsys.readouterr().out

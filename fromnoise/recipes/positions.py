@@ -36,8 +36,8 @@ def positions(code: str = "msrope") -> Run:
     the two is none. `code` names the pair, as `CODES` has it. Everything but the depth and the length of the training
     is the recipe shapes'.
 
-    Hardware: two CPU cores.
-    Expect:   not measured yet; docs/positions.md is where the codes will stand side by side, at 32 pixels and larger.
+    Hardware: two CPU cores; 6 to 8 minutes on one of them.
+    Expect:   95 % of single objects right at 32 pixels; docs/positions.md has all five codes there, and at larger sizes.
     Command:  fromnoise train positions --directory runs/positions/msrope
 
     Raises:

@@ -37,7 +37,7 @@ def positions(code: str = "msrope") -> Run:
     is the recipe shapes'.
 
     Hardware: two CPU cores; 6 to 8 minutes on one of them.
-    Expect:   95 % of single objects right at 32 pixels; docs/positions.md has all five codes there, and at larger sizes.
+    Expect:   95 % of single objects right at 32 pixels; docs/positions.md has all five codes, there and larger.
     Command:  fromnoise train positions --directory runs/positions/msrope
 
     Raises:

@@ -23,7 +23,7 @@ def flops(pipeline: Pipeline) -> int:
     config, device = pipeline.config, pipeline.device
     z = torch.zeros(1, *pipeline.latent_shape(config.size, config.size), device=device)  # (1, C, H, W)
     features = _features(pipeline)
-    with torch.no_grad(), _counter() as counter, sdpa_kernel(SDPBackend.MATH):
+    with _counter() as counter, sdpa_kernel(SDPBackend.MATH):  # with gradients: without, the counter trips over views
         pipeline.backbone(z, torch.full((1,), 0.5, device=device), pipeline.conditioner(features))
     return counter.get_total_flops()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fromnoise.conditioning.config import LabelConfig, TextConfig
+from fromnoise.conditioning.config import LabelConfig, NoConditionConfig, TextConfig
 from fromnoise.evaluation import cost
 from fromnoise.models.config import CNNConfig, DiTConfig, MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig
@@ -14,10 +14,11 @@ DIT = DiTConfig(patch=4, width=24, depth=2, head_width=12)
 MODELS = [
     ModelConfig(backbone=DIT, conditioner=LabelConfig(width=16), channels=1, size=28),
     ModelConfig(backbone=CNNConfig(width=16), conditioner=LabelConfig(width=16), channels=1, size=28),
+    ModelConfig(backbone=CNNConfig(width=16), conditioner=NoConditionConfig(width=16), channels=1, size=28),
 ]
 
 
-@pytest.mark.parametrize("config", MODELS, ids=["dit", "cnn"])
+@pytest.mark.parametrize("config", MODELS, ids=["dit", "cnn", "unconditional"])
 def test_flops_are_those_of_products_convolutions_and_attention(config):
     pipeline, count = Pipeline.build(config, [], 0), 0
 

@@ -52,7 +52,9 @@ def test_a_convolution_is_a_matrix_to_muon() -> None:
         for named in (ours, theirs):
             set_gradients(named, step)
         for name, p in kernels.items():
-            p.grad = theirs[name].grad.view_as(p)
+            gradient = theirs[name].grad
+            assert gradient is not None
+            p.grad = gradient.view_as(p)
         if step == 0:
             flat, folded = StackedMuon(ours, Muon()), StackedMuon(kernels, Muon())
         flat.step(1.0)

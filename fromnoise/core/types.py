@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,9 +15,10 @@ from torch import Tensor
 class Batch(NamedTuple):
     """What a data set serves: pictures and what they show."""
 
-    images: Tensor  # (B, C, H, W) float32 in [-1, 1]
+    images: Tensor  # (B, C, H, W) float32 in [-1, 1], or latents where a data set was encoded beforehand
     captions: list[str]  # B of them; "" where a data set has none
     labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
+    features: Mapping[str, Tensor] = MappingProxyType({})  # of the captions, where they were encoded beforehand
 
 
 class Data(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -18,9 +17,8 @@ from fromnoise.data.epochs import Epochs
 from fromnoise.data.listing import list_pictures
 from fromnoise.data.pictures import read_picture
 from fromnoise.data.report import to_stderr
+from fromnoise.data.split import FEW, chance, split
 
-VALIDATION = 0.05  # share of the pictures that are never trained on
-FEW = 20  # below this many pictures, all are trained on and validation looks at the same ones
 SIDED = re.compile(r"(?<![a-z])(?:left|right)|clockwise", re.IGNORECASE)  # true of a picture, false of its mirror image
 
 
@@ -49,7 +47,8 @@ class FolderData:
         self.problems = [*(f"{name}: {reason}" for name, reason in unreadable.items()), *listing.problems]
         self.names = [name for name in listing.captions if name not in unreadable]
         self.said = [listing.captions[name] for name in self.names]
-        self.learned, self.held_out = split(self.names)
+        learned, held_out = split(np.array([chance(name) for name in self.names]))
+        self.learned, self.held_out = learned.tolist(), held_out.tolist()
         self.mirrors = np.array([config.flip and not any(map(SIDED.search, said)) for said in self.said])  # (N,)
         self.epochs = Epochs(len(self.learned), seed)
         for line in self._summary(listing.source):
@@ -138,16 +137,3 @@ def decode(config: FolderConfig, names: list[str], report: Callable[[str], None]
     for new, old in enumerate(readable):  # row by row: a copy of the whole could be more than memory holds
         pictures[new] = pictures[old]
     return pictures[: len(readable)], unreadable
-
-
-def split(names: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Places of the pictures to train on, and of those to validate on in a fixed random order.
-
-    A picture's side depends on its own name only, so that it keeps it when others are added.
-    """
-    chance = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
-    by_chance = sorted(range(len(names)), key=chance.__getitem__)
-    if len(names) < FEW:
-        return list(range(len(names))), by_chance
-    held_out = [i for i in by_chance if chance[i] < VALIDATION] or by_chance[:1]
-    return sorted(set(range(len(names))).difference(held_out)), held_out

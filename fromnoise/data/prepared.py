@@ -1,0 +1,156 @@
+"""A prepared data set: latents and text features read from shards, of any number of samples.
+
+Legend: B batch, C, h, w shape of a latent, L tokens of the longest caption of the batch, E width of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fromnoise.core.types import Batch
+from fromnoise.data.folder import SIDED
+from fromnoise.data.manifest import read_manifest
+from fromnoise.data.shards import Shard, numbers_of, verify_shard
+from fromnoise.data.shuffle import Shuffle, permute
+from fromnoise.data.split import split
+
+TRAINING, VALIDATION = 0, 1  # streams of chance
+
+
+class Drawn(NamedTuple):
+    """A sample with its chances taken."""
+
+    latent: Tensor  # (C, h, w) float32
+    caption: str
+    tokens: Tensor  # (L, E) float32
+
+
+class PreparedData:
+    """What `Writer` wrote in `directory`, which is mapped into memory; 8 bytes a sample are held besides.
+
+    Batch k is a pure function of (seed, k, batch size), however many processes share it and however many threads make
+    it. Every pass is a fresh permutation that shows each sample once, with one of its captions, a fresh draw from its
+    posterior, and where the layout has mirror images, as one of them half of the time, unless the caption names a side.
+    These chances are functions of (seed, sample, pass) alone. About one sample in twenty, chosen by a hash of its key,
+    is kept for validation: the same that `FolderData` keeps, if keys are file names.
+
+    Batches have latents for images, and in `features` what the text encoder said of the captions: {"tokens": (B, L, E)
+    float32, zero where masked, "mask": (B, L) bool}; nothing where the layout has no features.
+    """
+
+    def __init__(self, directory: Path, seed: int):
+        """Map the shards.
+
+        Raises:
+            ValueError: one line: there is no prepared data set, it is empty, or a shard is missing or is not what the
+                manifest tells of it. What is inside the shards is not read: `verify` does that.
+        """
+        self.manifest, self.seed = read_manifest(directory), seed
+        self.layout = self.manifest.layout
+        if not self.manifest.samples:
+            raise ValueError(f"the prepared data set at {directory} holds no samples")
+        self.image_shape = self.layout.shape
+        self.classes = 1
+        self.problems: list[str] = []
+        self.shards = [Shard(directory, self.layout, entry) for entry in self.manifest.shards]
+        self.learned, self.held_out = split(np.concatenate([shard.chance for shard in self.shards]))
+        self.shuffle = Shuffle(len(self.learned), seed)
+
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets
+        its part, in order.
+
+        Raises:
+            ValueError: one line, when `size` is no multiple of `ranks`.
+        """
+        if size % ranks:
+            raise ValueError(f"a batch of {size} for {ranks} processes; allowed: multiples of {ranks}")
+        epoch, place = self.shuffle.batch(step, size)  # (size,) each
+        mine = slice(rank * size // ranks, (rank + 1) * size // ranks)
+        return self._batch(self.learned[place[mine]], epoch[mine], self.seed, TRAINING)
+
+    def validation(self, size: int) -> Batch:
+        """Fixed samples, the same for every seed, none of them trained on unless there are very few.
+
+        Where `size` is more than there are, they come again, drawn anew.
+        """
+        again, at = np.divmod(np.arange(size), len(self.held_out))  # (B,) each
+        return self._batch(self.held_out[at], again, 0, VALIDATION)
+
+    def captions(self, count: int) -> list[str]:
+        """Captions of training samples to learn a vocabulary from: all, or those of a fixed draw, `count` of them."""
+        return list(islice(self._captions(), count))
+
+    def _captions(self) -> Iterator[str]:
+        total = len(self.learned)
+        for first in range(0, total, 1024):
+            places = permute(np.arange(first, min(first + 1024, total)), total, (0,))
+            for sample in self.learned[places]:
+                shard, at = self._find(sample)
+                yield from map(shard.text, shard.said.row(at))
+
+    def _find(self, sample: int) -> tuple[Shard, int]:
+        """The shard of a sample, and its place there."""
+        index, at = divmod(int(sample), self.layout.shard)
+        return self.shards[index], at
+
+    def _batch(self, samples: np.ndarray, epochs: np.ndarray, seed: int, stream: int) -> Batch:
+        drawn = [
+            self._draw(int(sample), chances(seed, stream, int(sample), int(epoch)), stream == TRAINING)
+            for sample, epoch in zip(samples, epochs, strict=True)
+        ]
+        latents = torch.stack([one.latent for one in drawn])  # (B, C, h, w)
+        labels = torch.zeros(len(drawn), dtype=torch.int64)  # (B,)
+        features = pad([one.tokens for one in drawn]) if self.layout.text_width else {}
+        return Batch(latents, [one.caption for one in drawn], labels, features)
+
+    def _draw(self, sample: int, rng: np.random.Generator, mirror: bool) -> Drawn:
+        """A sample, its chances in the order: caption, side, noise."""
+        shard, at = self._find(sample)
+        said = shard.said.row(at)
+        text = said[int(rng.random() * len(said))]
+        caption = shard.text(text)
+        flip = rng.random() < 0.5 and mirror and self.layout.flipped and not SIDED.search(caption)
+        side = "flipped_" if flip else ""
+        latent = self._numbers(shard, f"{side}mean", at)  # (C, h, w)
+        if self.layout.std:
+            noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))  # (C, h, w)
+            latent += self._numbers(shard, f"{side}std", at) * noise  # (C, h, w)
+        width = self.layout.text_width
+        bits = shard.tokens.row(text).copy() if shard.tokens else np.empty((0, width), np.int16)  # (., E)
+        return Drawn(latent, caption, numbers_of(bits, self.layout.text_dtype))
+
+    def _numbers(self, shard: Shard, part: str, at: int) -> Tensor:
+        return numbers_of(shard.arrays[part][at].copy(), self.layout.dtype)
+
+
+def chances(seed: int, stream: int, sample: int, epoch: int) -> np.random.Generator:
+    """The source of all chance in one sight of a sample: each starts at a counter that no other reaches (Philox,
+    Salmon et al. 2011)."""
+    return np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, sample, epoch, stream]))
+
+
+def pad(tokens: list[Tensor]) -> dict[str, Tensor]:
+    """Tokens (., E) of each caption, as wide as the longest: {"tokens": (B, L, E), "mask": (B, L) bool}."""
+    lengths = torch.tensor([len(one) for one in tokens])  # (B,)
+    padded = pad_sequence(tokens, batch_first=True)  # (B, L, E)
+    return {"tokens": padded, "mask": torch.arange(padded.shape[1]) < lengths[:, None]}
+
+
+def verify(directory: Path) -> None:
+    """Read every byte of the prepared data set in `directory`, and find that it is what was written.
+
+    Raises:
+        ValueError: one line that names the first file at fault.
+    """
+    manifest = read_manifest(directory)
+    for entry in manifest.shards:
+        verify_shard(directory, manifest.layout, entry)

@@ -22,6 +22,7 @@ from fromnoise.data.shuffle import Shuffle, permute
 from fromnoise.data.split import split
 
 TRAINING, VALIDATION = 0, 1  # streams of chance
+KEPT = 16  # batches whose memory is kept mapped: some 100 MiB, however large the data set is
 
 
 class Drawn(NamedTuple):
@@ -76,6 +77,9 @@ class PreparedData:
         """
         if size % ranks:
             raise ValueError(f"a batch of {size} for {ranks} processes; allowed: multiples of {ranks}")
+        if step % KEPT == 0:
+            for shard in self.shards:
+                shard.release()
         epoch, place = self.shuffle.batch(step, size)  # (size,) each
         mine = slice(rank * size // ranks, (rank + 1) * size // ranks)
         return self._batch(self.learned[place[mine]], epoch[mine], self.seed, TRAINING)

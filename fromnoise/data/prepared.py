@@ -61,6 +61,7 @@ class PreparedData:
         if not self.manifest.counts.samples:
             raise ValueError(f"the prepared data set at {directory} holds no samples")
         self.image_shape = (layout.channels, layout.size, layout.size)
+        self.sizes = [(height * layout.factor, width * layout.factor) for height, width in layout.sizes]
         self.classes = layout.classes
         self.problems: list[str] = []
         self.shards = [Shard(directory, layout, entry) for entry in self.manifest.shards]

@@ -14,6 +14,7 @@ from fromnoise.core.config import explain, hint
 from fromnoise.models.config import AutoencoderConfig, TinyConfig, VAEConfig
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+TOLERANCE = 0.1  # of a published mean, in standard deviations; of a published scale, as a share
 
 
 class VAEFault(ValueError):
@@ -57,17 +58,14 @@ def describe(folder: Path) -> Description:
         raise VAEFault(f"{folder / CONFIG}: {error}") from None
 
 
-def disagreement(described: Description, shift: Sequence[float], scale: Sequence[float], tolerance: float = 0.1) -> str:
-    """What a user is told where latents as measured are not those that a config.json tells of; "" where they are.
-
-    tolerance: of a mean, in standard deviations; of a standard deviation, as a share.
-    """
+def disagreement(described: Description, shift: Sequence[float], scale: Sequence[float]) -> str:
+    """What a user is told where measured latents are not those that a config.json tells of; "" where they are."""
     told = []
     if described.shift and any(
-        abs(a - b) * c > tolerance for a, b, c in zip(shift, described.shift, scale, strict=True)
+        abs(a - b) * c > TOLERANCE for a, b, c in zip(shift, described.shift, scale, strict=True)
     ):
         told.append(f"shift {_span(described.shift)}, measured {_span(shift)}")
-    if described.scale and any(abs(a / b - 1) > tolerance for a, b in zip(scale, described.scale, strict=True)):
+    if described.scale and any(abs(a / b - 1) > TOLERANCE for a, b in zip(scale, described.scale, strict=True)):
         told.append(f"scale {_span(described.scale)}, measured {_span(scale)}")
     return "; ".join(told)
 
@@ -82,15 +80,15 @@ def _published(told: dict[str, Any], channels: int) -> tuple[tuple[float, ...] |
     mean, std = told.get("latents_mean"), told.get("latents_std")
     offset, factor = told.get("shift_factor"), told.get("scaling_factor")
     shift = mean or (None if offset is None else [offset] * channels)
-    scale = None if factor is None else [factor] * channels
+    scale = None if factor is None else [float(factor)] * channels
     if std:
-        scale = [(1.0 if factor is None else factor) / one for one in std]
+        scale = [(1.0 if factor is None else float(factor)) / float(one) for one in std]
     for key, numbers in (("latents_mean", shift), ("latents_std", scale)):
         if numbers and len(numbers) != channels:
             raise ValueError(f"{key} has {len(numbers)} numbers; allowed: {channels}, as latent_channels says")
     if scale and min(scale) <= 0:
         raise ValueError(f"latents are scaled by {min(scale)}; allowed: more than 0")
-    return tuple(map(float, shift)) if shift else None, tuple(map(float, scale)) if scale else None
+    return tuple(map(float, shift)) if shift else None, tuple(scale) if scale else None
 
 
 def _kl(told: dict[str, Any]) -> VAEConfig:

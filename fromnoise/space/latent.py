@@ -20,6 +20,7 @@ from fromnoise.models.config import AutoencoderConfig
 from fromnoise.space.folder import WEIGHTS, VAEFault, describe
 
 PIXELS = 2**19  # that go through the VAE together: 8 pictures of 256 x 256, a few GiB at Stable Diffusion's size
+SHOWN = 4  # channels whose numbers a user is shown
 ALIKE = 1e-6  # a deviation below this is rounding
 
 
@@ -59,25 +60,20 @@ class LatentSpace(nn.Module):
         self.sha256 = sha256_of(folder)
 
     @property
-    def scaling(self) -> Scaling:
-        """Shift and scale of each channel; ValueError, one line, where they are not known."""
-        shift, scale = (tuple(numbers.flatten().tolist()) for numbers in self._known())
-        return Scaling(shift, scale)
-
-    @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: which weights these are, and what latents are moved and scaled by."""
-        shift, scale = map(list, self.scaling)
+        """What a checkpoint keeps: which weights these are, and what latents are moved and scaled by; ValueError, one
+        line, where that is not known."""
+        shift, scale = (numbers.flatten().tolist() for numbers in self._known())
         return {"sha256": self.sha256, "shift": shift, "scale": scale}
 
     @property
     def notice(self) -> str:
-        """What a user is told of this space."""
+        """What a user is told of this space; ValueError as `state`."""
         count = sum(weight.numel() for weight in self.vae.buffers()) / 1e6
-        by_channel = [f"(z - {shift:.4g}) * {scale:.5g}" for shift, scale in zip(*self.scaling, strict=True)]
-        pairs = list(dict.fromkeys(by_channel))  # equal channels told once
-        more = f", and {len(pairs) - 4} more" if len(pairs) > 4 else ""
-        moved = ", ".join(pairs[:4]) + more
+        told = dict.fromkeys(zip(self.state["shift"], self.state["scale"], strict=True))  # equal channels told once
+        pairs = [f"(z - {shift:.4g}) * {scale:.5g}" for shift, scale in told]
+        more = f", and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        moved = ", ".join(pairs[:SHOWN]) + more
         return f"latents of a frozen VAE of {count:.2f}M parameters, {self.factor} pixels a cell, {moved}"
 
     def latent_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
@@ -107,9 +103,7 @@ class LatentSpace(nn.Module):
         shift, scale = (numbers.to(stored.device) for numbers in self._known())  # (Z, 1, 1) each
         mean, *std = stored.split(self.channels, 1)  # (B, Z, h, w) each
         assert len(std) == self.std, f"{stored.shape[1]} channels are stored of {self.channels}"
-        drawn = mean  # (B, Z, h, w)
-        for deviation in std:
-            drawn = mean + deviation * torch.randn(mean.shape, generator=generator)  # (B, Z, h, w)
+        drawn = mean + std[0] * torch.randn(mean.shape, generator=generator) if std else mean  # (B, Z, h, w)
         return (drawn - shift) * scale  # (B, Z, h, w)
 
     @torch.no_grad()
@@ -134,7 +128,7 @@ class LatentSpace(nn.Module):
         means, variances = [], []  # (B, Z) each
         for batch in pictures:
             self.latent_shape(*batch.shape[1:])
-            mean, *std = self.encode(batch).double().cpu().split(self.channels, 1)  # (B, Z, h, w) each
+            mean, *std = self.encode(batch).cpu().double().split(self.channels, 1)  # (B, Z, h, w) each
             means.append(mean.mean((2, 3)))
             variances.append(mean.var((2, 3), correction=0) + sum(one.square().mean((2, 3)) for one in std))
         between, within = torch.cat(means), torch.cat(variances).mean(0)  # (N, Z), (Z,)
@@ -151,7 +145,7 @@ class LatentSpace(nn.Module):
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.shift is None or self.scale is None:
             raise ValueError(
-                "model.space.shift and model.space.scale are not known: a training measures them; give them"
+                "model.space.shift and model.space.scale are not known: give them, or let a training measure them"
             )
         return self.shift, self.scale
 
@@ -213,7 +207,7 @@ def restored(
     if space.sha256 != state["sha256"]:
         trained, there = state["sha256"][:12], space.sha256[:12]
         raise VAEFault(f"{folder} holds another VAE (sha256 {there}...) than the model was trained with ({trained}...)")
-    for name, given, kept in (("shift", shift, space.shift), ("scale", scale, space.scale)):
+    for name, given, kept in zip(("shift", "scale"), (shift, scale), space._known(), strict=True):
         if given is not None and not torch.equal(column(name, given, space.channels), kept):
             raise ValueError(f"model.space.{name} is {tuple(given)}, but the model was trained with {state[name]}")
     return space

@@ -15,10 +15,11 @@ from torch import Tensor
 class Batch(NamedTuple):
     """What a data set serves: pictures and what they show."""
 
-    images: Tensor  # (B, C, H, W) float32 in [-1, 1], or latents where a data set was encoded beforehand
+    images: Tensor  # (B, C, H, W) float32 in [-1, 1], or what a space stores of them where they were encoded
     captions: list[str]  # B of them; "" where a data set has none
     labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
     features: Mapping[str, Tensor] = MappingProxyType({})  # of the captions, where they were encoded beforehand
+    encoded: bool = False  # whether `images` are what a space stores of pictures
 
 
 class Data(Protocol):

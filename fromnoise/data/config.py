@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fromnoise.core.types import Data
     from fromnoise.data.folder import FolderData
     from fromnoise.data.labelled import LabelledData
+    from fromnoise.data.prepared import PreparedData
     from fromnoise.data.shapes import ShapesData
 
 
@@ -59,6 +60,19 @@ class FolderConfig(DataConfig):
         return FolderData(self, seed)
 
 
+class PreparedConfig(DataConfig):
+    """What `fromnoise prepare` wrote: pictures and captions encoded beforehand, of any number, read from disk."""
+
+    type: Literal["prepared"] = "prepared"
+    path: Path
+    """The directory it was written to."""
+
+    def build(self, seed: int) -> PreparedData:
+        from fromnoise.data.prepared import PreparedData
+
+        return PreparedData(self.path, seed)
+
+
 class MNISTConfig(DataConfig):
     """MNIST: handwritten digits, one channel; 55,000 to train on, 5,000 to validate, 10,000 to test."""
 
@@ -91,4 +105,4 @@ class CIFAR10Config(DataConfig):
         return cifar10(self, seed)
 
 
-DATASETS: list[type[DataConfig]] = [ShapesConfig, FolderConfig, MNISTConfig, CIFAR10Config]
+DATASETS: list[type[DataConfig]] = [ShapesConfig, FolderConfig, PreparedConfig, MNISTConfig, CIFAR10Config]

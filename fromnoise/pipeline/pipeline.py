@@ -22,7 +22,7 @@ from torch.func import functional_call
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import guided
 from fromnoise.diffusion.sample import Step, choose
 from fromnoise.diffusion.target import TARGETS, check, largest_start
@@ -117,6 +117,11 @@ class Pipeline(nn.Module):
         finally:
             for block in blocks:
                 block._compiled_call_impl = None
+
+    def latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """What the backbone learns of a batch, (B, C, H, W) on the CPU: drawn anew each time where a VAE is unsure."""
+        stored = batch.images if batch.encoded else self.space.encode(batch.images)  # (B, 2 C, H, W) or (B, C, H, W)
+        return self.space.latent(stored, generator)  # (B, C, H, W)
 
     def loss(self, z: Tensor, features: dict[str, Tensor], t: Tensor, eps: Tensor, keep: Tensor) -> Tensor:
         """The loss of each sample, (B,).

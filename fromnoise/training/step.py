@@ -52,7 +52,7 @@ def generator_of(seed: int, step: int) -> torch.Generator:
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
     """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
     objective, size = pipeline.config.objective, len(batch.captions)
-    z = pipeline.space.latent(pipeline.space.encode(batch.images), generator)  # (B, C, H, W)
+    z = pipeline.latents(batch, generator)  # (B, C, H, W)
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)

@@ -21,6 +21,7 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
+from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
@@ -46,7 +47,7 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     directory, live = Path(directory), Live(run.training.steps)
     run.model.space.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
-    run = derive(run, data, live.say)
+    run = derive(recorded_space(run, directory), data, live.say)
     refuse_another(run, directory)
     with alone(directory):
         state = start(run, data, directory / "checkpoints", live)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
 from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
@@ -25,6 +26,7 @@ from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
+from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
@@ -73,6 +75,8 @@ def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
                 f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples of "
                 f"{pipeline.multiple}: set data.multiple to one"
             )
+    if isinstance(data, PreparedData):
+        agree(pipeline, data)
     pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
     pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
     with torch.no_grad():

@@ -9,16 +9,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from fromnoise.autoencoder.adversarial import Discriminator, adaptive_weight, fooled, hinge
 from fromnoise.autoencoder.config import AutoencoderConfig
+from fromnoise.autoencoder.fidelity import divergence
+from fromnoise.autoencoder.perceptual import Perceptual
 from fromnoise.core.config import explain
 from fromnoise.core.device import keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
-from fromnoise.models.vae import VAE, Posterior
+from fromnoise.models.vae import VAE
+
+
+class Judged(NamedTuple):
+    """Reconstructions, and the terms of their loss."""
+
+    made: Tensor  # (B, C, H, W)
+    error: Tensor  # (B,) squared error, and LPIPS
+    kl: Tensor  # (B,) times its weight
 
 
 class Autoencoder(nn.Module):
@@ -38,23 +50,32 @@ class Autoencoder(nn.Module):
     beside a *summed* divergence, as it is often written, hides a factor of Z h w: 1e-5 is then kl = .01 at 16 x 16 x 4,
     and beta = .49.) At the optimum a latent value that is used has noise that costs kl / (2 Z h w): all of them, kl / 2
     of squared error. So a `kl` well below the error itself leaves reconstructions as sharp as they can be.
+
+    Two terms are added where they have a weight: LPIPS to the error (`perceptual`), and the judgement of a
+    discriminator that is trained beside, by the same optimizer, from a step on (`adversarial`).
     """
 
-    def __init__(self, config: AutoencoderConfig):
+    def __init__(self, config: AutoencoderConfig, perceptual: Perceptual | None):
         super().__init__()
         self.config = config
         self.vae = VAE(config.vae)
+        self.perceptual = perceptual
+        loss = config.loss
+        self.discriminator: Discriminator | None = None
+        if loss.adversarial:
+            channels = config.vae.channels
+            self.discriminator = Discriminator(channels, loss.discriminator_width, loss.discriminator_layers)
 
     @classmethod
-    def build(cls, config: AutoencoderConfig, seed: int) -> Autoencoder:
-        """A fresh autoencoder on the CPU: weights from `seed`."""
+    def build(cls, config: AutoencoderConfig, seed: int, perceptual: Perceptual | None = None) -> Autoencoder:
+        """A fresh autoencoder on the CPU: weights from `seed`. perceptual: what the loss asks, where it does."""
         with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's default generator
             torch.manual_seed(seed)
-            return cls(config)
+            return cls(config, perceptual)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Autoencoder:
-        """The autoencoder that `save` wrote to the file `path`, on the CPU.
+    def load(cls, path: str | os.PathLike[str], perceptual: Perceptual | None = None) -> Autoencoder:
+        """The autoencoder that `save` wrote to the file `path`, on the CPU. perceptual: only for who trains it on.
 
         Raises:
             ValueError: one line, when the file is missing, cut short, altered, or holds no autoencoder.
@@ -63,7 +84,7 @@ class Autoencoder(nn.Module):
         if "autoencoder" not in metadata:
             raise ValueError(f"{path} holds no autoencoder: its metadata has no such config")
         try:
-            model = cls(AutoencoderConfig.model_validate_json(metadata["autoencoder"]))
+            model = cls(AutoencoderConfig.model_validate_json(metadata["autoencoder"]), perceptual)
             model.load_state_dict(tensors)
         except ValidationError as error:
             raise ValueError(f"{path}: {explain(error)}") from None
@@ -95,23 +116,30 @@ class Autoencoder(nn.Module):
             for level in levels:
                 level._compiled_call_impl = None
 
-    def loss(self, images: Tensor, eps: Tensor) -> Tensor:
-        """The loss of each picture, (B,), as the class has it.
+    def loss(self, images: Tensor, eps: Tensor, step: int) -> Tensor:
+        """The loss of each picture, (B,), as the class has it; that of the discriminator is part of it.
 
         images: (B, C, H, W) in [-1, 1]. eps: (B, Z, h, w) standard normal, of which the posterior's draw is made.
+        step: of the optimizer, which tells whether the discriminator has begun.
         """
-        posterior = self.vae.encode(images)
-        made = self.vae.decode(posterior.mean + posterior.std * eps)  # (B, C, H, W)
-        error = (made.float() - images).square().mean((1, 2, 3))  # (B,)
-        return error + self.config.loss.kl * divergence(posterior).mean((1, 2, 3))  # (B,)
+        made, error, kl = self.judged(images, eps)
+        if self.discriminator is None or step < self.config.loss.adversarial_start:
+            return error + kl  # (B,)
+        against = fooled(self.discriminator, made)  # (B,)
+        weight = adaptive_weight(error.mean(), against.mean(), self.vae.decoder.conv_out.weight)  # ()
+        against = self.config.loss.adversarial * weight * against  # (B,)
+        return error + kl + against + hinge(self.discriminator(images), self.discriminator(made.detach()))  # (B,)
+
+    def judged(self, images: Tensor, eps: Tensor) -> Judged:
+        """The reconstructions and what is wrong with them, less what a discriminator says; arguments as of `loss`."""
+        posterior, weights = self.vae.encode(images), self.config.loss
+        made = self.vae.decode(posterior.mean + posterior.std * eps).float()  # (B, C, H, W)
+        error = (made - images).square().mean((1, 2, 3))  # (B,)
+        if self.perceptual is not None:
+            error = error + weights.perceptual * self.perceptual(made, images)  # (B,)
+        return Judged(made, error, weights.kl * divergence(posterior).mean((1, 2, 3)))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape (Z, h, w) of the latent of a picture of `height` x `width` pixels."""
         factor = self.config.vae.factor
         return self.config.vae.latent_channels, height // factor, width // factor
-
-
-def divergence(posterior: Posterior) -> Tensor:
-    """KL divergence in nats of each latent value's posterior from the standard normal, (B, Z, h, w)."""
-    mean, std = posterior.mean.float(), posterior.std.float()  # (B, Z, h, w) each
-    return 0.5 * (mean.square() + std.square() - 1) - std.log()  # (B, Z, h, w)

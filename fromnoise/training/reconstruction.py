@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fromnoise.autoencoder.autoencoder import Autoencoder, divergence
-from fromnoise.autoencoder.fidelity import moments, psnr, ssim
+from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.autoencoder.fidelity import WINDOW, quality
+from fromnoise.autoencoder.perceptual import SMALLEST, Perceptual
 from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
 from fromnoise.core.types import Data
@@ -40,6 +41,7 @@ class Sample(NamedTuple):
 
     images: Tensor  # (B, C, H, W)
     eps: Tensor  # (B, Z, h, w)
+    step: int
 
     @property
     def size(self) -> int:
@@ -48,15 +50,16 @@ class Sample(NamedTuple):
 
     def to(self, device: torch.device) -> Sample:
         """The same on `device`; from pinned memory the copy does not wait."""
-        return Sample(*(x.to(device, non_blocking=True) for x in self))
+        images, eps = (x.to(device, non_blocking=True) for x in (self.images, self.eps))
+        return Sample(images, eps, self.step)
 
     def pinned(self) -> Sample:
         """The same in page-locked memory."""
-        return Sample(*(x.pin_memory() for x in self))
+        return Sample(self.images.pin_memory(), self.eps.pin_memory(), self.step)
 
     def rows(self, first: int, last: int) -> Sample:
         """Samples `first` to `last`, the last left out."""
-        return Sample(*(x[first:last] for x in self))
+        return Sample(self.images[first:last], self.eps[first:last], self.step)
 
     def about(self, row: int) -> str:
         """What to tell of a sample at which the loss broke: nothing."""
@@ -74,7 +77,7 @@ def fit(run: VAERun, data: Data, say: Callable[[str], None]) -> VAERun:
         ValueError: one line, when the pictures or the batch do not fit it.
     """
     channels, height, width = data.image_shape
-    training, vae = run.training, run.model.vae
+    training, vae, loss = run.training, run.model.vae, run.model.loss
     if training.batch % training.accumulate:
         raise ValueError(
             f"training.batch is {training.batch}; allowed: multiples of training.accumulate, {training.accumulate}"
@@ -84,16 +87,23 @@ def fit(run: VAERun, data: Data, say: Callable[[str], None]) -> VAERun:
             f"pictures of {height} x {width} pixels do not fit a VAE of {len(vae.multipliers)} levels, which takes "
             f"multiples of {vae.factor}: choose another data.size or fewer model.vae.multipliers"
         )
+    least = max(WINDOW, SMALLEST if loss.perceptual else 0, 3 * 2**loss.discriminator_layers if loss.adversarial else 0)
+    if min(height, width) < least:
+        raise ValueError(
+            f"pictures of {height} x {width} pixels; its loss and its validation take {least} or more a side"
+        )
+    if channels not in (1, 3) and loss.perceptual:
+        raise ValueError(f"pictures have {channels} channels; model.loss.perceptual takes 1 or 3")
     if channels != vae.channels:
         say(f"from the data: model.vae.channels {channels}")
     fitted = run.model.model_copy(update={"vae": vae.model_copy(update={"channels": channels})})
     return run.model_copy(update={"model": fitted})
 
 
-def draw(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Sample:
+def draw(model: Autoencoder, images: Tensor, step: int, generator: torch.Generator) -> Sample:
     """Pictures (B, C, H, W) and the noise of their latents."""
     shape = model.latent_shape(*images.shape[-2:])
-    return Sample(images, torch.randn(len(images), *shape, generator=generator))
+    return Sample(images, torch.randn(len(images), *shape, generator=generator), step)
 
 
 class Reconstruction(Trainee):
@@ -101,22 +111,24 @@ class Reconstruction(Trainee):
 
     def __init__(self, run: VAERun, data: Data, say: Callable[[str], None]):
         self.run, self.data, self.say = run, data, say
+        loss = run.model.loss
+        self.perceptual = Perceptual(loss.vgg, loss.heads) if loss.perceptual and loss.vgg and loss.heads else None
 
     def build(self) -> Autoencoder:
         """A fresh autoencoder."""
-        return Autoencoder.build(self.run.model, self.run.training.seed)
+        return Autoencoder.build(self.run.model, self.run.training.seed, self.perceptual)
 
     def load(self, path: Path) -> Autoencoder:
         """The autoencoder in a checkpoint's file."""
-        return Autoencoder.load(path)
+        return Autoencoder.load(path, self.perceptual)
 
     def draw(self, model: Autoencoder, step: int, size: int) -> Sample:
         """Pictures, and the noise of their latents."""
-        return draw(model, self.data.train(step, size).images, generator_of(self.run.training.seed, step))
+        return draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
         """As `draw`, of held-out pictures."""
-        return draw(model, self.data.validation(size).images, generator_of(0, 0))
+        return draw(model, self.data.validation(size).images, 0, generator_of(0, 0))
 
     def rehearse(self, model: Autoencoder) -> None:
         """Tell of the latent, and reconstruct a picture."""
@@ -125,7 +137,7 @@ class Reconstruction(Trainee):
         less = channels * height * width / (z * h * w)
         self.say(f"{channels} x {height} x {width} pixels to {z} x {h} x {w} latent values, {less:g} times fewer")
         with torch.no_grad():
-            model.loss(*self.trial(model, 1).to(model.device))
+            model.judged(*self.trial(model, 1).to(model.device)[:2])
 
     def validation(self, model: Autoencoder) -> Validation:
         """Losses and quality on held-out pictures."""
@@ -142,7 +154,7 @@ class Reconstruction(Trainee):
             if not (folder / CONFIG).is_file():  # the last file that is written
                 mean, std = self.measure(model)
                 save_vae(model.vae, folder, mean, std, self.data.image_shape[-1])
-            told = self.validation(model).quality(model, None)
+            told = quality(model.vae, fixed(model, self.data, VALIDATED))
         spread = " ".join(f"{value:.2f}" for value in told["latent_std"])
         self.say(f"held-out pictures: PSNR {told['psnr']:.2f} dB, SSIM {told['ssim']:.4f}, latent std {spread}")
         self.say(f"{folder} is the VAE for --model.space.path, and for diffusers' AutoencoderKL.from_pretrained")
@@ -164,38 +176,22 @@ class Validation:
     """Fixed pictures with fixed noise."""
 
     def __init__(self, model: Autoencoder, data: Data):
-        sample = draw(model, data.validation(VALIDATED).images, torch.Generator().manual_seed(0))
-        rows = chunk(data)
-        self.chunks = [sample.rows(i, i + rows).to(model.device) for i in range(0, VALIDATED, rows)]
+        self.samples = fixed(model, data, VALIDATED)
 
     def losses(self, model: Autoencoder, ema: Ema, dtype: torch.dtype | None) -> dict[str, Any]:
-        """The loss of the weights as they are and of their average, and how well the average reconstructs."""
-        raw = self.loss(model, dtype)
-        with ema.applied():
-            return {"validation_raw": raw, "validation_ema": self.loss(model, dtype)} | self.quality(model, dtype)
+        """The loss of the weights as they are and of their average, less what a discriminator says; and how well the
+        average reconstructs."""
+        with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
+            raw = self.loss(model)
+            with ema.applied():
+                averaged, told = self.loss(model), quality(model.vae, self.samples)
+        return {"validation_raw": raw, "validation_ema": averaged} | told
 
     @torch.no_grad()
-    def loss(self, model: Autoencoder, dtype: torch.dtype | None) -> float:
+    def loss(self, model: Autoencoder) -> float:
         """The mean loss of the weights as they are."""
-        with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
-            return float(torch.cat([model.loss(*chunk) for chunk in self.chunks]).mean())
-
-    @torch.no_grad()
-    def quality(self, model: Autoencoder, dtype: torch.dtype | None) -> dict[str, Any]:
-        """Of the weights as they are: squared error, PSNR in dB and SSIM of reconstructions from the posterior's mean;
-        KL in nats a latent value; mean, standard deviation and kurtosis of draws, by channel."""
-        errors, psnrs, ssims, kls, drawn = [], [], [], [], []
-        with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
-            for images, eps in self.chunks:
-                posterior = model.vae.encode(images)
-                made = model.vae.decode(posterior.mean).float().clamp(-1, 1)  # (B, C, H, W)
-                errors.append((made - images).square().mean((1, 2, 3)))  # (B,)
-                psnrs.append(psnr(made, images))
-                ssims.append(ssim(made, images))
-                kls.append(divergence(posterior).mean((1, 2, 3)))
-                drawn.append(posterior.mean + posterior.std * eps)  # (B, Z, h, w)
-        told = {"squared_error": errors, "psnr": psnrs, "ssim": ssims, "kl": kls}
-        return {key: float(torch.cat(parts).mean()) for key, parts in told.items()} | moments(torch.cat(drawn))
+        judged = [model.judged(images.to(model.device), eps.to(model.device)) for images, eps in self.samples]
+        return float(torch.cat([one.error + one.kl for one in judged]).mean())
 
 
 class Previews:
@@ -221,6 +217,15 @@ class Previews:
         grid(as_pictures(torch.cat((images, raw, averaged))), SHOWN, under).save(buffer, "PNG")
         self.directory.mkdir(exist_ok=True)
         write_bytes(self.directory / f"step-{step:08d}.png", buffer.getvalue())
+
+
+def fixed(model: Autoencoder, data: Data, most: int) -> list[tuple[Tensor, Tensor]]:
+    """Held-out pictures, `most` at most and each once, and fixed noise for their latents, in parts."""
+    images = data.validation(most).images  # (B, C, H, W)
+    again = (images[1:] == images[0]).flatten(1).all(1).nonzero()  # where they begin to go round
+    images = images[: int(again[0]) + 1] if len(again) else images
+    images, eps, _ = draw(model, images, 0, torch.Generator().manual_seed(0))
+    return list(zip(images.split(chunk(data)), eps.split(chunk(data)), strict=True))
 
 
 def chunk(data: Data) -> int:

@@ -14,27 +14,67 @@ from fromnoise.preparation.sources.parquet import ParquetSource
 from fromnoise.preparation.sources.rows import READERS
 from fromnoise.preparation.sources.source import Source
 from fromnoise.preparation.sources.table import TableSource
+from fromnoise.preparation.sources.tar import TarSource
 
-HELD: dict[str, Callable[[Path, list[Path], SourceOptions], Source]] = {".parquet": ParquetSource}
+HELD: dict[str, Callable[[Path, list[Path], SourceOptions], Source]] = {".parquet": ParquetSource, ".tar": TarSource}
 """Files that hold pictures themselves."""
+
+
+def _published(name: str) -> Callable[[str, SourceOptions], Source]:
+    def source(rest: str, options: SourceOptions) -> Source:
+        from fromnoise.preparation.sources.builtin import PublishedSource
+
+        if rest:
+            raise ValueError(f"{name}:{rest} is no source; allowed: {name}")
+        return PublishedSource(name, options)
+
+    return source
+
+
+def _shapes(rest: str, options: SourceOptions) -> Source:
+    from fromnoise.preparation.sources.builtin import ShapesSource
+
+    if not rest.isdecimal() or not int(rest):
+        raise ValueError(f"shapes:{rest} is no source; allowed: shapes:COUNT, as shapes:20000")
+    return ShapesSource(int(rest), options)
+
+
+def _hub(rest: str, options: SourceOptions) -> Source:
+    from fromnoise.preparation.sources.hub import HubSource
+
+    return HubSource(rest, options)
+
+
+NAMED: dict[str, Callable[[str, SourceOptions], Source]] = {
+    "cifar10": _published("cifar10"),
+    "hub": _hub,
+    "mnist": _published("mnist"),
+    "shapes": _shapes,
+}
+"""Sources that are no files here, by what stands before the colon."""
 
 
 def open_source(where: str, options: SourceOptions) -> Source:
     """The source that `where` names.
 
     A directory of pictures, of parquet files or of tars; a .csv, .tsv or .jsonl table, a .parquet or .tar file, or
-    several by a pattern: "data/{000..127}.tar".
+    several by a pattern: "data/{000..127}.tar"; "hub:owner/name"; "mnist", "cifar10" or "shapes:COUNT". A directory of
+    such a name is told apart by a slash: "./mnist".
 
     Raises:
         ValueError: one line: nothing there, of no known kind, or what the kind of source raises.
     """
+    name, _, rest = where.partition(":")
+    if name in NAMED:
+        return NAMED[name](rest, options)
     path = Path(where)
     if path.is_dir():
         return _directory(path, options)
     files = [Path(name) for name in expanded(where)]
     for file in files:
         if not file.is_file():
-            raise ValueError(f"no source at {file}: neither a file nor a directory")
+            named = hint(where, ["mnist", "cifar10", "shapes:COUNT", "hub:OWNER/NAME"])
+            raise ValueError(f"no source at {file}: neither a file nor a directory; by name, {named}")
     kinds = sorted({file.suffix.lower() for file in files})
     if kinds[0] in HELD and len(kinds) == 1:
         return HELD[kinds[0]](path.parent, files, options)

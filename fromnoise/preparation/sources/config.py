@@ -26,5 +26,5 @@ class SourceOptions(Config):
     """Commit, tag or branch of a hub's data set; left out, the newest."""
     size: Annotated[int, Field(ge=32, le=256)] = 32
     """Side of the pictures of shapes, in pixels."""
-    longest: PositiveInt = 100_000
-    """Entries that a file of a hub's data set has at most, where it does not tell."""
+    entries: PositiveInt | None = None
+    """About how many a hub's data set has, where it does not tell."""

@@ -50,7 +50,7 @@ def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np
         width, height = drafted[1][2:] if drafted else image.size  # of a draft, a fraction of its last pixel is padding
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         lying = Size(wanted.width, wanted.height) if orientation in TURNED else wanted  # as the file has it
-        box = crop_box(Size(height, width), lying)
+        box = crop_box((height, width), lying)
         cut = to_rgb(image, background).resize((lying.width, lying.height), Image.Resampling.LANCZOS, box=box)
         # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
         cut.getexif()[ExifTags.Base.Orientation] = orientation

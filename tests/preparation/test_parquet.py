@@ -101,7 +101,7 @@ def test_without_pyarrow_the_extra_is_named(made, tmp_path, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_row_group(made, tmp_path):
-    """2,000 rows of 20 KB in one row group: 40 MB, of which a page of 1 MB and a batch of 32 rows are held at a time."""
+    """2,000 rows of 20 KB in one row group: 40 MB, of which a page and a batch of 32 rows are held."""
     noise = [os.urandom(20_000) for _ in range(2000)]
     path = write(tmp_path / "a.parquet", {"image": noise, "text": ["a"] * 2000}, group=2000)
     del noise

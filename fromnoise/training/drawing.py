@@ -50,8 +50,9 @@ class Drawing(Trainee):
     def rehearse(self, model: Pipeline) -> None:
         """Find pictures whose sides do not fit the model, labels that are no classes of it, previews that cannot be
         drawn; tell of the space."""
-        if model.space.notice:
-            self.say(model.space.notice)
+        for notice in (self.run.model.conditioner.notice(self.run.model.objective.dropout), model.space.notice):
+            if notice:
+                self.say(notice)
         for height, width in self.data.sizes:
             if height % model.multiple or width % model.multiple:
                 raise ValueError(

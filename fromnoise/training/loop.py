@@ -43,7 +43,8 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
             the disk is full, or the loss is not finite. What was saved before stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
-    run.model.space.check()  # before pictures are read, which may take long
+    for part in (run.model.space, run.model.conditioner):
+        part.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
     run = derive(recorded_space(run, directory), data, live.say)
     state = follow(Drawing(run, data, live.say), directory, live)

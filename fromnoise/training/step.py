@@ -71,7 +71,7 @@ def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
-    return Sample(z, pipeline.conditioner.encode(batch.captions, batch.labels), t, eps, keep)
+    return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 
 
 def accumulate_gradients(model: Model, sample: trainee.Sample, parts: int, dtype: torch.dtype | None) -> Tensor:

@@ -44,6 +44,10 @@ def test_portions_across_files_are_read_from_their_own_places(made, tmp_path, mo
     assert source.about == "23 samples in 4 tar files"
     pattern = made.source(tmp_path / "all" / "{01..02}.tar")
     assert [entry.captions for entry in made.pictures(pattern).values()] == [(f"grey {i}",) for i in range(7, 23)]
+    write(tmp_path / ".hidden" / "00.tar", pairs(made, 0, 7))
+    everywhere = made.pictures(made.source(tmp_path / "{all,.hidden,all}" / "0?.tar"))
+    assert list(everywhere)[-1] == ".hidden/00.tar/0006.jpg" and len(everywhere) == 23 + 7
+    assert made.source(tmp_path).entries == 23
 
     looked = []
     members = module._members

@@ -25,7 +25,7 @@ class Data(Protocol):
     """What `data.build(seed)` gives."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of the pictures to validate on
+    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of pictures to validate on: as many pixels as any has
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]: ...  # all H, W of those to train on; every batch has one of them

@@ -82,8 +82,9 @@ def go_on(run: Run, directory: Path, data: Data, state: State, previews: Preview
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root = run.training, directory / "checkpoints"
     pipeline, ema, optimizer, progress = state
-    serve, sizes = (lambda size: data.train(0, size)), len(data.sizes)
-    choices = choose(pipeline, serve, config, directory / "measured.yaml", live.say, sizes)
+    sizes = len(data.sizes)
+    # Measured on pictures to validate, of which none to train on is larger, so that what fits now always fits.
+    choices = choose(pipeline, data.validation, config, directory / "measured.yaml", live.say, sizes)
     if choices.compile and sizes > 1:
         live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation = Validation(pipeline, data)
@@ -164,9 +165,9 @@ def workers(pipeline: Pipeline) -> int:
 
 
 def measure(pipeline: Pipeline, data: Data, choices: Choices, parts: int) -> Meter:
-    """A meter that knows the FLOPs of a step, where it is known how many the device can do."""
+    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
     peak = peak_flops(pipeline.device)
-    if peak is None:
+    if peak is None or len(data.sizes) > 1:
         return Meter()
     sample = draw(pipeline, data.train(0, choices.batch), generator_of(0, 0)).to(pipeline.device)
     with FlopCounterMode(display=False) as counter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_every_shape_is_trained_on_and_a_resumed_run_ends_in_the_same_bits(
     shapes = []
     seen = Pipeline.loss
 
-    def watched(self: Pipeline, z: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def watched(self: Pipeline, z: torch.Tensor, *rest: Any) -> torch.Tensor:
         if torch.is_grad_enabled():
             shapes.append(tuple(z.shape))
         return seen(self, z, *rest)

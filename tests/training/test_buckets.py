@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.testing import CompileCounter
 
+from fromnoise.core.types import Batch
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.config import BucketsConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.fast import choose
 from fromnoise.training.loop import train
 from fromnoise.training.run import Run
+from fromnoise.training.step import draw, generator_of
 
 Making = Callable[..., Run]
 
@@ -83,3 +86,18 @@ def test_every_size_has_to_repay_its_compilation(
     assert said == [
         "float32, not compiled: 300 steps of 1 s would not repay 3 compilations, one for each size of pictures"
     ]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_more_sizes_than_torch_s_own_limit_stay_compiled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compile(self, backend=counter, **options))
+    counts = []
+    with pipeline.compiled():
+        for width in range(8, 8 * 13, 8):  # torch stops at 8
+            batch = Batch(torch.zeros(2, 3, 16, width), ["", ""], torch.zeros(2, dtype=torch.int64))
+            pipeline.loss(*draw(pipeline, batch, generator_of(0, 0)))
+            counts.append(counter.frame_count)
+    assert counts == [counts[0] * place for place in range(1, 13)]

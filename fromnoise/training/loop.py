@@ -63,8 +63,15 @@ def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
     """Find what would stop a training later, before it is given a directory.
 
     Raises:
-        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn.
+        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn, pictures whose
+            sides do not fit the model.
     """
+    for height, width in data.sizes:
+        if height % pipeline.multiple or width % pipeline.multiple:
+            raise ValueError(
+                f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples of "
+                f"{pipeline.multiple}: set data.multiple to one"
+            )
     pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
     pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
     with torch.no_grad():
@@ -75,7 +82,11 @@ def go_on(run: Run, directory: Path, data: Data, state: State, previews: Preview
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root = run.training, directory / "checkpoints"
     pipeline, ema, optimizer, progress = state
-    choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
+    sizes = len(data.sizes)
+    # Measured on pictures to validate, of which none to train on is larger, so that what fits now always fits.
+    choices = choose(pipeline, data.validation, config, directory / "measured.yaml", live.say, sizes)
+    if choices.compile and sizes > 1:
+        live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation = Validation(pipeline, data)
     meter = measure(pipeline, data, choices, config.accumulate)
     report = Report(directory, live, meter, progress, config, choices.batch)
@@ -154,9 +165,9 @@ def workers(pipeline: Pipeline) -> int:
 
 
 def measure(pipeline: Pipeline, data: Data, choices: Choices, parts: int) -> Meter:
-    """A meter that knows the FLOPs of a step, where it is known how many the device can do."""
+    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
     peak = peak_flops(pipeline.device)
-    if peak is None:
+    if peak is None or len(data.sizes) > 1:
         return Meter()
     sample = draw(pipeline, data.train(0, choices.batch), generator_of(0, 0)).to(pipeline.device)
     with FlopCounterMode(display=False) as counter:

@@ -61,6 +61,10 @@ class LabelConditioner(nn.Module):
             raise ValueError(f"label {int(wrong[0])} is out of range: the model knows classes 0 to {self.classes - 1}")
         return {"labels": labels}
 
+    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """`features` less what training drops of them beside whole prompts: all of them are kept."""
+        return features
+
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token of each label: Cond of (B, 1, D)."""
         return Cond.of(self.table[features["labels"]])

@@ -42,6 +42,10 @@ class NoConditioner(nn.Module):
         """Features of a batch: {"labels": (B,)}; only their number counts."""
         return {"labels": labels}
 
+    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """`features` less what training drops of them beside whole prompts: all of them are kept."""
+        return features
+
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token, B times: Cond of (B, 1, D)."""
         return self.null(features["labels"].shape[0])

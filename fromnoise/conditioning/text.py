@@ -154,6 +154,10 @@ class TextConditioner(nn.Module):
         ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (B, L)
         return {"ids": ids, "mask": ids != PAD}
 
+    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """`features` less what training drops of them beside whole prompts: all of them are kept."""
+        return features
+
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """{"ids": (B, L), "mask": (B, L)} -> Cond of tokens (B, L, D), zero where masked; vector is their mean."""
         ids, mask = features["ids"], features["mask"]  # (B, L), (B, L)

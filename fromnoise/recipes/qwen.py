@@ -21,8 +21,9 @@ def qwen_258m(path: str | Path = "your-pictures", vae: str | Path = "your-vae") 
     diffusers saves it; from the command line they are --data.path and --model.space.path.
 
     Trained are the backbone and, for now, a text encoder of two layers (76 tokens of a caption and a start token, 768
-    wide), whose words are learned from the captions: a frozen CLIP, which brings words of its own, is to come. The VAE
-    is frozen, and is no part of a checkpoint; for now it encodes every picture anew at every step.
+    wide), whose words are learned from the captions; a frozen CLIP, which brings words of its own, is a matter of
+    --model.conditioner.type frozen_text. The VAE is frozen, and is no part of a checkpoint; for now it encodes every
+    picture anew at every step.
 
     The backbone has 249,403,344 parameters. Built as diffusers' class it has 257,669,392, of which nothing reads
     8,266,048: the last block's feed-forward and output layer for the text (5,313,024), and the queries and the

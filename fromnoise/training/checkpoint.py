@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fromnoise.conditioning.folder import EncoderFault
 from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.folder import VAEFault
@@ -104,11 +105,12 @@ def load_pipeline(path: Path) -> Pipeline:
     """The raw weights of the checkpoint `path`, on the CPU.
 
     Raises:
-        ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE it needs.
+        ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE or text encoder
+            that it needs.
     """
     try:
         return Pipeline.load(path / "model.safetensors")
-    except VAEFault:
+    except (VAEFault, EncoderFault):
         raise
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from None

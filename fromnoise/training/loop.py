@@ -44,7 +44,8 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
             the disk is full, or the loss is not finite. What was saved before stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
-    run.model.space.check()  # before pictures are read, which may take long
+    for part in (run.model.space, run.model.conditioner):
+        part.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
     run = derive(run, data, live.say)
     refuse_another(run, directory)
@@ -137,8 +138,9 @@ def start(run: Run, data: Data, root: Path, live: Live) -> State:
         pipeline = Pipeline.build(run.model, captions, run.training.seed)
         if notice := pipeline.conditioner.notice(captions):
             live.say(f"captions: {notice}")
-    if pipeline.space.notice:
-        live.say(pipeline.space.notice)
+    for notice in (run.model.conditioner.notice(run.model.objective.dropout), pipeline.space.notice):
+        if notice:
+            live.say(notice)
     pipeline.to(device)
     ema = Ema(pipeline, run.training.ema * run.training.steps)
     optimizer = Optimizer(pipeline, run.training.optimizer)

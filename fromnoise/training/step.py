@@ -56,7 +56,8 @@ def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
-    return Sample(z, pipeline.conditioner.encode(batch.captions, batch.labels), t, eps, keep)
+    features = pipeline.conditioner.dropped(pipeline.conditioner.encode(batch.captions, batch.labels), generator)
+    return Sample(z, features, t, eps, keep)
 
 
 def accumulate_gradients(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None) -> Tensor:

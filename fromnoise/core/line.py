@@ -14,7 +14,7 @@ class Line:
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
         self.shown = ""
-        self.printed = -SECONDS
+        self.printed = time.monotonic()
 
     @property
     def due(self) -> bool:
@@ -35,4 +35,5 @@ class Line:
         if self.shown:
             print("\r" + " " * len(self.shown) + "\r", end="", file=sys.stderr)
             self.shown = ""
+        self.printed = time.monotonic()
         print(text, file=sys.stderr, flush=True)

@@ -75,8 +75,9 @@ def run_on_ray(
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items([{"portion": i} for i in todo], override_num_blocks=len(todo))
+        worker: Any = Encode  # its types name functions only
         done = rows.map(
-            Encode,
+            worker,
             fn_constructor_args=(where, settings.model_dump(mode="json"), device, str(out.resolve())),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if device.startswith("cuda") else None,

@@ -1,7 +1,9 @@
 """The entries of a portion to what is stored of them: decoded and resized, then encoded by frozen models.
 
 The numbers of a picture depend, in their last bits, on those encoded together with it; so which ones these are depends
-on the portion alone. Legend: B batch, C channels, H and W rows and columns, Z channels of a latent, h = H / f, w = W / f.
+on the portion alone.
+
+Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, h and w rows and columns of a latent.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -229,7 +231,7 @@ class Encoder:
 
     def _latents(self, batch: list[Decoded]) -> dict[str, tuple[Latent, Latent | None]]:
         """Of each key of a batch of one size the latent, and that of its mirror image where no caption names a side."""
-        with self.stages.timed("VAE", len(batch)):
+        with self.stages.timed("VAE", len(batch)) if self.settings.vae else nullcontext():
             images = torch.from_numpy(np.stack([one.pixels for one in batch])).float() / 127.5 - 1  # (B, C, H, W)
             plain = self._stored(images)
             turned = [

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
-STAGES = ("read", "decode", "resize", "VAE", "text", "write")
+STAGES: tuple[str, ...] = ("read", "decode", "resize", "VAE", "text", "write")
 
 
 class Stages:

@@ -38,7 +38,7 @@ def list_pictures(folder: Path) -> Listing:
             that are not text.
     """
     files = list_files(folder)
-    table = _table(folder)
+    table = find_table(folder)
     found: dict[str, list[str]] = {}
     for name, captions in _rows(table) if table else _beside(folder, files):
         found.setdefault(name, []).extend(caption.strip() for caption in captions if caption.strip())
@@ -73,7 +73,8 @@ def no_pictures(folder: Path) -> str:
     return f"data folder {folder} holds no pictures (looked for {', '.join(sorted(SUFFIXES))})"
 
 
-def _table(folder: Path) -> Path | None:
+def find_table(folder: Path) -> Path | None:
+    """The table with a directory's captions: the first of `TABLES`, or the only CSV there is."""
     named = [folder / name for name in TABLES if (folder / name).is_file()]
     sheets = sorted(folder.glob("*.csv"))
     if named:
@@ -85,7 +86,7 @@ def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
     for name in files:
         text = (folder / name).with_suffix(".txt")
         if text.is_file():
-            yield name, _text(text).splitlines()
+            yield name, read_text(text).splitlines()
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
@@ -112,7 +113,7 @@ def _field(fields: Mapping[str, object], columns: tuple[str, ...], what: str, wh
 
 
 def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    for number, line in enumerate(_text(table).split("\n"), start=1):
+    for number, line in enumerate(read_text(table).split("\n"), start=1):
         where = f"{table} line {number}"
         if not line.strip():
             continue
@@ -126,7 +127,7 @@ def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(_text(table), newline=""), restkey="")
+    reader = csv.DictReader(io.StringIO(read_text(table), newline=""), restkey="")
     try:
         for row in reader:
             where = f"{table} line {reader.line_num}"
@@ -138,7 +139,12 @@ def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         raise ValueError(f"{table} line {reader.line_num}: not CSV ({error})") from None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: one line, when it is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -22,9 +22,9 @@ class Loaded(NamedTuple):
     orientation: int  # by which it is turned upright, of EXIF
 
 
-def measure(path: Path) -> Size:
+def measure(file: Path | BinaryIO) -> Size:
     """Height and width of the upright picture of a file, from its header alone; see `upright`."""
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         return upright(image)
 
 
@@ -43,7 +43,7 @@ def upright(image: Image.Image) -> Size:
     return Size(image.width, image.height) if turned else Size(image.height, image.width)
 
 
-def read_picture(path: Path, size: int | Size, background: int) -> np.ndarray:
+def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np.ndarray:
     """The picture of a file, upright, centre-cropped to a shape and resized: (3, H, W) uint8.
 
     `size` is a square's side in pixels, or height and width. Transparent pictures are laid on the grey level
@@ -53,7 +53,7 @@ def read_picture(path: Path, size: int | Size, background: int) -> np.ndarray:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
     wanted = Size(size, size) if isinstance(size, int) else size
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         return fit(load(image, wanted, background), wanted)  # (3, H, W)
 
 

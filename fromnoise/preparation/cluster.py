@@ -11,7 +11,7 @@ from typing import Any
 
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.encode import Encoder, Models
-from fromnoise.preparation.local import run, unbombed
+from fromnoise.preparation.local import run
 from fromnoise.preparation.plan import Plan, check
 from fromnoise.preparation.sources.open import open_source
 from fromnoise.preparation.stages import Stages
@@ -41,8 +41,7 @@ class Encode:
         if not self.fault and not (self.out / self.plan.shards[portion]).exists():
             self.encoder.stages = stages
             try:
-                with unbombed():
-                    run(self.encoder, self.source, self.plan, self.out, [portion], lambda: None)
+                run(self.encoder, self.source, self.plan, self.out, [portion], lambda: None)
             except ValueError as error:
                 self.fault = str(error)
         return {"fault": self.fault, "stages": json.dumps(stages.told())}

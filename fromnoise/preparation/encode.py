@@ -9,7 +9,6 @@ Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fromnoise.conditioning.config import FrozenTextConfig
@@ -30,10 +28,10 @@ from fromnoise.core.device import pick
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.folder import SIDED
 from fromnoise.data.manifest import Layout
-from fromnoise.data.pictures import fit, load, upright
-from fromnoise.data.reading import reason
+from fromnoise.data.pictures import fit
 from fromnoise.data.shards import HALVES, Fault, Latent, Sample, Text, write_shard
 from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.decode import decode
 from fromnoise.preparation.sources.source import Fault as Missing
 from fromnoise.preparation.sources.source import Picture
 from fromnoise.preparation.stages import Stages
@@ -95,8 +93,8 @@ def _buckets(settings: Preparation) -> Buckets | None:
     return Buckets(settings.size, settings.multiple, settings.largest_aspect, settings.tiers, settings.upscale)
 
 
-class Decoded(NamedTuple):
-    """A picture without its file."""
+class Ready(NamedTuple):
+    """A picture that is ready to be encoded, without its file."""
 
     key: str
     captions: tuple[str, ...]
@@ -109,9 +107,9 @@ class Encoding:
     """A portion on its way: what is known of it, and what is still computed."""
 
     def __init__(self) -> None:
-        self.pictures: list[Decoded] = []  # without pixels, in order
+        self.pictures: list[Ready] = []  # without pixels, in order
         self.faults: list[Fault] = []
-        self.batches: dict[Size, list[Decoded]] = {}  # not full yet
+        self.batches: dict[Size, list[Ready]] = {}  # not full yet
         self.latents: list[Future[dict[str, tuple[Latent, Latent | None]]]] = []
 
 
@@ -152,7 +150,7 @@ class Encoder:
     def begin(self, entries: Iterable[Picture | Missing], tick: Callable[[], None]) -> Encoding:
         """Read and decode a portion, and let its pictures be encoded; returns before that is done. `tick` is called
         once for each entry."""
-        portion, waiting = Encoding(), deque[Future[Decoded | Fault]]()
+        portion, waiting = Encoding(), deque[Future[Ready | Fault]]()
         for entry in self.stages.reading(entries):
             tick()
             waiting.append(self.workers.submit(self._decode, entry))
@@ -188,20 +186,19 @@ class Encoder:
         with self.stages.timed("write", len(done.samples)):
             write_shard(path, self.layout, *done)
 
-    def _decode(self, entry: Picture | Missing) -> Decoded | Fault:
+    def _decode(self, entry: Picture | Missing) -> Ready | Fault:
         """A picture's pixels, in the size of its bucket."""
         if isinstance(entry, Missing):
             return Fault(*entry)
         try:
-            with self.stages.timed("decode", 1), Image.open(io.BytesIO(entry.content)) as image:
-                size = self._size(upright(image))
-                loaded = load(image, size, self.settings.background)
+            with self.stages.timed("decode", 1):
+                decoded = decode(entry.content, self._size, self.settings.background)
             with self.stages.timed("resize", 1):
-                pixels = fit(loaded, size)  # (C, H, W)
-        except Exception as error:  # a damaged file can make Pillow's decoders raise almost anything
-            return Fault(entry.key, reason(error, Path(entry.key)))
+                pixels = fit(*decoded)  # (C, H, W)
+        except ValueError as error:
+            return Fault(entry.key, str(error))
         digest = hashlib.sha256(entry.content).digest()
-        return Decoded(entry.key, entry.captions or ("",), entry.label, digest, pixels)
+        return Ready(entry.key, entry.captions or ("",), entry.label, digest, pixels)
 
     def _size(self, picture: Size) -> Size:
         if self.models.buckets is None:
@@ -211,7 +208,7 @@ class Encoder:
             raise ValueError(f"{picture}, smaller than every bucket")
         return size
 
-    def _take(self, portion: Encoding, one: Decoded | Fault) -> None:
+    def _take(self, portion: Encoding, one: Ready | Fault) -> None:
         """Put a picture into its batch, and let that be encoded when it is full."""
         if isinstance(one, Fault):
             portion.faults.append(one)
@@ -223,13 +220,13 @@ class Encoder:
         if len(batch) >= self.pixels // size.area:
             self._encode(portion, portion.batches.pop(size))
 
-    def _encode(self, portion: Encoding, batch: list[Decoded]) -> None:
+    def _encode(self, portion: Encoding, batch: list[Ready]) -> None:
         ahead = 2 * self.threads
         if len(portion.latents) >= ahead:
             portion.latents[-ahead].result()
         portion.latents.append(self.encoders.submit(self._latents, batch))
 
-    def _latents(self, batch: list[Decoded]) -> dict[str, tuple[Latent, Latent | None]]:
+    def _latents(self, batch: list[Ready]) -> dict[str, tuple[Latent, Latent | None]]:
         """Of each key of a batch of one size the latent, and that of its mirror image where no caption names a side."""
         with self.stages.timed("VAE", len(batch)) if self.settings.vae else nullcontext():
             images = torch.from_numpy(np.stack([one.pixels for one in batch])).float() / 127.5 - 1  # (B, C, H, W)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-
-from PIL import Image
 
 from fromnoise.preparation.encode import Encoder
 from fromnoise.preparation.plan import Plan
@@ -27,11 +23,3 @@ def run(encoder: Encoder, source: Source, plan: Plan, out: Path, todo: Sequence[
                 pending.popleft().result()
         for future in pending:
             future.result()
-
-
-@contextmanager
-def unbombed() -> Iterator[None]:
-    """Inside, a picture of more than 89 million pixels cannot be read: Pillow only warns of those below twice that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield

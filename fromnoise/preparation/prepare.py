@@ -15,7 +15,7 @@ from fromnoise.data.shards import faults_of, finish
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.encode import Encoder, Models
 from fromnoise.preparation.estimate import estimate, refuse_full, size
-from fromnoise.preparation.local import run, unbombed
+from fromnoise.preparation.local import run
 from fromnoise.preparation.plan import Plan, alone, check, sweep
 from fromnoise.preparation.sources.open import open_source
 from fromnoise.preparation.stages import Stages
@@ -50,7 +50,7 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
     models = Models(settings, source.classes, device)
     plan = Plan.of(source, settings, models.layout)
     encoder = Encoder(models, settings, cores(), stages)
-    with alone(out), unbombed():
+    with alone(out):
         check(out, plan)
         todo = [i for i, name in enumerate(plan.shards) if not (out / name).exists()]
         if todo:

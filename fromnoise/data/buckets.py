@@ -83,15 +83,19 @@ def scale(picture: Size, bucket: Size) -> float:
     return max(bucket.height / picture.height, bucket.width / picture.width)
 
 
-def crop_box(picture: Size, bucket: Size) -> Box:
-    """The largest centred part of the picture that has the bucket's shape: never outside of it, by no rounding."""
-    height, width = float(picture.height), float(picture.width)
-    if bucket.height * picture.width >= bucket.width * picture.height:  # the picture is the wider one: sides are lost
-        width = picture.height * bucket.width / bucket.height
+def crop_box(picture: tuple[float, float], bucket: Size) -> Box:
+    """The largest centred part of the picture that has the bucket's shape: never outside of it, by no rounding.
+
+    picture: height and width, in pixels and fractions of them.
+    """
+    tall, wide = picture
+    height, width = float(tall), float(wide)
+    if bucket.height * wide >= bucket.width * tall:  # the picture is the wider one: sides are lost
+        width = tall * bucket.width / bucket.height
     else:
-        height = picture.width * bucket.height / bucket.width
-    left, top = (picture.width - width) / 2, (picture.height - height) / 2
-    return Box(left, top, min(left + width, float(picture.width)), min(top + height, float(picture.height)))
+        height = wide * bucket.height / bucket.width
+    left, top = (wide - width) / 2, (tall - height) / 2
+    return Box(left, top, min(left + width, float(wide)), min(top + height, float(tall)))
 
 
 class Buckets:

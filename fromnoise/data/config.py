@@ -96,6 +96,8 @@ class PreparedConfig(DataConfig):
     type: Literal["prepared"] = "prepared"
     path: Path
     """The directory it was written to."""
+    sha256: str | None = None
+    """Of its shards (derived from the data): a run goes on with the data set that it was begun with, or not at all."""
 
     def build(self, seed: int) -> PreparedData:
         from fromnoise.data.prepared import PreparedData

@@ -20,7 +20,7 @@ Half = Literal["float16", "bfloat16"]
 class Layout(Config):
     """What a data set is prepared with: together with the samples in order, it decides every byte of its shards."""
 
-    encoders: dict[str, str] = {}
+    encoders: dict[str, str] = Field(default_factory=dict)
     """Who made the numbers: "vae" to the sha256 of its weights, "text" to what identifies the text encoders."""
     channels: PositiveInt = 3
     """Of a picture."""

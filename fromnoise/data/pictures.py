@@ -18,7 +18,7 @@ class Loaded(NamedTuple):
     """The pixels of a file, perhaps fewer than it has."""
 
     image: Image.Image  # RGB, as the file has it: maybe lying
-    size: Size  # of it; a fraction of the last row or column may be padding
+    size: tuple[float, float]  # height and width; of a draft, a fraction of its last row or column is padding
     orientation: int  # by which it is turned upright, of EXIF
 
 
@@ -64,7 +64,7 @@ def load(image: Image.Image, wanted: Size, background: int) -> Loaded:
     image.load()
     width, height = drafted[1][2:] if drafted else image.size
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return Loaded(to_rgb(image, background), Size(height, width), orientation)
+    return Loaded(to_rgb(image, background), (height, width), orientation)
 
 
 def fit(loaded: Loaded, wanted: Size) -> np.ndarray:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,7 +190,7 @@ def _statistics(layout: Layout, tensors: dict[str, Tensor]) -> Statistics:
     """Of the latents of a shard."""
     total = Statistics.none(layout.latent)
     offsets = tensors["mean.offsets"].tolist()
-    for first, last in zip(offsets, offsets[1:], strict=False):
+    for first, last in pairwise(offsets):
         mean, std = (
             tensors[f"{part}.values"][first:last].double().view(layout.latent, -1).numpy()  # (C, h w)
             if part in layout.parts
@@ -221,7 +222,7 @@ def finish(directory: Path, layout: Layout, shards: Sequence[str], source: str) 
         entries.append(entry)
         counts = counts.plus(entry.counts)
         statistics = statistics.merged(Statistics.model_validate_json(told["statistics"]))
-        hashes = _mapped(directory / name)["picture"]
+        hashes = _mapped(directory / name)[1]["picture"]
         pictures.append(hashes[hashes.any(1)])  # (., 32) of those whose file is known
     every = np.concatenate([np.empty((0, 32), np.uint8), *pictures])  # (., 32)
     manifest = Manifest(
@@ -262,7 +263,7 @@ class Shard:
             raise ValueError(f"shard {path} is another one than the manifest tells of: its sha256 differs")
         if told.get("layout") != digest(layout):
             raise ValueError(f"shard {path} was prepared with another layout than the manifest tells of")
-        self.arrays = _mapped(path)
+        self.mapping, self.arrays = _mapped(path)
         self.chance, self.size, self.label = (self.arrays[name] for name in ("chance", "size", "label"))
         self.keys, self.said, self.texts = map(self._ragged, ("key", "captions", "text"))
         self.tokens = [self._ragged(f"tokens_{i}") for i in range(len(layout.texts))]
@@ -279,6 +280,12 @@ class Shard:
     def text(self, at: int) -> str:
         """Text `at` of those that differ."""
         return self.texts.row(at).tobytes().decode()
+
+    def release(self) -> None:
+        """Give back the memory of what was looked at: it stays in the system's cache, and is mapped again when asked
+        for. Where the system cannot be told, it takes the memory back by itself, later."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
     def read(self, text: int) -> Text:
         """What the encoders say of text `text`: float32."""
@@ -301,8 +308,8 @@ def verify_shard(directory: Path, layout: Layout, entry: ShardEntry) -> None:
     load_tensors(directory / entry.name)
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a sound safetensors file, where they lie in it; read-only."""
+def _mapped(path: Path) -> tuple[mmap.mmap, dict[str, np.ndarray]]:
+    """A sound safetensors file mapped into memory, and its tensors where they lie in it; read-only."""
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(mapped[:8], "little")
@@ -311,4 +318,4 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     for name, told in header.items():
         if name != "__metadata__":
             arrays[name] = np.ndarray(told["shape"], DTYPES[told["dtype"]], mapped, start + told["data_offsets"][0])
-    return arrays
+    return mapped, arrays

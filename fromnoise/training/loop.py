@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
 from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
@@ -21,9 +22,11 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
+from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
+from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
@@ -47,7 +50,7 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
-    run = derive(run, data, live.say)
+    run = derive(recorded_space(run, directory), data, live.say)
     refuse_another(run, directory)
     with alone(directory):
         state = start(run, data, directory / "checkpoints", live)
@@ -73,6 +76,8 @@ def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
                 f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples of "
                 f"{pipeline.multiple}: set data.multiple to one"
             )
+    if isinstance(data, PreparedData):
+        agree(pipeline, data)
     pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
     pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
     with torch.no_grad():

@@ -105,6 +105,12 @@ class TestChoice:
         assert lost(bucket) == min(map(lost, tier))
         assert kept(picture, bucket) == pytest.approx(float(1 - lost(bucket)))
 
+    def test_of_two_that_lose_as_much_the_one_of_more_pixels_however_it_lies(self):
+        plan = Buckets(64, 8, 4.0, 1, upscale=False)
+        assert kept(Size(128, 64), Size(96, 40)) == kept(Size(128, 64), Size(80, 48)) > 0.8
+        assert plan.choose(Size(128, 64)) == Size(80, 48)
+        assert plan.choose(Size(64, 128)) == Size(48, 80)
+
     @given(plan=plans(), picture=PICTURES)
     def test_a_picture_on_its_side_gets_the_bucket_on_its_side(self, plan, picture):
         bucket = plan.choose(picture)

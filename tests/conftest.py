@@ -120,3 +120,10 @@ def save_encoder() -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny text encoder of each kind."""
+    place = tmp_path_factory.mktemp("encoders")
+    return {kind: save_encoder(place / kind, kind) for kind in ("t5", "bert", "bart", "gpt2")}

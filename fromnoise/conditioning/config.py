@@ -113,7 +113,8 @@ class EncoderConfig(Config):
     """One frozen encoder. On a command line: its path, or "path,length=77,layer=penultimate,dropout=0.4"."""
 
     path: str
-    """Folder as transformers saves it, or its owner/name on the hub; only safetensors are read."""
+    """Folder as transformers saves it (or diffusers: text_encoder beside tokenizer), or its owner/name[@revision] on
+    the hub; only safetensors are read."""
     length: PositiveInt = 77
     """Most tokens of a caption that it reads, special ones included; what is longer is cut, and the share cut told."""
     layer: Literal["last", "penultimate"] = "last"
@@ -150,7 +151,7 @@ class FrozenTextConfig(ConditionerConfig):
         rates = [encoder.dropout for encoder in self.encoders]
         alone = ", ".join(f"{encoder.path} {rate:.3g}" for encoder, rate in zip(self.encoders, rates, strict=True))
         joint = dropout + (1 - dropout) * math.prod(rates)
-        return f"text dropped: all at once {dropout:.3g}, each by itself ({alone}); nothing is read of {joint:.3%}"
+        return f"text dropped: whole prompts {dropout:.3g}, and apart from that {alone}; nothing is read of {joint:.3%}"
 
     def build(self, captions: Iterable[str]) -> FrozenTextConditioner:
         """A fresh conditioner; EncoderFault, one line, where an encoder cannot be read."""

@@ -1,6 +1,6 @@
 """Frozen text encoders (CLIP, T5, any `AutoModel` with a hidden state) through transformers.
 
-Legend: B batch, T texts, L tokens, L_i tokens read by encoder i, W_i its width, D width.
+Legend: B batch, T texts, L tokens of the longest, L_i tokens that encoder i reads at most, W_i its width, D width.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
-from fromnoise.conditioning.folder import EncoderFault, locate, needs_library, sha256_of
+from fromnoise.conditioning.folder import Encoder, EncoderFault, locate, needs_library
 from fromnoise.core.types import Cond
 
 TEXTS = 64  # that go through an encoder together
+POOLED = "clip_text_model"  # the kind whose pooled output says what a text is about: its last token
 LAYERS: dict[str, Callable[[Any], Tensor]] = {
     "last": lambda output: output.last_hidden_state,  # after the encoder's final norm
     "penultimate": lambda output: output.hidden_states[-2],  # as it leaves the last layer but one, without a norm
@@ -29,11 +30,23 @@ LAYERS: dict[str, Callable[[Any], Tensor]] = {
 
 
 class Encoded(NamedTuple):
-    """What a frozen encoder makes of texts, on the CPU."""
+    """What a frozen encoder makes of texts, on the CPU, as wide as the longest of them."""
 
-    tokens: Tensor  # (T, L_i, W_i) float32, zero where masked
-    mask: Tensor  # (T, L_i) bool, True where a token is real
+    tokens: Tensor  # (T, L, W_i) float32, zero where masked
+    mask: Tensor  # (T, L) bool, True where a token is real
     vector: Tensor  # (T, W_i) pooled
+
+    def widened(self, length: int) -> Encoded:
+        """The same with masked tokens appended up to `length`."""
+        extra = length - self.mask.shape[1]
+        assert extra >= 0, f"cannot pad {self.mask.shape[1]} tokens to {length}"
+        return Encoded(F.pad(self.tokens, (0, 0, 0, extra)), F.pad(self.mask, (0, extra)), self.vector)
+
+    @staticmethod
+    def joined(parts: Sequence[Encoded]) -> Encoded:
+        """All texts of `parts`."""
+        length = max(part.mask.shape[1] for part in parts)
+        return Encoded(*map(torch.cat, zip(*(part.widened(length) for part in parts), strict=True)))
 
 
 class FrozenEncoder:
@@ -46,16 +59,14 @@ class FrozenEncoder:
     """
 
     def __init__(self, config: EncoderConfig):
-        folder = locate(config.path)
+        place = locate(config.path)
         self.config = config
-        self.tokenizer, self.model = read(folder, config.path)
+        self.tokenizer, self.model = read(place, config.path)
         most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", math.inf))
         if config.length > most:
             raise EncoderFault(f"length of the encoder {config.path} is {config.length}; allowed: 1 to {most} tokens")
-        # BERT's pooled output has weights of its own, for whether a sentence follows another: its tokens' mean says
-        # more. CLIP's is its last token.
-        self.pools = not any(name.startswith("pooler.") for name, _ in self.model.named_parameters())
-        self.sha256 = sha256_of(folder)
+        self.pools = self.model.config.model_type == POOLED
+        self.sha256 = place.sha256
         self.lock = threading.Lock()  # a tokenizer keeps its padding as state, and samples are made by threads
 
     @property
@@ -71,7 +82,7 @@ class FrozenEncoder:
     def read(self, texts: Sequence[str]) -> Encoded:
         """What it makes of T texts, T at least 1."""
         parts = [self._read(texts[i : i + TEXTS]) for i in range(0, len(texts), TEXTS)]
-        return Encoded(*map(torch.cat, zip(*parts, strict=True)))
+        return Encoded.joined(parts)
 
     @torch.no_grad()
     def _read(self, texts: Sequence[str]) -> Encoded:
@@ -82,18 +93,17 @@ class FrozenEncoder:
             )
         mask = batch["attention_mask"].bool()  # (T, L_i)
         mask[:, 0] = True  # "" of a tokenizer without special tokens: one token of padding stands for it
-        longest = int(mask.sum(1).max())  # the rest of the padding is not computed
+        mask = mask[:, : int(mask.sum(1).max())]  # (T, L)
         device = self.model.device
         output = self.model(
-            input_ids=batch["input_ids"][:, :longest].to(device),
-            attention_mask=mask[:, :longest].long().to(device),
+            input_ids=batch["input_ids"][:, : mask.shape[1]].to(device),
+            attention_mask=mask.long().to(device),
             output_hidden_states=True,
         )
-        real = mask[:, :longest, None]  # (T, l, 1)
-        tokens = LAYERS[self.config.layer](output).float().cpu() * real  # (T, l, W_i)
-        pooled = output.get("pooler_output") if self.pools else None
-        vector = tokens.sum(1) / real.sum(1) if pooled is None else pooled.float().cpu()  # (T, W_i)
-        return Encoded(nn.functional.pad(tokens, (0, 0, 0, length - longest)), mask, vector)
+        real = mask[..., None]  # (T, L, 1)
+        tokens = LAYERS[self.config.layer](output).float().cpu() * real  # (T, L, W_i)
+        vector = output.pooler_output.float().cpu() if self.pools else tokens.sum(1) / real.sum(1)  # (T, W_i)
+        return Encoded(tokens, mask, vector)
 
 
 class FrozenTextConditioner(nn.Module):
@@ -129,15 +139,17 @@ class FrozenTextConditioner(nn.Module):
         for encoder, trained in zip(conditioner.encoders, json.loads(state["encoders"]), strict=True):
             if encoder.sha256 != trained["sha256"]:
                 raise EncoderFault(
-                    f"{trained['path']} holds another text encoder (sha256 {encoder.sha256[:12]}...) than the model "
-                    f"was trained with ({trained['sha256'][:12]}...); put the files of that one there again"
+                    f"{encoder.config.path} holds another text encoder (sha256 {encoder.sha256[:12]}...) than the "
+                    f"model was trained with ({trained['sha256'][:12]}...); put the files of that one there again"
                 )
         return conditioner
 
     @property
     def state(self) -> dict[str, str]:
-        """Text to keep in a checkpoint beside the weights: path and sha256 of every encoder (JSON)."""
-        return {"encoders": json.dumps([{"path": one.config.path, "sha256": one.sha256} for one in self.encoders])}
+        """What decides the features, to keep beside weights or features: of every encoder sha256, length and layer
+        (JSON). Its path does not: it may move."""
+        told = [{"sha256": one.sha256} | one.config.model_dump(include={"length", "layer"}) for one in self.encoders]
+        return {"encoders": json.dumps(told)}
 
     def init_weights(self) -> None:
         """Initialise every parameter from torch's default generator.
@@ -160,55 +172,51 @@ class FrozenTextConditioner(nn.Module):
         return [0] * len(prompts)
 
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
-        """Features of a batch, on the CPU: for every encoder i {"tokens_i": (B, L_i, W_i), "mask_i": (B, L_i) bool,
-        "vector_i": (B, W_i)}. Equal captions are encoded once, and "" never."""
+        """Features of a batch, on the CPU: for every encoder i {"tokens_i": (B, L, W_i), "mask_i": (B, L) bool,
+        "vector_i": (B, W_i)}, L up to L_i. Equal captions are encoded once, and "" never."""
         rows = {text: row for row, text in enumerate(dict.fromkeys(["", *captions]))}
         texts = list(rows)[1:]
         index = torch.tensor([rows[caption] for caption in captions])  # (B,)
-        features = {}
-        for i, (encoder, nothing) in enumerate(zip(self.encoders, self.nothing, strict=True)):
-            parts = [nothing, encoder.read(texts)] if texts else [nothing]
-            for name, values in zip(Encoded._fields, zip(*parts, strict=True), strict=True):
-                features[f"{name}_{i}"] = torch.cat(values)[index]
-        return features
+        features = []
+        for encoder, nothing in zip(self.encoders, self.nothing, strict=True):
+            every = Encoded.joined([nothing, encoder.read(texts)] if texts else [nothing])
+            features.append(Encoded(*(value[index] for value in every)))
+        return _named(features)
 
     def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """`features` on the CPU with "" in place of what each encoder read, by its own chance, row by row."""
-        left = dict(features)
+        """`features` on the CPU, of any L, with "" in place of what each encoder read, row by row by its own chance."""
+        left = []
         for i, (encoder, nothing) in enumerate(zip(self.encoders, self.nothing, strict=True)):
-            size = len(features[f"mask_{i}"])
-            drop = torch.rand(size, generator=generator) < encoder.config.dropout  # (B,)
-            for name, value in zip(Encoded._fields, nothing, strict=True):
-                key = f"{name}_{i}"
-                left[key] = torch.where(drop.reshape(-1, *[1] * (value.ndim - 1)), value, features[key])
-        return left
+            read = _of(features, i)
+            nothing = nothing.widened(read.mask.shape[1])  # no text has fewer tokens than ""
+            rows = torch.rand(len(read.mask), generator=generator) < encoder.config.dropout  # (B,)
+            pairs = zip(nothing, read, strict=True)
+            left.append(Encoded(*(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs)))
+        return _named(left)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
-        """What `encode` gives -> Cond of tokens (B, L, D), zero where masked, and their pooled vector (B, D)."""
-        every = range(len(self.encoders))
-        tokens = [self.project[i](features[f"tokens_{i}"]) for i in every]  # (B, L_i, D) each
-        vectors = [self.project[i](features[f"vector_{i}"]) for i in every]  # (B, D) each
-        mask = torch.cat([features[f"mask_{i}"] for i in every], 1)  # (B, L)
-        return Cond(torch.cat(tokens, 1), mask, torch.stack(vectors).sum(0))
+        """What `encode` gives, of any L -> Cond of tokens (B, L_1 + L_2 + ..., D), zero where masked, and their pooled
+        vector (B, D)."""
+        tokens, masks, vectors = [], [], []
+        for i, (encoder, project) in enumerate(zip(self.encoders, self.project, strict=True)):
+            read = _of(features, i)
+            mapped = Encoded(project(read.tokens), read.mask, project(read.vector))  # (B, L, D), (B, L), (B, D)
+            mapped = mapped.widened(encoder.config.length)  # (B, L_i, D), (B, L_i): a compiled step sees one shape
+            tokens.append(mapped.tokens)
+            masks.append(mapped.mask)
+            vectors.append(mapped.vector)
+        return Cond(torch.cat(tokens, 1), torch.cat(masks, 1), torch.stack(vectors).sum(0))
 
     def null(self, n: int) -> Cond:
         """Nothing said, `n` times: what the encoders make of "". Cond of (n, L, D)."""
         device = next(self.parameters()).device
-        features = {
-            f"{name}_{i}": value.to(device)
-            for i, nothing in enumerate(self.nothing)
-            for name, value in zip(Encoded._fields, nothing, strict=True)
-        }
-        one = self(features)
+        one = self({name: value.to(device) for name, value in _named(self.nothing).items()})
         return Cond(one.tokens.expand(n, -1, -1), one.mask.expand(n, -1), one.vector.expand(n, -1))
 
     def cut(self, captions: Sequence[str]) -> float:
         """Share of captions longer than some encoder's `length`: it does not read their end."""
-        lengths = [encoder.lengths(captions) for encoder in self.encoders]
-        most = [encoder.config.length for encoder in self.encoders]
-        return sum(any(n > m for n, m in zip(row, most, strict=True)) for row in zip(*lengths, strict=True)) / len(
-            captions
-        )
+        cut = [[n > one.config.length for n in one.lengths(captions)] for one in self.encoders]
+        return sum(map(any, zip(*cut, strict=True))) / len(captions)
 
     def notice(self, captions: Sequence[str]) -> str:
         """One line to tell whoever wrote these texts: how many each encoder cuts. "" if none does."""
@@ -226,8 +234,18 @@ class FrozenTextConditioner(nn.Module):
         )
 
 
-def read(folder: Path, path: str) -> tuple[Any, Any]:
-    """Tokenizer and model in `folder`, in float32; of a model of two halves the one that reads.
+def _named(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+    """What every encoder read, as features."""
+    return {f"{name}_{i}": value for i, one in enumerate(encoded) for name, value in one._asdict().items()}
+
+
+def _of(features: dict[str, Tensor], i: int) -> Encoded:
+    """What encoder `i` read."""
+    return Encoded(*(features[f"{name}_{i}"] for name in Encoded._fields))
+
+
+def read(place: Encoder, path: str) -> tuple[Any, Any]:
+    """Tokenizer and model of `place`, in float32; of a model of two halves the one that reads.
 
     Raises:
         EncoderFault: one line that names `path`, when transformers is missing, or cannot read them.
@@ -240,13 +258,14 @@ def read(folder: Path, path: str) -> tuple[Any, Any]:
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, padding_side="right", truncation_side="right", **here
+                place.tokenizer, padding_side="right", truncation_side="right", **here
             )
-            config = transformers.AutoConfig.from_pretrained(folder, **here).get_text_config()
+            config = transformers.AutoConfig.from_pretrained(place.model, **here).get_text_config()
+            config.use_cache = False  # a decoder's keys and values, for a next word that nobody asks for
             known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
             kind = transformers.AutoModelForTextEncoding if known else transformers.AutoModel
             model, found = kind.from_pretrained(
-                folder,
+                place.model,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -258,6 +277,8 @@ def read(folder: Path, path: str) -> tuple[Any, Any]:
     missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise EncoderFault(f"the text encoder {path} lacks {len(missing)} weights of {kind.__name__}: {missing[0]}...")
+    if model.main_input_name != "input_ids":
+        raise EncoderFault(f"{path} holds no text encoder: {type(model).__name__} reads {model.main_input_name}")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise EncoderFault(f"the tokenizer of {path} has no token to pad with, and none that ends a text")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -20,9 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from fromnoise.cli.main import main
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
-from fromnoise.conditioning.folder import EncoderFault, check, locate, sha256_of
+from fromnoise.conditioning.folder import EncoderFault, complete
 from fromnoise.conditioning.frozen import Encoded, FrozenEncoder, FrozenTextConditioner, quiet
 from fromnoise.core.types import Cond
+from fromnoise.data.prepared import pad
+from fromnoise.data.shards import Text
 from fromnoise.pipeline.load import load
 
 VOCABULARY = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "clip" / "bpe_simple_vocab_16e6.txt.gz"
@@ -55,12 +56,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("encoders")
-    return {kind: save_encoder(place / kind, kind) for kind in ("t5", "bert", "bart", "gpt2")}
-
-
 def make(*encoders: EncoderConfig, width: int = 10) -> FrozenTextConditioner:
     torch.manual_seed(0)
     return FrozenTextConfig(encoders=encoders, width=width).build([])
@@ -81,9 +76,10 @@ def stock(folder: Path, cls: Any, length: int) -> tuple[Any, Any]:
 
 
 def assert_same_as_stock(read: Encoded, batch: Any, hidden: torch.Tensor) -> None:
-    assert torch.equal(read.mask, batch["attention_mask"].bool()) and read.mask.sum() < read.mask.numel()
+    longest = int(batch["attention_mask"].sum(1).max())
+    assert torch.equal(read.mask, batch["attention_mask"][:, :longest].bool()) and not read.mask.all()
     real = read.mask[..., None]
-    torch.testing.assert_close(read.tokens, hidden * real, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read.tokens, hidden[:, :longest] * real, atol=1e-5, rtol=1e-5)
     assert not read.tokens[~read.mask].any()
 
 
@@ -125,13 +121,13 @@ class TestWhatIsRead:
         encoder = FrozenEncoder(EncoderConfig(path=str(folders["t5"]), length=16))
         together = encoder.read(TEXTS)
         for i, text in enumerate(TEXTS):
-            for one, many in zip(encoder.read([text]), together, strict=True):
+            for one, many in zip(encoder.read([text]).widened(15), together, strict=True):
                 torch.testing.assert_close(one[0], many[i], atol=1e-6, rtol=1e-5)
         monkeypatch.setattr("fromnoise.conditioning.frozen.TEXTS", 3)
         for parts, whole in zip(encoder.read(TEXTS), together, strict=True):
             torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
         short = FrozenEncoder(EncoderConfig(path=str(folders["t5"]), length=9)).read(TEXTS[:3])
-        torch.testing.assert_close(short.tokens, together.tokens[:3, :9], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(short.tokens, together.tokens[:3, :8], atol=1e-6, rtol=1e-5)
 
     def test_a_text_of_no_token_is_read_as_one_of_padding(self, folders: dict[str, Path], tmp_path: Path) -> None:
         folder = shutil.copytree(folders["gpt2"], tmp_path / "bare")
@@ -164,6 +160,7 @@ class TestConditioner:
         cond = said(both, *TEXTS)
         reads = [encoder.read(TEXTS) for encoder in both.encoders]
         weights = [p.detach() for p in both.parameters()]
+        assert [read.mask.shape[1] for read in reads] == [8, 6]
         tokens = [read.tokens @ weight.T for read, weight in zip(reads, weights, strict=True)]
         torch.testing.assert_close(cond.tokens, torch.cat(tokens, 1), atol=1e-5, rtol=1e-5)
         assert torch.equal(cond.mask, torch.cat([read.mask for read in reads], 1))
@@ -198,6 +195,46 @@ class TestConditioner:
         assert null.mask.sum(1).tolist() == [2, 2]  # the end of the text, for each encoder
         assert (null.vector - both(features).vector).abs().max() > 0.1
 
+    def test_features_of_any_padding_give_the_same_condition_of_one_shape(self, both: FrozenTextConditioner) -> None:
+        captions = ["cat", "", "a cat", "cat"]
+        narrow = both.encode(captions, NO_LABELS)
+        assert [narrow[f"tokens_{i}"].shape for i in (0, 1)] == [(4, 3, 16), (4, 3, 12)]
+        assert [narrow[f"mask_{i}"].shape for i in (0, 1)] == [(4, 3)] * 2
+        reads = [Encoded(*(narrow[f"{name}_{i}"] for name in Encoded._fields)) for i in (0, 1)]
+        for lengths in ((3, 3), (5, 4), (8, 6)):
+            wide = [read.widened(length) for read, length in zip(reads, lengths, strict=True)]
+            features = {f"{k}_{i}": value for i, read in enumerate(wide) for k, value in read._asdict().items()}
+            chances = [torch.Generator().manual_seed(3) for _ in range(2)]
+            gone = both.dropped(features, chances[0])
+            for given, expected in ((features, both(narrow)), (gone, both(both.dropped(narrow, chances[1])))):
+                cond = both(given)
+                assert cond.tokens.shape == (4, 14, 10) and cond.mask.shape == (4, 14)
+                assert torch.equal(cond.mask, expected.mask)
+                torch.testing.assert_close(cond.tokens, expected.tokens, atol=1e-6, rtol=1e-6)
+                torch.testing.assert_close(cond.vector, expected.vector, atol=1e-6, rtol=1e-6)
+        empty, null = both.encode([""] * 4, NO_LABELS), both.null(4)
+        assert empty["tokens_0"].shape == (4, 1, 16)
+        assert null.tokens.shape == (4, 14, 10) and torch.equal(both(empty).mask, null.mask)
+        torch.testing.assert_close(both(empty).tokens, null.tokens, atol=1e-6, rtol=1e-6)
+
+    def test_a_prepared_data_set_serves_features_that_say_the_same(self, both: FrozenTextConditioner) -> None:
+        features = both.encode(TEXTS, NO_LABELS)
+        masks = [features["mask_0"], features["mask_1"]]
+        texts = [
+            Text(
+                tokens=tuple(features[f"tokens_{i}"][row, : masks[i][row].sum()] for i in (0, 1)),
+                vectors=tuple(features[f"vector_{i}"][row] for i in (0, 1)),
+            )
+            for row in range(len(TEXTS))
+        ]
+        for rows in ([1], [2, 1], [0, 1, 2, 3]):
+            served = both(both.dropped(pad([texts[row] for row in rows]), torch.Generator().manual_seed(2)))
+            encoded = both.encode([TEXTS[row] for row in rows], NO_LABELS)
+            expected = both(both.dropped(encoded, torch.Generator().manual_seed(2)))
+            assert served.tokens.shape == (len(rows), 14, 10) and torch.equal(served.mask, expected.mask)
+            torch.testing.assert_close(served.tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(served.vector, expected.vector, atol=1e-5, rtol=1e-5)
+
     def test_each_encoder_is_dropped_at_its_own_rate_apart_from_the_other(self, both: FrozenTextConditioner) -> None:
         count = 20_000
         one = both.encode(["cat"], NO_LABELS)
@@ -218,7 +255,7 @@ class TestConditioner:
         config = FrozenTextConfig(encoders=tuple(one.config for one in both.encoders))
         t5, bert = (one.path for one in config.encoders)
         assert config.notice(0.1) == (
-            f"text dropped: all at once 0.1, each by itself ({t5} 0.25, {bert} 0.5); nothing is read of 21.250%"
+            f"text dropped: whole prompts 0.1, and apart from that {t5} 0.25, {bert} 0.5; nothing is read of 21.250%"
         )
 
     @pytest.mark.parametrize("read", ["tokens", "vector"])
@@ -249,8 +286,15 @@ class TestIdentity:
         folder = save_encoder(tmp_path / "t5", "t5")
         config = FrozenTextConfig(encoders=(EncoderConfig(path=str(folder), length=8),), width=10)
         state = config.build([]).state
-        assert json.loads(state["encoders"]) == [{"path": str(folder), "sha256": sha256_of(folder)}]
+        assert json.loads(state["encoders"]) == [{"sha256": complete(folder).sha256, "length": 8, "layer": "last"}]
         assert config.restore(state).state == state
+        for change in ({"length": 9}, {"layer": "penultimate"}):  # another one makes other features
+            other = FrozenTextConfig(encoders=(config.encoders[0].model_copy(update=change),), width=10)
+            assert other.build([]).state != state
+        moved = shutil.copytree(folder, tmp_path / "moved")
+        assert (
+            FrozenTextConfig(encoders=(EncoderConfig(path=str(moved), length=8, dropout=0.5),)).build([]).state == state
+        )
 
         def refused() -> str:
             with pytest.raises(EncoderFault) as error:
@@ -261,38 +305,7 @@ class TestIdentity:
         save_encoder(folder, "t5", seed=1)
         assert re.match(rf"{folder} holds another text encoder \(sha256 \w{{12}}\.\.\.\) than the model", refused())
         shutil.rmtree(folder)
-        assert refused().startswith(f"no folder at {folder}; path in model.conditioner.encoders is a folder as")
-
-    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
-    def test_config_weights_and_tokenizer_make_the_hash_and_nothing_else(
-        self, folders: dict[str, Path], tmp_path: Path, name: str
-    ) -> None:
-        folder = shutil.copytree(folders["bert"], tmp_path / "moved")
-        before = sha256_of(folder)
-        assert before == sha256_of(folders["bert"]) != sha256_of(folders["t5"])
-        (folder / "README.md").write_text("changed")
-        assert sha256_of(folder) == before
-        with open(folder / name, "ab") as file:
-            file.write(b" ")
-        assert sha256_of(folder) != before
-
-    def test_what_is_missing_is_told_and_pickled_weights_are_never_read(
-        self, folders: dict[str, Path], tmp_path: Path
-    ) -> None:
-        folder = shutil.copytree(folders["bert"], tmp_path / "bert")
-        config = FrozenTextConfig(encoders=(EncoderConfig(path=str(folder)),))
-        config.check()
-        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-        with pytest.raises(EncoderFault, match=r"no file .*model\.safetensors \(pickled weights are never read\)"):
-            config.check()
-        (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
-        for path in folder.glob("tokenizer*"):
-            path.unlink()
-        with pytest.raises(EncoderFault, match="no tokenizer in"):
-            config.check()
-        (folder / "config.json").unlink()
-        with pytest.raises(EncoderFault, match=r"no file .*config\.json"):
-            config.check()
+        assert refused().startswith(f"no folder at {folder}; path in model.conditioner.encoders is a folder")
 
     def test_weights_that_are_damaged_or_missing_are_refused_in_one_line(
         self, folders: dict[str, Path], tmp_path: Path
@@ -316,26 +329,15 @@ class TestIdentity:
         with pytest.raises(EncoderFault, match=r"length of the encoder .* is 33; allowed: 1 to 32 tokens"):
             FrozenEncoder(EncoderConfig(path=str(folders["bert"]), length=33))
 
-    def test_a_name_on_the_hub_is_fetched_when_it_is_needed(
-        self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[str] = []
-
-        def fetch(name: str, allow_patterns: list[str]) -> str:
-            assert "model.safetensors" in allow_patterns and not any("bin" in one for one in allow_patterns)
-            asked.append(name)
-            if name == "nobody/nothing":
-                raise OSError("404:\nnot there")
-            return str(folders["t5"])
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-        check("owner/name")
-        assert not asked
-        assert locate("owner/name") == folders["t5"] and asked == ["owner/name"]
-        with pytest.raises(EncoderFault, match=r"no folder at nobody/nothing, and the hub .* \(404: not there\)"):
-            locate("nobody/nothing")
-        with pytest.raises(EncoderFault, match="no folder at your-encoder; path in"):
-            check("your-encoder")
+    def test_a_model_that_reads_no_text_is_refused(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        folder = shutil.copytree(folders["t5"], tmp_path / "vit")
+        config = transformers.ViTConfig(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4
+        )
+        with quiet():
+            transformers.ViTModel(config).save_pretrained(folder)
+        with pytest.raises(EncoderFault, match="holds no text encoder: ViTModel reads pixel_values"):
+            FrozenEncoder(EncoderConfig(path=str(folder)))
 
 
 def test_an_encoder_can_be_said_in_one_word() -> None:
@@ -364,7 +366,8 @@ def test_a_run_trains_resumes_and_draws_and_refuses_another_encoder(
     command += ["--training.steps", "3", "--training.batch", "4", "--training.save_every", "1", "--training.keep", "3"]
     command += ["--training.device", "cpu", "--training.compile", "off", "--model.sampling.steps", "2"]
     assert main(command) == 0
-    assert f"text dropped: all at once 0.1, each by itself ({folder} 0.5); nothing" in capsys.readouterr().err
+    told = f"text dropped: whole prompts 0.1, and apart from that {folder} 0.5; nothing is read of 55.000%"
+    assert told in capsys.readouterr().err.replace("\n", " ")
     checkpoints = place / "checkpoints"
 
     def tensors(file: str) -> dict[str, torch.Tensor]:

@@ -9,7 +9,6 @@ Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +35,7 @@ from fromnoise.preparation.sources.source import Fault as Missing
 from fromnoise.preparation.sources.source import Picture
 from fromnoise.preparation.stages import Stages
 from fromnoise.space.config import LatentConfig, PixelConfig
+from fromnoise.space.latent import sha256_of
 
 PIXELS = {"cpu": 2**17, "other": 2**19}  # encoded together, by one core or by a whole accelerator
 TEXTS = 64  # captions encoded together
@@ -64,9 +64,9 @@ class Models:
             raise ValueError(f"a bucket is {odd[0]}; allowed: sides that are multiples of {factor}: change multiple")
         latent, _, _ = self.space.latent_shape(channels, settings.size, settings.size)
         stored = self.space.encode(torch.zeros(1, channels, *sizes[0]))  # (1, 2 Z or Z, h, w)
-        encoders = {"vae": self.space.state["sha256"]} if settings.vae else {}
+        encoders = {"vae": sha256_of(settings.vae)} if settings.vae else {}
         self.layout = Layout(
-            encoders=encoders | ({"text": identity(self.text)} if self.text else {}),
+            encoders=encoders | ({"text": self.text.state["encoders"]} if self.text else {}),
             channels=channels,
             size=settings.size,
             factor=factor,
@@ -79,12 +79,6 @@ class Models:
             text_dtype=settings.dtype,
             classes=classes,
         )
-
-
-def identity(text: FrozenTextConditioner) -> str:
-    """What decides the numbers that text encoders give, as JSON: whose weights, how many tokens, which layer."""
-    told = [{"sha256": one.sha256, "length": one.config.length, "layer": one.config.layer} for one in text.encoders]
-    return json.dumps(told)
 
 
 def _buckets(settings: Preparation) -> Buckets | None:

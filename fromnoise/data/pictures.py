@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -11,26 +11,36 @@ from PIL import ExifTags, Image, ImageOps
 from fromnoise.data.buckets import Size, crop_box
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"))
-
-
 TURNED = (5, 6, 7, 8)  # EXIF orientations in which rows of the file are columns of the upright picture
 
 
+class Loaded(NamedTuple):
+    """The pixels of a file, perhaps fewer than it has."""
+
+    image: Image.Image  # RGB, as the file has it: maybe lying
+    size: tuple[float, float]  # height and width; of a draft, a fraction of its last row or column is padding
+    orientation: int  # by which it is turned upright, of EXIF
+
+
 def measure(file: Path | BinaryIO) -> Size:
-    """Height and width of the upright picture of a file, from its header alone.
+    """Height and width of the upright picture of a file, from its header alone; see `upright`."""
+    with Image.open(file) as image:
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Size:
+    """Height and width that a picture just opened has upright.
 
     A PNG that tells its orientation only after its pixels counts as upright.
 
     Raises:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
-    with Image.open(file) as image:
-        _refuse_unknown_white(image)
-        size = Size(image.height, image.width)
-        exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
-        # Pillow tells the size of a TIFF as it turns it, upright.
-        turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) in TURNED
-    return Size(size.width, size.height) if turned else size
+    _refuse_unknown_white(image)
+    exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
+    # Pillow tells the size of a TIFF as it turns it, upright.
+    turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) in TURNED
+    return Size(image.width, image.height) if turned else Size(image.height, image.width)
 
 
 def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np.ndarray:
@@ -44,16 +54,26 @@ def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np
     """
     wanted = Size(size, size) if isinstance(size, int) else size
     with Image.open(file) as image:
-        # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
-        drafted = image.draft(None, (2 * max(wanted), 2 * max(wanted)))
-        image.load()
-        width, height = drafted[1][2:] if drafted else image.size  # of a draft, a fraction of its last pixel is padding
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        lying = Size(wanted.width, wanted.height) if orientation in TURNED else wanted  # as the file has it
-        box = crop_box((height, width), lying)
-        cut = to_rgb(image, background).resize((lying.width, lying.height), Image.Resampling.LANCZOS, box=box)
-        # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
-        cut.getexif()[ExifTags.Base.Orientation] = orientation
+        return fit(load(image, wanted, background), wanted)  # (3, H, W)
+
+
+def load(image: Image.Image, wanted: Size, background: int) -> Loaded:
+    """Decode a picture just opened, of which `wanted` pixels are going to be made; see `read_picture`."""
+    # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
+    drafted = image.draft(None, (2 * max(wanted), 2 * max(wanted)))
+    image.load()
+    width, height = drafted[1][2:] if drafted else image.size
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return Loaded(to_rgb(image, background), (height, width), orientation)
+
+
+def fit(loaded: Loaded, wanted: Size) -> np.ndarray:
+    """The largest centred part of a picture that has the wanted shape, resized and upright: (3, H, W) uint8."""
+    lying = Size(wanted.width, wanted.height) if loaded.orientation in TURNED else wanted  # as the file has it
+    box = crop_box(loaded.size, lying)
+    cut = loaded.image.resize((lying.width, lying.height), Image.Resampling.LANCZOS, box=box)
+    # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
+    cut.getexif()[ExifTags.Base.Orientation] = loaded.orientation
     return np.asarray(ImageOps.exif_transpose(cut)).transpose(2, 0, 1)  # (3, H, W)
 
 

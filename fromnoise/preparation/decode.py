@@ -1,4 +1,4 @@
-"""The bytes of a picture's file to pixels, whatever the bytes are. Legend: H, W height and width of what is wanted."""
+"""The bytes of a picture's file to pixels, whatever the bytes are."""
 
 from __future__ import annotations
 
@@ -6,54 +6,36 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from fromnoise.data.buckets import Size
-from fromnoise.data.pictures import measure, read_picture
-
-T = TypeVar("T")
+from fromnoise.data.pictures import Loaded, load, upright
 
 
 class Decoded(NamedTuple):
-    """A picture as it is trained on."""
+    """A picture that is still to be cropped and resized, by `fit`."""
 
-    pixels: np.ndarray
-    """(3, H, W) uint8, upright."""
-    animated: bool
-    """Whether it is the first of several frames."""
+    loaded: Loaded
+    wanted: Size
 
 
-def decode(content: bytes, size: int | Size, background: int) -> Decoded:
-    """The picture in `content`, as `read_picture` gives it.
+def decode(content: bytes, choose: Callable[[Size], Size], background: int) -> Decoded:
+    """The picture in `content`, to be made the size that `choose` takes for its own; of an animation the first frame.
 
     Raises:
         ValueError: one line, the same for the same bytes: no picture, damaged, or one of more pixels than Pillow
-            opens (`Image.MAX_IMAGE_PIXELS`), whose number is told.
+            opens (`Image.MAX_IMAGE_PIXELS`), whose number is told; or what `choose` raises.
     """
-
-    def read(file: io.BytesIO) -> Decoded:
-        with Image.open(file) as image:
-            animated = getattr(image, "is_animated", False) and image.format != "TIFF"  # whose frames are pages
-        return Decoded(read_picture(file, size, background), animated)
-
-    return _safely(content, read)
-
-
-def size_of(content: bytes) -> Size:
-    """Height and width of the upright picture in `content`, from its header alone; errors as in `decode`."""
-    return _safely(content, measure)
-
-
-def _safely(content: bytes, read: Callable[[io.BytesIO], T]) -> T:
     if not content:
         raise ValueError("the file is empty")
     # A filter of the process, as those of a block are not safe with threads. It is added once, however often it is set.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     try:
-        return read(io.BytesIO(content))
+        with Image.open(io.BytesIO(content)) as image:
+            wanted = choose(upright(image))
+            return Decoded(load(image, wanted, background), wanted)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = next(iter(re.findall(r"\d+", str(error))), "many")
         raise ValueError(f"{int(pixels):,} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are opened") from None

@@ -6,14 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fromnoise.data.buckets import Size
 from fromnoise.data.cifar10 import cifar10
 from fromnoise.data.config import CIFAR10Config, MNISTConfig
 from fromnoise.data.mnist import mnist
+from fromnoise.data.pictures import fit
 from fromnoise.data.scenes import COLOURS, SHAPES
 from fromnoise.preparation.decode import decode
+from fromnoise.preparation.sources.source import Picture
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 SETS = {"mnist": lambda: mnist(MNISTConfig(), 0), "cifar10": lambda: cifar10(CIFAR10Config(), 0)}
+
+
+def pixels_of(picture: Picture, side: int) -> np.ndarray:
+    return fit(*decode(picture.content, lambda own: Size(side, side), 0))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")
@@ -29,7 +36,7 @@ def test_published_pictures(made, name, count, side):
         assert [entry.label for entry in found] == labels.tolist()
         assert all(entry.captions == tuple(data.said[entry.label]) for entry in found)
         for entry, image in list(zip(found, images, strict=True))[::100]:
-            assert (decode(entry.content, side, 0).pixels == image).all()  # grey is told thrice
+            assert (pixels_of(entry, side) == image).all()  # grey is told thrice
     assert found[-1].key == f"{name}:{count - 1}"
     again = made.source(name, shard=99)
     assert again.identity == source.identity
@@ -42,7 +49,7 @@ def test_scenes_of_shapes(made):
     assert list(found) == [f"shapes:{i}" for i in range(100)]
     assert len({picture.content for picture in found.values()}) == 100
     for picture in found.values():
-        pixels = decode(picture.content, 64, 0).pixels  # (3, 64, 64)
+        pixels = pixels_of(picture, 64)  # (3, 64, 64)
         assert any(shape in picture.captions[0] for shape in SHAPES)
         for name, colour in COLOURS.items():
             if name in picture.captions[0].split():

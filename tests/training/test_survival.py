@@ -68,11 +68,11 @@ def steps_told(directory: Path) -> int:
     return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("tiny_run", KILLS), ("tiny_vae_run", KILLS // 2)])
+@pytest.mark.parametrize(("kind", "steps", "kills"), [("tiny_run", 30, KILLS), ("tiny_vae_run", 12, KILLS // 4)])
 def test_killed_at_random_moments_it_ends_in_the_same_bits(
-    tmp_path: Path, request: pytest.FixtureRequest, launch: Launch, kind: str, kills: int
+    tmp_path: Path, request: pytest.FixtureRequest, launch: Launch, kind: str, steps: int, kills: int
 ) -> None:
-    run = request.getfixturevalue(kind)(steps=30, log_every=2, save_every=3, validate_every=10, preview_every=15)
+    run = request.getfixturevalue(kind)(steps=steps, log_every=2, save_every=3, validate_every=10, preview_every=15)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     process = launch(run, whole)
     process.join()

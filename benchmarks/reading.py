@@ -22,9 +22,10 @@ from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, explain
 from fromnoise.data.manifest import Layout
 from fromnoise.data.prepared import PreparedData
-from fromnoise.data.writer import Latent, Sample, Writer
+from fromnoise.data.shards import Latent, Sample, Text, finish, write_shard
 
 SHAPE = (4, 32, 32)  # Stable Diffusion's latents of 256 x 256 pixels
+SHARD = 1024  # samples
 RECORD = Path(__file__).parent / "results" / "reading.json"
 USAGE = "python -m benchmarks.reading [--option VALUE ...]"
 DESCRIPTION = """\
@@ -63,11 +64,23 @@ def write(directory: Path, samples: int, settings: Settings) -> None:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(16, *SHAPE, generator=generator)
     tokens = torch.randn(16, settings.tokens, settings.width, generator=generator)
-    layout = Layout(encoders={"vae": "chance", "text": "chance"}, shape=SHAPE, text_width=settings.width)
-    with Writer(directory, layout) as writer:
-        for i in range(samples):
-            latent = Latent(latents[i % 16], latents[i % 16].abs())
-            writer.add(Sample(f"{i:09}", latent, [f"caption {i}"], [tokens[i % 16]]))
+    layout = Layout(
+        encoders={"vae": "chance", "text": "chance"},
+        size=8 * SHAPE[-1],
+        factor=8,
+        latent=SHAPE[0],
+        sizes=(SHAPE[1:],),
+        texts=(settings.width,),
+    )
+    directory.mkdir()
+    names = []
+    for first in range(0, samples, SHARD):
+        rows = range(first, min(first + SHARD, samples))
+        there = [Sample(f"{i:09}", Latent(latents[i % 16], latents[i % 16].abs()), [f"caption {i}"]) for i in rows]
+        texts = {f"caption {i}": Text((tokens[i % 16],), (tokens[i % 16, 0],)) for i in rows}
+        names.append(f"{len(names):06}.safetensors")
+        write_shard(directory / names[-1], layout, there, texts, [], cut=0)
+    finish(directory, layout, names, "chance")
 
 
 def measure(directory: Path, settings: Settings) -> dict[str, Any]:
@@ -85,7 +98,7 @@ def measure(directory: Path, settings: Settings) -> dict[str, Any]:
         rates.append(settings.batches * settings.batch / (time.perf_counter() - start))
     after = memory()
     return {
-        "samples": data.manifest.samples,
+        "samples": data.manifest.counts.samples,
         "bytes": sum(shard.bytes for shard in data.manifest.shards),
         "seconds_to_open": opened,
         "samples_per_second": statistics.median(rates[1:]),

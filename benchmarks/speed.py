@@ -124,6 +124,9 @@ class Given(nn.Module):
     def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
         return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
 
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.encode(batch.captions, batch.labels)
+
     def forward(self, features: dict[str, Tensor]) -> Cond:
         return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
 

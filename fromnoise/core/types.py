@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -15,17 +15,21 @@ from torch import Tensor
 class Batch(NamedTuple):
     """What a data set serves: pictures and what they show."""
 
-    images: Tensor  # (B, C, H, W) float32 in [-1, 1], or latents where a data set was encoded beforehand
+    images: Tensor  # (B, C, H, W) float32 in [-1, 1], or what a space stores of them where they were encoded
     captions: list[str]  # B of them; "" where a data set has none
     labels: Tensor  # (B,) int64 class of each picture; 0 where a data set has none
     features: Mapping[str, Tensor] = MappingProxyType({})  # of the captions, where they were encoded beforehand
+    encoded: bool = False  # whether `images` are what a space stores of pictures
 
 
 class Data(Protocol):
     """What `data.build(seed)` gives."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of every picture
+    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of pictures to validate on: as many pixels as any has
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]: ...  # all H, W of those to train on; every batch has one of them
 
     @property
     def classes(self) -> int: ...  # labels are below this; 1 where a data set has none

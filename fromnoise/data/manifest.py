@@ -13,34 +13,42 @@ from fromnoise.core.config import Config, explain
 from fromnoise.core.files import write_text
 
 MANIFEST = "manifest.json"
+FORMAT = "fromnoise shards 2"
 Half = Literal["float16", "bfloat16"]
 
 
 class Layout(Config):
-    """What a data set is prepared with. It decides every byte of its shards, together with the samples in order."""
+    """What a data set is prepared with: together with the samples in order, it decides every byte of its shards."""
 
-    encoders: dict[str, str]
-    """Who made the numbers: a name, as "vae" or "text", to an identity, as the sha256 of its weights."""
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    """Channels, rows and columns of a latent."""
+    encoders: dict[str, str] = Field(default_factory=dict)
+    """Who made the numbers: "vae" to the sha256 of its weights, "text" to what identifies the text encoders."""
+    channels: PositiveInt = 3
+    """Of a picture."""
+    size: PositiveInt
+    """Side in pixels of the pictures; with several sizes, of a square with as many pixels as the largest of them."""
+    factor: PositiveInt = 1
+    """Pixels along the side of a latent cell; 1 for pixels."""
+    latent: PositiveInt
+    """Channels of a latent; for pixels those of a picture."""
+    sizes: Annotated[tuple[tuple[PositiveInt, PositiveInt], ...], Field(min_length=1)]
+    """Rows and columns of the latents: one size, or one for each bucket."""
     dtype: Half = "float16"
     """Of the latents."""
     std: bool = True
     """Whether latents are Gaussians, with a standard deviation; pixels are not."""
     flipped: bool = False
-    """Whether the latent of each picture's mirror image is there, too."""
-    text_width: NonNegativeInt = 0
-    """Numbers of each token; 0 where captions are kept without features."""
+    """Whether there are latents of mirror images, too, of pictures whose captions name no side."""
+    texts: tuple[PositiveInt, ...] = ()
+    """Width of the tokens of each text encoder; none where captions are kept without features."""
     text_dtype: Half = "float16"
-    """Of the tokens."""
-    shard: Annotated[int, Field(ge=1, le=99_999)] = 1024
-    """Samples of a shard."""
+    """Of the tokens and their pooled vectors."""
+    classes: PositiveInt = 1
+    """Labels are below this; 1 where there are none."""
 
     @property
     def parts(self) -> list[str]:
         """Names of the tensors that a latent consists of."""
-        one = ["mean", "std"] if self.std else ["mean"]
-        return [*one, *(f"flipped_{name}" for name in one)] if self.flipped else one
+        return ["mean", "std"] if self.std else ["mean"]
 
 
 class Statistics(Config):
@@ -56,24 +64,32 @@ class Statistics(Config):
     """(C,) sum of the posteriors' variances; 0 for pixels."""
 
     @property
-    def std(self) -> list[float]:
+    def std(self) -> tuple[float, ...]:
         """(C,) standard deviation of latents drawn from the posteriors: 1 / scale."""
-        return [((m2 + noise) / self.count) ** 0.5 for m2, noise in zip(self.m2, self.noise, strict=True)]
+        return tuple(((m2 + noise) / self.count) ** 0.5 for m2, noise in zip(self.m2, self.noise, strict=True))
+
+    @classmethod
+    def none(cls, channels: int) -> Statistics:
+        """Of no latents."""
+        zero = (0.0,) * channels
+        return cls(count=0, mean=zero, m2=zero, noise=zero)
 
     @classmethod
     def of(cls, mean: np.ndarray, std: np.ndarray) -> Statistics:
-        """Of latents (N, C, h, w) float64, by two passes."""
-        at = mean.mean((0, 2, 3), keepdims=True)  # (1, C, 1, 1)
+        """Of latents (C, M) float64, M numbers of each channel, at least one, by two passes."""
+        at = mean.mean(1, keepdims=True)  # (C, 1)
         return cls(
-            count=mean[:, 0].size,
+            count=mean.shape[1],
             mean=tuple(at.flatten().tolist()),
-            m2=tuple(((mean - at) ** 2).sum((0, 2, 3)).tolist()),
-            noise=tuple((std**2).sum((0, 2, 3)).tolist()),
+            m2=tuple(((mean - at) ** 2).sum(1).tolist()),
+            noise=tuple((std**2).sum(1).tolist()),
         )
 
     def merged(self, other: Statistics) -> Statistics:
         """Of both together (Chan, Golub and LeVeque 1979, equation 2.1), without a difference of large sums."""
         count = self.count + other.count
+        if not count:
+            return self
         a, b = (np.array([one.mean, one.m2, one.noise]) for one in (self, other))  # (3, C) each
         delta = b[0] - a[0]  # (C,)
         return Statistics(
@@ -84,73 +100,60 @@ class Statistics(Config):
         )
 
 
+class Counts(Config):
+    """How much there is."""
+
+    samples: NonNegativeInt = 0
+    captions: NonNegativeInt = 0
+    """Of all samples."""
+    texts: NonNegativeInt = 0
+    """Captions that differ, shard by shard: each is stored once a shard."""
+    tokens: NonNegativeInt = 0
+    """Of all texts, by all encoders."""
+    cut: NonNegativeInt = 0
+    """Texts that are longer than an encoder reads."""
+    faults: NonNegativeInt = 0
+    """Entries of the source that could not be read."""
+
+    def plus(self, other: Counts) -> Counts:
+        """Of both together."""
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
+
+
 class ShardEntry(Config):
     """What a shard holds."""
 
     name: str
     """File name."""
-    samples: PositiveInt
-    captions: PositiveInt
-    """Of all its samples."""
-    texts: PositiveInt
-    """Captions that differ: each is stored once."""
-    tokens: NonNegativeInt
-    """Of all its texts."""
     bytes: PositiveInt
     """Size of the file."""
     sha256: str
     """Of its content, as the file itself records it."""
+    counts: Counts
 
 
 class Manifest(Config):
-    """A prepared data set. Every shard but the last has `layout.shard` samples."""
+    """A prepared data set."""
 
-    format: Literal["fromnoise shards 1"] = "fromnoise shards 1"
+    format: Literal["fromnoise shards 2"] = FORMAT
     """Name and version."""
+    source: str = ""
+    """What it was prepared from, in a line."""
     layout: Layout
-    samples: NonNegativeInt
-    captions: NonNegativeInt
-    statistics: Statistics
+    counts: Counts
     """Of all shards."""
-    before: Statistics
-    """Of all shards but the last, which may be filled up later."""
+    duplicates: NonNegativeInt = 0
+    """Samples whose picture file is the same, byte for byte, as one before it."""
+    statistics: Statistics
     shards: tuple[ShardEntry, ...]
-
-    @classmethod
-    def empty(cls, layout: Layout) -> Manifest:
-        """Of no samples."""
-        zero = (0.0,) * layout.shape[0]
-        none = Statistics(count=0, mean=zero, m2=zero, noise=zero)
-        return cls(layout=layout, samples=0, captions=0, statistics=none, before=none, shards=())
 
     @model_validator(mode="after")
     def _add_up(self) -> Manifest:
-        for what in ("samples", "captions"):
-            told, found = getattr(self, what), sum(getattr(shard, what) for shard in self.shards)
+        for what in Counts.model_fields:
+            told, found = getattr(self.counts, what), sum(getattr(shard.counts, what) for shard in self.shards)
             if told != found:
-                raise ValueError(f"{what} is {told:,}, but its shards have {found:,}")
-        for shard in self.shards[:-1]:
-            if shard.samples != self.layout.shard:
-                raise ValueError(f"shard {shard.name} has {shard.samples:,} samples, not {self.layout.shard:,}")
+                raise ValueError(f"counts.{what} is {told:,}, but its shards have {found:,}")
         return self
-
-    def without_last(self) -> Manifest:
-        """The same before its last shard was written."""
-        return self._of(self.shards[:-1], self.before, self.before)
-
-    def with_shard(self, shard: ShardEntry, statistics: Statistics) -> Manifest:
-        """The same with one more shard, of these statistics."""
-        return self._of((*self.shards, shard), self.statistics.merged(statistics), self.statistics)
-
-    def _of(self, shards: tuple[ShardEntry, ...], statistics: Statistics, before: Statistics) -> Manifest:
-        return Manifest(
-            layout=self.layout,
-            samples=sum(shard.samples for shard in shards),
-            captions=sum(shard.captions for shard in shards),
-            statistics=statistics,
-            before=before,
-            shards=shards,
-        )
 
     def write(self, directory: Path) -> None:
         """Replace the manifest in `directory`, whole or not at all; errors as in `write_text`."""

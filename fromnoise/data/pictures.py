@@ -1,36 +1,80 @@
-"""Picture files of any kind to upright RGB squares of one size. Legend: S side; h, w height and width in the file."""
+"""Picture files of any kind to upright RGB pictures of one size. Legend: H, W of what is wanted; h, w of the file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from fromnoise.data.buckets import Size, crop_box
+
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"))
+TURNED = (5, 6, 7, 8)  # EXIF orientations in which rows of the file are columns of the upright picture
 
 
-def read_picture(path: Path, size: int, background: int) -> np.ndarray:
-    """The picture of a file, upright, centre-cropped to a square and resized: (3, S, S) uint8.
+class Loaded(NamedTuple):
+    """The pixels of a file, perhaps fewer than it has."""
 
-    Transparent pictures are laid on the grey level `background`. Of an animation, the first frame.
+    image: Image.Image  # RGB, as the file has it: maybe lying
+    size: tuple[float, float]  # height and width; of a draft, a fraction of its last row or column is padding
+    orientation: int  # by which it is turned upright, of EXIF
+
+
+def measure(file: Path | BinaryIO) -> Size:
+    """Height and width of the upright picture of a file, from its header alone; see `upright`."""
+    with Image.open(file) as image:
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Size:
+    """Height and width that a picture just opened has upright.
+
+    A PNG that tells its orientation only after its pixels counts as upright.
 
     Raises:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
-    with Image.open(path) as image:
-        # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
-        drafted = image.draft(None, (2 * size, 2 * size))
-        image.load()
-        width, height = drafted[1][2:] if drafted else image.size  # of a draft, a fraction of its last pixel is padding
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        square = to_rgb(image, background).resize(
-            (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-        )
-        # Turning the small square is the same as turning the whole picture, as the square is its centre.
-        square.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)  # (3, S, S)
+    _refuse_unknown_white(image)
+    exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
+    # Pillow tells the size of a TIFF as it turns it, upright.
+    turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) in TURNED
+    return Size(image.width, image.height) if turned else Size(image.height, image.width)
+
+
+def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np.ndarray:
+    """The picture of a file, upright, centre-cropped to a shape and resized: (3, H, W) uint8.
+
+    `size` is a square's side in pixels, or height and width. Transparent pictures are laid on the grey level
+    `background`. Of an animation, the first frame.
+
+    Raises:
+        OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
+    """
+    wanted = Size(size, size) if isinstance(size, int) else size
+    with Image.open(file) as image:
+        return fit(load(image, wanted, background), wanted)  # (3, H, W)
+
+
+def load(image: Image.Image, wanted: Size, background: int) -> Loaded:
+    """Decode a picture just opened, of which `wanted` pixels are going to be made; see `read_picture`."""
+    # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
+    drafted = image.draft(None, (2 * max(wanted), 2 * max(wanted)))
+    image.load()
+    width, height = drafted[1][2:] if drafted else image.size
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return Loaded(to_rgb(image, background), (height, width), orientation)
+
+
+def fit(loaded: Loaded, wanted: Size) -> np.ndarray:
+    """The largest centred part of a picture that has the wanted shape, resized and upright: (3, H, W) uint8."""
+    lying = Size(wanted.width, wanted.height) if loaded.orientation in TURNED else wanted  # as the file has it
+    box = crop_box(loaded.size, lying)
+    cut = loaded.image.resize((lying.width, lying.height), Image.Resampling.LANCZOS, box=box)
+    # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
+    cut.getexif()[ExifTags.Base.Orientation] = loaded.orientation
+    return np.asarray(ImageOps.exif_transpose(cut)).transpose(2, 0, 1)  # (3, H, W)
 
 
 def to_rgb(image: Image.Image, background: int) -> Image.Image:
@@ -39,8 +83,7 @@ def to_rgb(image: Image.Image, background: int) -> Image.Image:
     Raises:
         ValueError: for floating-point pictures: their white may be 1 or 255 or anything.
     """
-    if image.mode == "F":
-        raise ValueError("floating-point pictures have no known white")
+    _refuse_unknown_white(image)
     if image.mode.startswith("I"):
         levels = np.asarray(image).clip(0, 65535)  # (h, w) of 16 bits, also where Pillow holds them in 32
         return Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGB")
@@ -48,3 +91,8 @@ def to_rgb(image: Image.Image, background: int) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*[background] * 3, 255)), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _refuse_unknown_white(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise ValueError("floating-point pictures have no known white")

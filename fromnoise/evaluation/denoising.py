@@ -40,7 +40,7 @@ def denoising(
     """
     batch = data.validation(PICTURES)
     generator = torch.Generator().manual_seed(0)
-    z = pipeline.space.latent(pipeline.space.encode(batch.images), generator).to(pipeline.device)  # (N, C, H, W)
+    z = pipeline.latents(batch, generator).to(pipeline.device)  # (N, C, H, W)
     eps = torch.randn(z.shape, generator=generator).to(z)  # (N, C, H, W)
     features = pipeline.conditioner.encode(batch.captions, batch.labels)
     cond = pipeline.conditioner({key: value.to(z.device) for key, value in features.items()})

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import guided
 from fromnoise.diffusion.sample import Step, choose
 from fromnoise.diffusion.target import TARGETS, check, largest_start
@@ -32,6 +32,7 @@ from fromnoise.pipeline.pictures import as_pictures
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
+COMPILED_SIZES = 1024  # batches and sizes that a block is compiled for, more than anyone waits for
 CHUNK = 64  # pictures drawn together by a call
 
 
@@ -62,7 +63,8 @@ class Pipeline(nn.Module):
 
         Raises:
             ValueError: one line, when the file is missing, cut short, altered, or holds no pipeline of this version;
-                of the class VAEFault when what is wrong is the VAE, which the file does not hold.
+                of the class VAEFault or EncoderFault when what is wrong is the VAE or a frozen text encoder, which the
+                file does not hold.
         """
         tensors, metadata = load_tensors(path)
         if "config" not in metadata:
@@ -82,7 +84,7 @@ class Pipeline(nn.Module):
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
         """Write weights, config, and text's and space's state to the file `path` (safetensors, atomic), beside
-        `metadata` of yours. Of a VAE only the hash is written."""
+        `metadata` of yours. Of a VAE and of frozen text encoders only the hash is written."""
         states = {"state": json.dumps(self.conditioner.state), "space": json.dumps(self.space.state)}
         save_tensors(path, self.state_dict(), metadata | {"config": self.config.model_dump_json()} | states)
 
@@ -107,16 +109,27 @@ class Pipeline(nn.Module):
         Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must
         not hang on those before it, or a resumed training would differ in the last bits.
         """
-        blocks = self.backbone.blocks() if wanted else []
-        if wanted:
-            keep_freed_memory()
+        if not wanted:
+            yield
+            return
+        from torch._dynamo import config as compiler  # slow to import
+
+        keep_freed_memory()
+        blocks = self.backbone.blocks()
         for block in blocks:
             block.compile(dynamic=False)
         try:
-            yield
+            # Beyond torch's own limit of 8 sizes, the next would silently run eager, and a resumed run might differ.
+            with compiler.patch(recompile_limit=COMPILED_SIZES, accumulated_recompile_limit=COMPILED_SIZES):
+                yield
         finally:
             for block in blocks:
                 block._compiled_call_impl = None
+
+    def latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """What the backbone learns of a batch, (B, C, H, W) on the CPU: drawn anew each time where a VAE is unsure."""
+        stored = batch.images if batch.encoded else self.space.encode(batch.images)  # (B, 2 C, H, W) or (B, C, H, W)
+        return self.space.latent(stored, generator)  # (B, C, H, W)
 
     def loss(self, z: Tensor, features: dict[str, Tensor], t: Tensor, eps: Tensor, keep: Tensor) -> Tensor:
         """The loss of each sample, (B,).
@@ -225,7 +238,8 @@ class Pipeline(nn.Module):
         classes: list[int] = self.conditioner.labels(prompts) if labels is None else list(labels)
         if len(classes) != len(prompts):
             raise ValueError(f"{len(classes)} labels are given for {len(prompts)} prompts; allowed: one each")
-        self.conditioner.encode(prompts, torch.tensor(classes))  # refuses a label, of the last picture, too
+        asked = list(dict.fromkeys(classes))
+        self.conditioner.encode([""] * len(asked), torch.tensor(asked))  # refuses a label, of the last picture, too
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
         if precision == "auto":

@@ -10,6 +10,7 @@ from fromnoise.core.config import hint
 from fromnoise.recipes.autoencoders import vae, vae_small
 from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
+from fromnoise.recipes.latents import ldm, phase5, phase5_classes, scratch_128, scratch_256
 from fromnoise.recipes.mnist import mnist
 from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
 from fromnoise.recipes.positions import positions
@@ -32,6 +33,11 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "sd3": sd3,
     "x0": x0,
     "positions": positions,
+    "ldm": ldm,
+    "phase5": phase5,
+    "phase5-classes": phase5_classes,
+    "scratch-128": scratch_128,
+    "scratch-256": scratch_256,
     "qwen-258m": qwen_258m,
 }
 """The recipes by the name that `fromnoise train` knows them by: models that draw."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fromnoise.core.files import save_tensors, write_text
 from fromnoise.models.vae import VAE
-from fromnoise.space.folder import CONFIG, FIELDS, ONLY, WEIGHTS
+from fromnoise.space.folder import CONFIG, KL_FIELDS, KL_ONLY, WEIGHTS
 
 
 def save_vae(vae: VAE, folder: Path, mean: Tensor, std: Tensor, size: int) -> None:
@@ -25,12 +25,12 @@ def save_vae(vae: VAE, folder: Path, mean: Tensor, std: Tensor, size: int) -> No
     levels = len(config.multipliers)
     told = {
         "_class_name": "AutoencoderKL",
-        **{theirs: getattr(config, ours) for theirs, ours in FIELDS.items()},
+        **{theirs: getattr(config, ours) for theirs, ours in KL_FIELDS.items()},
         "out_channels": config.channels,
         "block_out_channels": [config.width * multiplier for multiplier in config.multipliers],
-        "down_block_types": [ONLY["down_block_types"]] * levels,
-        "up_block_types": [ONLY["up_block_types"]] * levels,
-        "act_fn": ONLY["act_fn"],
+        "down_block_types": [KL_ONLY["down_block_types"]] * levels,
+        "up_block_types": [KL_ONLY["up_block_types"]] * levels,
+        "act_fn": KL_ONLY["act_fn"],
         "sample_size": size,
         "scaling_factor": 1.0,
         "latents_mean": mean.tolist(),

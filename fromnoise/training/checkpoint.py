@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fromnoise.conditioning.folder import EncoderFault
 from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
 from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
@@ -105,11 +106,12 @@ def load_model(path: Path, load: Callable[[Path], Model]) -> Model:
     """The raw weights of the checkpoint `path`, on the CPU, as `load` reads their file.
 
     Raises:
-        ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE it needs.
+        ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE or text encoder
+            that it needs.
     """
     try:
         return load(path / "model.safetensors")
-    except VAEFault:
+    except (VAEFault, EncoderFault):
         raise
     except ValueError as error:
         raise ValueError(_damaged(path, str(error))) from None

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.ema import Ema
+from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, draw, generator_of
@@ -41,15 +43,29 @@ class Drawing(Trainee):
         """Latents, features, times, noise and dropped prompts."""
         return draw(model, self.data.train(step, size), generator_of(self.run.training.seed, step))
 
+    def trial(self, model: Pipeline, size: int) -> Sample:
+        """As `draw`, of held-out pictures."""
+        return draw(model, self.data.validation(size), generator_of(0, 0))
+
     def rehearse(self, model: Pipeline) -> None:
-        """Find labels that are no classes of the model, previews that cannot be drawn, a space that is not told."""
-        if model.space.notice:
-            self.say(model.space.notice)
+        """Find pictures whose sides do not fit the model, labels that are no classes of it, previews that cannot be
+        drawn; tell of the space."""
+        for notice in (self.run.model.conditioner.notice(self.run.model.objective.dropout), model.space.notice):
+            if notice:
+                self.say(notice)
+        for height, width in self.data.sizes:
+            if height % model.multiple or width % model.multiple:
+                raise ValueError(
+                    f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples "
+                    f"of {model.multiple}: set data.multiple to one"
+                )
+        if isinstance(self.data, PreparedData):
+            agree(model, self.data)
         model.conditioner.encode([""] * self.data.classes, torch.arange(self.data.classes))
         previews = self.previews(Path())
         model.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
         with torch.no_grad():
-            model.loss(*draw(model, self.data.validation(1), generator_of(0, 0)).to(model.device))
+            model.loss(*self.trial(model, 1).to(model.device))
 
     def validation(self, model: Pipeline) -> Validation:
         """Losses on held-out pictures, by time."""

@@ -21,6 +21,7 @@ from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
+from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
@@ -42,9 +43,11 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
             the disk is full, or the loss is not finite. What was saved before stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
-    run.model.space.check()  # before pictures are read, which may take long
+    for part in (run.model.space, run.model.conditioner):
+        part.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
-    state = follow(Drawing(derive(run, data, live.say), data, live.say), directory, live)
+    run = derive(recorded_space(run, directory), data, live.say)
+    state = follow(Drawing(run, data, live.say), directory, live)
     return Pipeline.load(weights(directory), state.model.device)
 
 
@@ -79,7 +82,12 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root = trainee.run.training, directory / "checkpoints"
     model, ema, optimizer, progress = state
-    choices = choose(model, lambda size: trainee.draw(model, 0, size), config, directory / "measured.yaml", live.say)
+    sizes = len(trainee.data.sizes)
+    choices = choose(
+        model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes
+    )
+    if choices.compile and sizes > 1:
+        live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
     meter = measure(trainee, model, choices)
     report = Report(directory, live, meter, progress, config, choices.batch)
@@ -154,9 +162,9 @@ def workers(model: Model) -> int:
 
 
 def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
-    """A meter that knows the FLOPs of a step, where it is known how many the device can do."""
+    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
     peak = peak_flops(model.device)
-    if peak is None:
+    if peak is None or len(trainee.data.sizes) > 1:
         return Meter()
     sample = trainee.draw(model, 0, choices.batch).to(model.device)
     with FlopCounterMode(display=False) as counter:

@@ -126,6 +126,10 @@ class Reconstruction(Trainee):
         """Pictures, and the noise of their latents."""
         return draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
 
+    def trial(self, model: Autoencoder, size: int) -> Sample:
+        """As `draw`, of held-out pictures."""
+        return draw(model, self.data.validation(size).images, 0, generator_of(0, 0))
+
     def rehearse(self, model: Autoencoder) -> None:
         """Tell of the latent, and reconstruct a picture."""
         channels, height, width = self.data.image_shape
@@ -133,7 +137,7 @@ class Reconstruction(Trainee):
         less = channels * height * width / (z * h * w)
         self.say(f"{channels} x {height} x {width} pixels to {z} x {h} x {w} latent values, {less:g} times fewer")
         with torch.no_grad():
-            model.judged(*self.draw(model, 0, 1).to(model.device)[:2])
+            model.judged(*self.trial(model, 1).to(model.device)[:2])
 
     def validation(self, model: Autoencoder) -> Validation:
         """Losses and quality on held-out pictures."""

@@ -67,11 +67,11 @@ def generator_of(seed: int, step: int) -> torch.Generator:
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
     """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
     objective, size = pipeline.config.objective, len(batch.captions)
-    z = pipeline.space.latent(pipeline.space.encode(batch.images), generator)  # (B, C, H, W)
+    z = pipeline.latents(batch, generator)  # (B, C, H, W)
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
-    return Sample(z, pipeline.conditioner.encode(batch.captions, batch.labels), t, eps, keep)
+    return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 
 
 def accumulate_gradients(model: Model, sample: trainee.Sample, parts: int, dtype: torch.dtype | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.training.ema import Ema
 
@@ -47,6 +48,7 @@ class Trainee(ABC):
     """A kind of model in training, with its run and its data."""
 
     run: Any  # a `Run`, or what else has `training`
+    data: Data
     say: Callable[[str], None]  # a line for the user that stays
 
     @abstractmethod
@@ -60,6 +62,11 @@ class Trainee(ABC):
     @abstractmethod
     def draw(self, model: Model, step: int, size: int) -> Sample:
         """The sample of an optimizer step, on the CPU: a pure function of the seed, `step` and `size`."""
+
+    @abstractmethod
+    def trial(self, model: Model, size: int) -> Sample:
+        """A sample to measure with, of `size` held-out pictures: none to train on is larger, so that what fits now
+        always fits."""
 
     @abstractmethod
     def rehearse(self, model: Model) -> None:

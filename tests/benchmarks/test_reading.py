@@ -29,8 +29,8 @@ def test_every_size_is_written_read_and_recorded(tmp_path: Path) -> None:
 def test_what_is_written_is_what_is_asked_for(tmp_path: Path) -> None:
     reading.write(tmp_path / "data", 20, reading.Settings(tokens=3, width=4))
     manifest = read_manifest(tmp_path / "data")
-    assert manifest.samples == manifest.captions == 20 and manifest.shards[0].tokens == 60
-    assert manifest.layout.shape == (4, 32, 32) and manifest.layout.text_width == 4
+    assert manifest.counts.samples == manifest.counts.captions == 20 and manifest.counts.tokens == 60
+    assert manifest.layout.sizes == ((32, 32),) and manifest.layout.latent == 4 and manifest.layout.texts == (4,)
 
 
 def test_an_unknown_option_is_refused_with_the_nearest() -> None:

@@ -1,20 +1,10 @@
-"""Prepared data sets: written through kills to the same bytes, read as the same batches by any number of readers."""
+"""Prepared data sets: written to the same bytes each time, read as the same batches by any number of readers."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -22,64 +12,81 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fromnoise
-from fromnoise.core.types import Batch, Data
-from fromnoise.data.manifest import MANIFEST, Layout, Statistics, read_manifest
+from fromnoise.core.types import Batch
+from fromnoise.data.manifest import MANIFEST, Layout, Statistics, read_manifest, refuse_another
 from fromnoise.data.prepared import PreparedData, verify
-from fromnoise.data.shards import pack, pack_texts
+from fromnoise.data.shards import Fault, Latent, Sample, Text, faults_of, finish, pack, pack_texts, write_shard
 from fromnoise.data.split import chance, split
-from fromnoise.data.writer import Latent, Sample, Writer
 from fromnoise.training.prefetch import ahead
 
-LAYOUT = Layout(encoders={"vae": "aa", "text": "bb"}, shape=(4, 3, 2), text_width=5, shard=8, flipped=True)
-ROOT = Path(fromnoise.__file__).parent.parent
-COUNT = 45  # samples: five shards, and a part of one
+LAYOUT = Layout(
+    encoders={"vae": "aa", "text": "bb"}, size=24, factor=8, latent=4, sizes=((3, 2),), texts=(5, 2), flipped=True
+)
+COUNT, SHARD = 45, 8  # samples: five shards, and a part of one
 
 
 def sample(i: int, layout: Layout = LAYOUT) -> Sample:
     """Sample `i`: its mean is about `i`, its mirror image's about -1 - `i`; one caption is its own, one is shared."""
     generator = torch.Generator().manual_seed(i)
+    shape = (layout.latent, *layout.sizes[i % len(layout.sizes)])
 
     def latent(at: int) -> Latent:
-        mean = at + torch.rand(layout.shape, generator=generator) / 10
-        return Latent(mean, torch.rand(layout.shape, generator=generator) / 20 if layout.std else None)
+        mean = at + torch.rand(shape, generator=generator) / 10
+        return Latent(mean, torch.rand(shape, generator=generator) / 20 if layout.std else None)
 
-    captions = ([f"picture {i} été"] if i % 3 else []) + ["all of them" if i % 2 else "all but those on the left"]
-    tokens = [tokens_of(caption, layout) for caption in captions] if layout.text_width else []
-    return Sample(f"images/{i}.png", latent(i), captions, tokens, latent(-1 - i) if layout.flipped else None)
+    shared = "all of them" if i % 2 else "all but those on the left"
+    captions = [*([f"picture {i} été"] if i % 3 else []), shared]
+    flipped = latent(-1 - i) if layout.flipped and i % 2 else None
+    return Sample(f"images/{i}.png", latent(i), captions, i % layout.classes, flipped, picture=bytes([i % 40 + 1] * 32))
 
 
-def tokens_of(caption: str, layout: Layout = LAYOUT) -> torch.Tensor:
-    """(L, E), a token for each word, of whole numbers that the caption decides."""
+def text_of(caption: str, layout: Layout = LAYOUT) -> Text:
+    """Of each encoder a token for each word, of whole numbers that the caption decides, and how many there are."""
     words = caption.split()
-    return torch.tensor([[len(word) + at for at in range(layout.text_width)] for word in words]).float()
+    tokens = tuple(torch.tensor([[len(word) + at for at in range(width)] for word in words]) for width in layout.texts)
+    return Text(tuple(one.float() for one in tokens), tuple(torch.full((w,), len(words)).float() for w in layout.texts))
 
 
-def prepare(directory: Path, samples: int = COUNT, layout: Layout = LAYOUT, pause: float = 0.0) -> Path:
-    """Write the first `samples`, those that are not there yet."""
-    with Writer(directory, layout) as writer:
-        for i in range(samples):
-            if f"images/{i}.png" not in writer.done:
-                writer.add(sample(i, layout))
-                time.sleep(pause)
+def write(
+    directory: Path, at: int, samples: Sequence[Sample], layout: Layout = LAYOUT, faults: Sequence[Fault] = ()
+) -> str:
+    """Write a shard of these samples; its name."""
+    directory.mkdir(exist_ok=True)
+    texts = {caption: text_of(caption, layout) for one in samples for caption in one.captions}
+    write_shard(directory / f"{at:06}.safetensors", layout, samples, texts, faults, cut=at)
+    return f"{at:06}.safetensors"
+
+
+def prepare(directory: Path, count: int = COUNT, layout: Layout = LAYOUT) -> Path:
+    """A data set of the first `count` samples."""
+    firsts = range(0, count, SHARD)
+    names = [
+        write(directory, at, [sample(i, layout) for i in range(first, min(first + SHARD, count))], layout)
+        for at, first in enumerate(firsts)
+    ]
+    directory.mkdir(exist_ok=True)
+    finish(directory, layout, names, "samples")
     return directory
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def means(batch: Batch) -> torch.Tensor:
+    """(B, C, h, w) of a batch that holds means and standard deviations."""
+    return batch.images.chunk(2, 1)[0]
 
 
 def shown(batch: Batch) -> list[int]:
     """Which sample each row is, from its latent; the mirrored ones are negative minus one."""
-    return [int(row.mean().floor()) for row in batch.images]
+    return [int(row.mean().floor()) for row in (means(batch) if batch.encoded else batch.images)]
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return (
-        torch.equal(a.images, b.images)
-        and a.captions == b.captions
-        and all(torch.equal(a.features[name], b.features[name]) for name in ("tokens", "mask"))
-    )
+    assert a.features.keys() == b.features.keys()
+    features = all(torch.equal(a.features[name], b.features[name]) for name in a.features)
+    return torch.equal(a.images, b.images) and a.captions == b.captions and features
 
 
 @pytest.fixture(scope="module")
@@ -96,87 +103,19 @@ def copied(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def killed(directory: Path, delay: float, die: Callable[[int, bool], bool], pause: float) -> bool:
-    """Whether a child of this process that prepares was killed: by its own hand before (False) or after (True) its
-    n-th rename, where `die` says so, or by ours after `delay` seconds."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        renames, replace = count(), os.replace
-
-        def rename(old: Path, new: Path) -> None:
-            at = next(renames)
-            if die(at, False):
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(old, new)
-            if die(at, True):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        with patch("os.replace", rename):
-            os.write(writing, b"!")
-            prepare(directory, pause=pause)
-        os._exit(0)
-    os.read(reading, 1)  # the child begins
-    os.close(reading)
-    os.close(writing)
-    time.sleep(delay)
-    if delay:
-        os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
-def survive(directory: Path) -> tuple[int, int]:
-    """Prepare twice: killed before and after renames, and killed at random moments; how often, each."""
-    at_renames = at_random = known = 0
-    for moment in [(at, late) for at in range(4) for late in (False, True)]:
-        at_renames += killed(directory / "renames", 0, lambda at, late, moment=moment: (at, late) == moment, 0)
-        known = unharmed(directory / "renames", known)
-    prepare(directory / "renames")
-    known, rng = 0, random.Random(0)
-    while killed(directory / "moments", rng.uniform(0.001, 0.04 * 1.2**at_random), lambda at, late: False, 0.002):
-        known, at_random = unharmed(directory / "moments", known), at_random + 1
-    return at_renames, at_random
-
-
-def unharmed(directory: Path, known: int) -> int:
-    """How many samples are there, all sound and none of the `known` lost."""
-    if not (directory / MANIFEST).exists():
-        return known
-    verify(directory)
-    samples = read_manifest(directory).samples
-    assert samples >= known and (samples % LAYOUT.shard == 0 or samples == COUNT)
-    return samples
-
-
 class TestWriting:
-    def test_killed_at_any_moment_it_ends_in_the_same_bytes(self, prepared: Path, tmp_path: Path) -> None:
-        # In a process of its own, which has no threads that a fork would leave behind.
-        code = "import sys, runpy, pathlib; print(*runpy.run_path(sys.argv[1])['survive'](pathlib.Path(sys.argv[2])))"
-        command = [sys.executable, "-c", code, __file__, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-        assert done.returncode == 0, done.stderr
-        at_renames, at_random = map(int, done.stdout.split())
-        assert at_renames == 8 and at_random >= 2
-        assert files(tmp_path / "renames") == files(tmp_path / "moments") == files(prepared)
-
-    def test_a_last_shard_is_filled_up_to_the_same_bytes(self, prepared: Path, tmp_path: Path) -> None:
-        for samples in (3, 3, 8, 21, 22, COUNT):
-            prepare(tmp_path / "data", samples)
-            verify(tmp_path / "data")
-            assert read_manifest(tmp_path / "data").samples == samples
+    def test_the_same_samples_give_the_same_bytes_in_whatever_order_shards_are_written(
+        self, prepared: Path, tmp_path: Path
+    ) -> None:
+        firsts = range(0, COUNT, SHARD)
+        shards = [[sample(i) for i in range(first, min(first + SHARD, COUNT))] for first in firsts]
+        names = [write(tmp_path / "data", at, shards[at]) for at in reversed(range(len(shards)))]
+        finish(tmp_path / "data", LAYOUT, sorted(names), "samples")
         assert files(tmp_path / "data") == files(prepared)
-
-    def test_an_exception_loses_the_shard_in_progress_only(self, prepared: Path, tmp_path: Path) -> None:
-        with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "data", LAYOUT) as writer:
-            for i in range(20):
-                writer.add(sample(i))
-            raise KeyboardInterrupt
-        assert read_manifest(tmp_path / "data").samples == 16
-        assert files(prepare(tmp_path / "data")) == files(prepared)
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_statistics_are_those_of_all_latents(self, tmp_path: Path, dtype: str) -> None:
-        layout = LAYOUT.model_copy(update={"dtype": dtype, "shard": 7})
+        layout = LAYOUT.model_copy(update={"dtype": dtype})
         told = read_manifest(prepare(tmp_path / "data", layout=layout)).statistics
         latents = [sample(i).latent for i in range(COUNT)]
         mean = torch.stack([one.mean for one in latents]).to(getattr(torch, dtype)).double()  # (N, C, h, w)
@@ -188,27 +127,37 @@ class TestWriting:
         assert told.std == pytest.approx(drawn.sqrt().tolist(), rel=1e-12)
 
     def test_statistics_merge_without_losing_what_is_small_beside_the_mean(self) -> None:
-        x = 1e6 + np.random.default_rng(0).standard_normal((64, 1, 2, 2))
-        merged = Statistics.of(x[:5], 0 * x[:5])
-        for first in range(5, 64, 9):
-            merged = merged.merged(Statistics.of(x[first : first + 9], 0 * x[first : first + 9]))
+        x = 1e6 + np.random.default_rng(0).standard_normal((1, 256))
+        merged = Statistics.none(1)
+        for first in range(0, 256, 9):
+            merged = merged.merged(Statistics.of(x[:, first : first + 9], 0 * x[:, first : first + 9]))
         assert merged.count == 256 and merged.std == pytest.approx([x.std()], rel=1e-9)
 
-    def test_equal_captions_are_stored_once_a_shard(self, prepared: Path) -> None:
-        first = read_manifest(prepared).shards[0]
+    def test_what_there_is_is_counted(self, prepared: Path) -> None:
+        manifest = read_manifest(prepared)
+        first = manifest.shards[0].counts
         assert first.captions == 13  # of samples 0 to 7: five with two, three with one
-        assert first.texts == 7 and first.tokens == 5 * 3 + 3 + 6
+        assert first.texts == 7 and first.tokens == 2 * (5 * 3 + 3 + 6)  # equal captions are stored once a shard
+        assert manifest.counts.samples == COUNT and manifest.counts.cut == 0 + 1 + 2 + 3 + 4 + 5
+        assert manifest.duplicates == 5  # samples 40 to 44 are those of files 0 to 4
 
-    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
+    def test_a_shard_in_which_nothing_could_be_read(self, tmp_path: Path) -> None:
+        lost = [Fault("a.png", "no picture"), Fault("b.png", "zero bytes")]
+        names = [write(tmp_path / "data", 0, [], faults=lost), write(tmp_path / "data", 1, [sample(3), sample(4)])]
+        assert finish(tmp_path / "data", LAYOUT, names, "").counts.faults == 2
+        assert faults_of(tmp_path / "data" / names[0]) == lost and faults_of(tmp_path / "data" / names[1]) == []
+        assert sorted(max(i, -1 - i) for i in shown(PreparedData(tmp_path / "data", 0).train(0, 2))) == [3, 4]
+
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
     def test_texts_come_back_from_their_bytes(self, texts: list[str]) -> None:
         packed = pack_texts(texts)
         assert [packed.row(i).tobytes().decode() for i in range(len(texts))] == texts
         assert len(packed.values) == sum(len(text.encode()) for text in texts)
 
-    @given(st.lists(st.integers(0, 6), min_size=1), st.integers(1, 4))
+    @given(st.lists(st.integers(0, 6)), st.integers(1, 4))
     def test_tokens_come_back_however_many_there_are(self, lengths: list[int], width: int) -> None:
         rows = [np.full((length, width), at, np.int16) for at, length in enumerate(lengths)]
-        packed = pack(rows)
+        packed = pack(rows, np.empty((0, width), np.int16))
         assert packed.values.shape == (sum(lengths), width) and packed.values.dtype == np.int16
         assert all(np.array_equal(packed.row(at), row) for at, row in enumerate(rows))
 
@@ -220,53 +169,30 @@ class TestRefusalsOfTheWriter:
             ({"encoders": {"vae": "zz", "text": "bb"}}, "encoders.vae 'aa', not 'zz'"),
             ({"encoders": {"vae": "aa"}}, "encoders.text 'bb', not None"),
             ({"dtype": "bfloat16"}, "dtype 'float16', not 'bfloat16'"),
-            ({"shape": (4, 2, 3)}, r"shape \(4, 3, 2\), not \(4, 2, 3\)"),
-            ({"shard": 9}, "shard 8, not 9"),
+            ({"sizes": ((2, 3),)}, r"sizes \(\(3, 2\),\), not \(\(2, 3\),\)"),
         ],
     )
     def test_what_was_prepared_otherwise(self, prepared: Path, change: dict[str, object], said: str) -> None:
-        before = files(prepared)
+        other = LAYOUT.model_copy(update=change)
         with pytest.raises(ValueError, match=f"^{prepared} was prepared with {said}; choose another directory$"):
-            Writer(prepared, LAYOUT.model_copy(update=change))
-        assert files(prepared) == before
+            refuse_another(prepared, read_manifest(prepared).layout, other)
+        with pytest.raises(ValueError, match=r"000000.safetensors was prepared with other settings"):
+            finish(prepared, other, ["000000.safetensors"], "")
 
-    def test_samples_that_do_not_fit(self, tmp_path: Path) -> None:
+    def test_numbers_that_half_precision_does_not_hold(self, tmp_path: Path) -> None:
         one = sample(1)
-        wrong: list[tuple[Sample, str]] = [
-            (one._replace(latent=Latent(torch.zeros(4, 2, 3), torch.ones(4, 3, 2))), r"mean of shape \(4, 2, 3\)"),
-            (one._replace(latent=Latent(one.latent.mean)), "has mean, flipped_mean, flipped_std; allowed: mean, std,"),
-            (one._replace(flipped=None), "has mean, std; allowed: mean, std, flipped_mean, flipped_std"),
-            (
-                one._replace(latent=Latent(one.latent.mean + 7e4, one.latent.std)),
-                "not finite in float16, which goes",
-            ),
-            (one._replace(captions=[], tokens=[]), "has no caption"),
-            (one._replace(tokens=one.tokens[:1]), "has tokens of 1 captions; allowed: of 2"),
-            (one._replace(tokens=[torch.zeros(0, 5), one.tokens[1]]), r"tokens of shape \(0, 5\); allowed: \(1, 5\)"),
-            (one._replace(tokens=[torch.zeros(3, 4), one.tokens[1]]), r"tokens of shape \(3, 4\); allowed: \(3, 5\)"),
-        ]
-        with Writer(tmp_path / "data", LAYOUT) as writer:
-            for given_one, said in wrong:
-                with pytest.raises(ValueError, match=rf"^sample 'images/1.png' .*{said}"):
-                    writer.add(given_one)
-            writer.add(one)
-            with pytest.raises(ValueError, match=r"^sample 'images/1.png' is there already"):
-                writer.add(one)
-        with Writer(tmp_path / "data", LAYOUT) as writer:
-            assert writer.done == {"images/1.png"}
-            with pytest.raises(ValueError, match="is there already"):
-                writer.add(one)
-
-    def test_a_second_writer_and_a_directory_of_something_else(self, tmp_path: Path) -> None:
-        with (
-            Writer(tmp_path / "data", LAYOUT),
-            pytest.raises(ValueError, match=r"^another process writes in .*; stop it, or choose another directory$"),
+        large = one._replace(latent=one.latent._replace(mean=one.latent.mean + 7e4))
+        with pytest.raises(
+            ValueError, match=r"^sample 'images/1.png' has numbers that are not finite in float16, whic"
         ):
-            Writer(tmp_path / "data", LAYOUT)
-        (tmp_path / "mine").mkdir()
-        (tmp_path / "mine" / "letter.txt").write_text("dear")
-        with pytest.raises(ValueError, match=r"holds files \(letter.txt\) but no manifest.json"):
-            Writer(tmp_path / "mine", LAYOUT)
+            write(tmp_path, 0, [large])
+        texts = {
+            caption: Text((torch.zeros(1, 5), torch.zeros(1, 2)), (torch.zeros(5), torch.zeros(2) / 0))
+            for caption in one.captions
+        }
+        with pytest.raises(ValueError, match=r"^caption 'picture 1 été' has numbers that are not finite"):
+            write_shard(tmp_path / "a.safetensors", LAYOUT, [one], texts, [], 0)
+        assert not files(tmp_path)
 
 
 class TestReading:
@@ -274,20 +200,25 @@ class TestReading:
         data = PreparedData(prepared, 0)
         for step in range(8):
             batch = data.train(step, 11)
-            assert batch.images.shape == (11, *data.image_shape) and batch.images.dtype == torch.float32
-            tokens, mask = batch.features["tokens"], batch.features["mask"]  # (B, L, E), (B, L)
+            assert batch.encoded and batch.images.shape == (11, 8, 3, 2) and batch.images.dtype == torch.float32
             longest = max(len(caption.split()) for caption in batch.captions)
-            assert tokens.shape == (11, longest, 5) and not tokens[~mask].any()
-            for row, caption in enumerate(batch.captions):
-                which = shown(batch)[row]
-                assert caption in sample(max(which, -1 - which)).captions
-                assert torch.equal(tokens[row][mask[row]], tokens_of(caption))
+            for i, width in enumerate(LAYOUT.texts):
+                tokens, mask = batch.features[f"tokens_{i}"], batch.features[f"mask_{i}"]  # (B, L, W), (B, L)
+                assert tokens.shape == (11, longest, width) and not tokens[~mask].any()
+                for row, caption in enumerate(batch.captions):
+                    assert torch.equal(tokens[row][mask[row]], text_of(caption).tokens[i])
+                    assert torch.equal(batch.features[f"vector_{i}"][row], text_of(caption).vectors[i])
+            for row, which in enumerate(shown(batch)):
+                one = sample(max(which, -1 - which))
+                assert batch.captions[row] in one.captions
+                latent = one.latent if which >= 0 else one.flipped
+                assert latent and latent.std is not None
+                assert torch.equal(batch.images[row], torch.cat([latent.mean, latent.std]).half().float())
 
-    def test_half_are_mirrored_but_where_the_caption_names_a_side(self, prepared: Path) -> None:
-        batch = PreparedData(prepared, 0).train(0, 600)
-        pairs = list(zip(shown(batch), batch.captions, strict=True))
-        assert all(which >= 0 for which, caption in pairs if "left" in caption)
-        others = [which < 0 for which, caption in pairs if "left" not in caption]
+    def test_half_are_mirrored_where_the_mirror_image_was_encoded(self, prepared: Path) -> None:
+        which = shown(PreparedData(prepared, 0).train(0, 600))
+        assert all(i >= 0 for i in which if max(i, -1 - i) % 2 == 0)
+        others = [i < 0 for i in which if max(i, -1 - i) % 2]
         assert 0.4 < sum(others) / len(others) < 0.6
         assert all(which >= 0 for which in shown(PreparedData(prepared, 0).validation(50)))
 
@@ -299,11 +230,30 @@ class TestReading:
         own = int(data.learned[data.learned % 6 == 5][0])  # one with two captions, none of which names a side
         seen = [(batch, row) for batch in passes for row, which in enumerate(shown(batch)) if which == own]
         assert {batch.captions[row] for batch, row in seen} == set(sample(own).captions)
-        drawn = torch.stack([batch.images[row] for batch, row in seen])  # (K, C, h, w)
-        mean, std = sample(own).latent
-        assert std is not None and len(drawn.unique(dim=0)) == len(drawn) > 10
-        z = (drawn - mean) / std.clamp(min=0.01)  # (K, C, h, w)
-        assert abs(z.mean()) < 0.25 and 0.75 < z.std() < 1.25
+
+    def test_labels_and_latents_of_several_sizes(self, tmp_path: Path) -> None:
+        layout = LAYOUT.model_copy(update={"sizes": ((3, 2), (2, 3)), "classes": 4})
+        data = PreparedData(prepare(tmp_path / "data", layout=layout), 0)
+        for i in range(COUNT):
+            shard, at = data._find(i)
+            latent = sample(i, layout).latent
+            assert latent.std is not None and shard.label[at] == i % 4
+            assert torch.equal(shard.stored(at, False), torch.cat([latent.mean, latent.std]).half().float())
+
+    def test_a_batch_is_of_one_size_and_each_size_has_passes_of_its_own(self, tmp_path: Path) -> None:
+        layout = LAYOUT.model_copy(update={"sizes": ((3, 2), (2, 3), (1, 1))})
+        data = PreparedData(prepare(tmp_path / "data", layout=layout), 0)
+        assert sorted(data.sizes) == [(8, 8), (16, 24), (24, 16)]
+        counts = [len(rows) for rows in data.buckets]
+        seen: dict[tuple[int, ...], list[int]] = {}
+        for step in range(sum(counts)):
+            batch = data.train(step, 4)
+            rows = [max(which, -1 - which) for which in shown(batch)]
+            seen.setdefault(tuple(batch.images.shape[2:]), []).extend(rows)
+        for rows, (height, width) in zip(data.buckets, data.sizes, strict=True):
+            drawn = np.array(seen[height // 8, width // 8]).reshape(4, -1)  # as many passes as a batch has rows
+            assert all(sorted(one) == rows.tolist() for one in drawn.tolist())
+        assert len({tuple(batch.shape) for batch in data.validation(30).images}) == 1
 
     def test_a_batch_is_the_same_for_any_ranks_workers_and_starts(self, prepared: Path) -> None:
         data = PreparedData(prepared, 0)
@@ -316,8 +266,8 @@ class TestReading:
                 parts = [data.train(step, 12, rank, ranks) for rank in range(ranks)]
                 assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
                 assert [caption for part in parts for caption in part.captions] == whole.captions
-                real = torch.cat([part.features["tokens"][part.features["mask"]] for part in parts])
-                assert torch.equal(real, whole.features["tokens"][whole.features["mask"]])
+                real = torch.cat([part.features["tokens_0"][part.features["mask_0"]] for part in parts])
+                assert torch.equal(real, whole.features["tokens_0"][whole.features["mask_0"]])
         assert not same(PreparedData(prepared, 1).train(0, 12), straight[0])
         with pytest.raises(ValueError, match=r"^a batch of 12 for 5 processes; allowed: multiples of 5$"):
             data.train(0, 12, 0, 5)
@@ -334,8 +284,7 @@ class TestReading:
         assert data.learned.tolist() == learned.tolist() and len(held_out) > 0
         assert same(data.validation(7), other.validation(7))
         assert shown(data.validation(len(held_out))) == held_out.tolist()
-        again = data.validation(2 * len(held_out)).images
-        assert not torch.equal(again[: len(held_out)], again[len(held_out) :])
+        assert shown(data.validation(2 * len(held_out))) == 2 * held_out.tolist()
 
     def test_captions_are_those_of_training_samples(self, prepared: Path) -> None:
         data = PreparedData(prepared, 0)
@@ -344,12 +293,19 @@ class TestReading:
         assert data.captions(9) == PreparedData(prepared, 1).captions(9) == data.captions(1000)[:9]
 
     def test_pixels_without_features_are_read_as_they_are(self, tmp_path: Path) -> None:
-        layout = Layout(encoders={}, shape=(1, 4, 4), dtype="bfloat16", std=False, shard=5)
+        layout = Layout(channels=1, size=4, latent=1, sizes=((4, 4),), dtype="bfloat16", std=False)
         data = PreparedData(prepare(tmp_path / "data", 12, layout), 0)
         batch = data.train(0, 12)
-        assert shown(batch) != sorted(shown(batch)) == list(range(12)) and not batch.features
+        assert shown(batch) != sorted(shown(batch)) == list(range(12)) and not batch.features and not batch.encoded
         for row, which in enumerate(shown(batch)):
             assert torch.equal(batch.images[row], sample(which, layout).latent.mean.bfloat16().float())
+
+    def test_memory_given_back_is_there_again_when_asked_for(self, prepared: Path) -> None:
+        data = PreparedData(prepared, 0)
+        batch = data.train(0, 30)
+        for shard in data.shards:
+            shard.release()
+        assert same(data.train(0, 30), batch)
 
     def test_shards_are_mapped_not_copied(self, prepared: Path) -> None:
         for array in PreparedData(prepared, 0).shards[0].arrays.values():
@@ -366,59 +322,38 @@ def spoil(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_the_page_on_prepared_data_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "prepared.md").read_text(encoding="utf-8")
-    scope: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
-        exec(block, scope)
-    data: Data = PreparedData(Path("prepared"), 0)
-    assert same(data.train(0, 4), scope["batch"]) and len(scope["std"]) == 4
-
-
 class TestRefusalsOfTheReader:
     @pytest.mark.parametrize(
         ("damage", "said"),
         [
-            (Path.unlink, r"^shard .*/000001-00008.safetensors is missing$"),
-            (cut, r"^shard .*/000001-00008.safetensors has [\d,]+ bytes; the manifest says [\d,]+$"),
+            (Path.unlink, r"^shard .*/000001.safetensors is missing$"),
+            (cut, r"^shard .*/000001.safetensors has [\d,]+ bytes; the manifest says [\d,]+$"),
             (
                 lambda path: path.write_bytes(bytes(path.stat().st_size)),
-                r"000001-00008.safetensors is cut short or",
+                r"000001.safetensors is cut short or",
             ),
         ],
     )
     def test_a_damaged_shard(self, copied: Path, damage: Callable[[Path], None], said: str) -> None:
-        damage(copied / "000001-00008.safetensors")
-        for read in (verify, lambda path: PreparedData(path, 0), lambda path: Writer(path, LAYOUT)):
+        damage(copied / "000001.safetensors")
+        for read in (verify, lambda path: PreparedData(path, 0)):
             with pytest.raises(ValueError, match=said):
                 read(copied)
 
     def test_a_changed_byte_is_found_by_verify(self, copied: Path) -> None:
         verify(copied)
-        spoil(copied / "000002-00008.safetensors")
+        spoil(copied / "000002.safetensors")
         PreparedData(copied, 0)
-        with pytest.raises(ValueError, match=r"000002-00008.safetensors was altered after it was written"):
+        with pytest.raises(ValueError, match=r"000002.safetensors was altered after it was written"):
             verify(copied)
 
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda told: told.update(samples=46), "manifest.json: samples is 46, but its shards have 45$"),
-            (lambda told: told["shards"].pop(1), "manifest.json: samples is 45, but its shards have 37$"),
-            (
-                lambda told: told["shards"][0].update(tokens=9),
-                r"has tokens.values of shape .*; the manifest says \(9,",
-            ),
-            (
-                lambda told: told["shards"][0].update(texts=9),
-                r"has text.offsets of shape \(8,\); the manifest says",
-            ),
+            (lambda told: told["counts"].update(samples=46), r"counts.samples is 46, but its shards have 45$"),
+            (lambda told: told["shards"].pop(1), "manifest.json: counts.samples is 45, but its shards have 37$"),
             (lambda told: told["shards"][0].update(sha256="00"), "is another one than the manifest tells of"),
-            (
-                lambda told: told["layout"].update(shape=[4, 2, 3]),
-                r"has mean of shape \(8, 4, 3, 2\); the manifest",
-            ),
+            (lambda told: told["layout"].update(latent=3), "was prepared with another layout than the manifest"),
             (
                 lambda told: told.update(format="fromnoise shards 9"),
                 "format: given 'fromnoise shards 9'; allowed: ",

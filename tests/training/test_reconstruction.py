@@ -17,7 +17,9 @@ from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.autoencoder.config import AutoencoderConfig, Loss
 from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
+from fromnoise.core.types import Batch
 from fromnoise.data.config import FolderConfig, ShapesConfig
+from fromnoise.data.shapes import ShapesData
 from fromnoise.models.config import VAEConfig
 from fromnoise.pipeline.load import load
 from fromnoise.space.config import LatentConfig
@@ -197,6 +199,19 @@ def test_what_does_not_fit_is_refused(
         fit(run, ShapesConfig().build(0), print)
 
 
+def test_latents_and_buckets_that_do_not_fit_are_refused(tiny_vae_run: Making) -> None:
+    class Latents(ShapesData):
+        def validation(self, size: int) -> Batch:
+            return super().validation(size)._replace(encoded=True)
+
+    buckets = ShapesData(ShapesConfig(), 0)
+    buckets.sizes = [(32, 32), (30, 33)]
+    with pytest.raises(ValueError, match="serves latents; a VAE learns from pictures themselves"):
+        fit(tiny_vae_run(), Latents(ShapesConfig(), 0), print)
+    with pytest.raises(ValueError, match="pictures of 30 x 33 pixels do not fit a VAE of 2 levels"):
+        fit(tiny_vae_run(), buckets, print)
+
+
 def test_a_missing_file_of_weights_claims_no_directory(tmp_path: Path, tiny_vae_run: Making) -> None:
     run = with_loss(tiny_vae_run(), perceptual=1.0, vgg=tmp_path / "vgg", heads=tmp_path / "heads")
     with pytest.raises(ValueError, match=r"cannot read .*vgg"):
@@ -216,10 +231,9 @@ def test_held_out_pictures_are_looked_at_once(tmp_path: Path) -> None:
 
 
 def test_grey_pictures_make_a_grey_vae() -> None:
-    class Grey:
-        image_shape = (1, 28, 28)
-
+    grey = ShapesData(ShapesConfig(), 0)
+    grey.image_shape = (1, 32, 32)
     told: list[str] = []
     run = VAERun(model=AutoencoderConfig(vae=VAEConfig(width=8, multipliers=(1, 2), groups=4)))
-    fitted = fit(run, Grey(), told.append)  # type: ignore[arg-type]
+    fitted = fit(run, grey, told.append)
     assert fitted.model.vae.channels == 1 and told == ["from the data: model.vae.channels 1"]

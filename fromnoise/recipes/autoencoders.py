@@ -31,7 +31,7 @@ def vae_small() -> VAERun:
     docs/vae.md.
 
     Hardware: two CPU cores.
-    Expect:   not measured at full length; 300 steps (4,800 pictures, 38 s of one core) give 21.4 dB, SSIM .60.
+    Expect:   not measured at full length; 300 steps (4,800 pictures, 38 s of one core) give 21.4 dB.
     Command:  fromnoise train vae-small --directory runs/vae
     """
     model = AutoencoderConfig(vae=VAEConfig(width=32, multipliers=(1, 2, 2), layers=1), loss=Loss(kl=1e-3))

@@ -27,6 +27,9 @@ def vae(path: str | Path = "your-pictures") -> VAERun:
 def vae_small() -> VAERun:
     """A VAE of .95M parameters for photographs of 32 pixels, CIFAR-10's: 4 pixels a cell, 4 channels.
 
+    Muon learns far faster here than AdamW, and bfloat16 convolutions are quicker by a third for the same result:
+    docs/vae.md.
+
     Hardware: two CPU cores.
     Command:  fromnoise train vae-small --directory runs/vae-small
     """

@@ -55,6 +55,13 @@ def refuse_another(run: Run, directory: Path) -> None:
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
 
 
+def run_of(weights: Path) -> Run | None:
+    """The run that a file of weights is from, by the directories above it; None where only the file is known."""
+    above = [parent / "run.yaml" for parent in (weights.parent, *weights.parents[1:3])]
+    record = next((record for record in above if record.is_file()), None)
+    return read_yaml(Run, record) if record else None
+
+
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Inside, no other process trains in `directory`, which is made where it is not there. A killed process lets go.

@@ -145,9 +145,11 @@ JUDGED = ("shapes", *DOMAINS)
 
 
 def kind_of(config: DataConfig) -> str:
-    """The type of a data set; of one that was prepared, that of its source: the word that its manifest begins with."""
+    """The type of a data set; of one that was prepared, that of its source, where its manifest names one that is
+    judged, as in "50,000 pictures of cifar10, 10 classes" or "uoft-cs/cifar10"."""
     if isinstance(config, PreparedConfig):
-        return read_manifest(config.path).source.partition(" ")[0].rstrip(":") or config.type
+        words = [word.strip(",;:").rpartition("/")[2] for word in read_manifest(config.path).source.split()]
+        return next((kind for kind in JUDGED if kind in words), config.type)
     return config.type
 
 

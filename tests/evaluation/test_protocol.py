@@ -128,7 +128,5 @@ def test_a_digit_is_the_same_in_whatever_batch() -> None:
 
 def test_a_model_of_colours_draws_no_digits() -> None:
     pipeline = Pipeline.build(MODEL.model_copy(update={"channels": 3}), [], seed=0)
-    with pytest.raises(
-        ValueError, match="3 channels and 28 pixels draws no digits that can be judged"
-    ):
+    with pytest.raises(ValueError, match="3 channels and 28 pixels draws no digits that can be judged"):
         draw(DIGITS, pipeline, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,3 +44,20 @@ def save_vae() -> Callable[..., Path]:
 def vae(save_vae: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny VAE: pictures of 3 channels, latents of 4 on half the side."""
     return save_vae(tmp_path_factory.mktemp("vae"))
+
+
+@pytest.fixture(scope="session")
+def taef2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of TAEF2 that a reader of docs/latents.md makes of its published files."""
+    page = (Path(__file__).parent.parent / "docs" / "latents.md").read_text(encoding="utf-8")
+    published = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "weights" / "taef2"
+    if not published.is_dir():
+        pytest.skip("$FROMNOISE_DATA/weights/taef2 is absent")
+    place = tmp_path_factory.mktemp("latents")
+    for file in published.glob("*.pth"):
+        (place / file.name).symlink_to(file)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        exec(block, {})
+    return place / "taef2"

@@ -79,9 +79,8 @@ def test_every_combination_trains_a_step_and_draws(backbone: str, conditioner: s
 def test_every_backbone_trains_a_step_and_draws_in_latent_space(backbone: str, vae: Path) -> None:
     captions = ["a one", "a two"]
     images = torch.rand(2, 3, 16, 16, generator=generator_of(0, 0)) * 2 - 1  # (B, C, S, S)
-    config = ModelConfig(
-        backbone=BACKBONES[backbone], conditioner=CONDITIONERS["text"], space=LatentConfig(path=vae), size=16
-    )
+    space = LatentConfig(path=vae, shift=(0.0,), scale=(0.5,))
+    config = ModelConfig(backbone=BACKBONES[backbone], conditioner=CONDITIONERS["text"], space=space, size=16)
     pipeline = Pipeline.build(config, captions, seed=0)
     batch = Batch(images, captions, torch.tensor([0, 1]))
     accumulate_gradients(pipeline, draw(pipeline, batch, generator_of(0, 1)), 1, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -26,7 +26,10 @@ class Data(Protocol):
     """What `data.build(seed)` gives."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of every picture
+    def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of pictures to validate on: as many pixels as any has
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]: ...  # all H, W of those to train on; every batch has one of them
 
     @property
     def classes(self) -> int: ...  # labels are below this; 1 where a data set has none

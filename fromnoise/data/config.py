@@ -12,6 +12,7 @@ from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
     from fromnoise.core.types import Data
+    from fromnoise.data.bucketed import BucketData
     from fromnoise.data.folder import FolderData
     from fromnoise.data.labelled import LabelledData
     from fromnoise.data.prepared import PreparedData
@@ -60,12 +61,43 @@ class FolderConfig(DataConfig):
         return FolderData(self, seed)
 
 
+class BucketsConfig(DataConfig):
+    """A directory as folder takes it, whose pictures keep their shapes: sorted by aspect into buckets of about as many
+    pixels each, and cropped as little as can be. Every batch is of one bucket."""
+
+    type: Literal["buckets"] = "buckets"
+    path: Path
+    """The directory."""
+    size: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Side of the square that has as many pixels as the largest bucket; also what is validated and previewed in."""
+    multiple: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Sides of buckets are multiples of this many pixels, and so must they be for the backbone and the VAE; left out,
+    about a sixteenth of size, at least 8."""
+    largest_aspect: Annotated[float, Field(ge=1, le=8)] = 2.0
+    """How many times as long as the other a side of a bucket may be; what is longer is cropped."""
+    tiers: Annotated[int, Field(ge=1, le=8)] = 2
+    """Resolutions: size, its half, its quarter, ...; what is too small for one goes to the next, then is left out."""
+    upscale: bool = False
+    """Enlarge what is smaller than its bucket, in place of lower tiers."""
+    flip: bool = False
+    """Mirror half of the pictures, except where the caption names a side."""
+    background: Annotated[int, Field(ge=0, le=255)] = 255
+    """Grey level that transparent pictures are laid on."""
+
+    def build(self, seed: int) -> BucketData:
+        from fromnoise.data.bucketed import BucketData
+
+        return BucketData(self, seed)
+
+
 class PreparedConfig(DataConfig):
     """What `fromnoise prepare` wrote: pictures and captions encoded beforehand, of any number, read from disk."""
 
     type: Literal["prepared"] = "prepared"
     path: Path
     """The directory it was written to."""
+    sha256: str | None = None
+    """Of its shards (derived from the data): a run goes on with the data set that it was begun with, or not at all."""
 
     def build(self, seed: int) -> PreparedData:
         from fromnoise.data.prepared import PreparedData
@@ -105,4 +137,11 @@ class CIFAR10Config(DataConfig):
         return cifar10(self, seed)
 
 
-DATASETS: list[type[DataConfig]] = [ShapesConfig, FolderConfig, PreparedConfig, MNISTConfig, CIFAR10Config]
+DATASETS: list[type[DataConfig]] = [
+    ShapesConfig,
+    FolderConfig,
+    BucketsConfig,
+    PreparedConfig,
+    MNISTConfig,
+    CIFAR10Config,
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,3 +39,50 @@ class Epochs:
     def _draw(self, epoch: int) -> Draws:
         rng = np.random.default_rng((self.seed, epoch))
         return Draws(rng.permutation(self.count), rng.random(self.count), rng.random(self.count) < 0.5)
+
+
+class Turns:
+    """Which of several buckets, of `counts` pictures, each step is of.
+
+    A turn is as many steps as there are pictures, and each bucket gets as many of them as it has pictures, spread
+    evenly and by chance: in a turn every picture is drawn as often as a batch has rows. 32 bytes a picture are held.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int):
+        self.counts, self.seed = list(counts), seed
+        self.seeds = [int(own) for own in np.random.SeedSequence(seed).generate_state(len(self.counts))]  # of each
+        self._turn = lru_cache(maxsize=2)(self._draw)  # samples are made ahead, across the end of a turn
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The bucket of optimizer step `step`, and how many batches of it came before."""
+        if len(self.counts) == 1:
+            return 0, step
+        turn, place = divmod(step, sum(self.counts))
+        buckets, ranks = self._turn(turn)
+        bucket = int(buckets[place])
+        return bucket, turn * self.counts[bucket] + int(ranks[place])
+
+    def _draw(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """The bucket of each step of a turn, (N,), and how often it came in that turn before, (N,)."""
+        rng = np.random.default_rng((self.seed, turn, 1))  # with the 1, another stream than that of `Epochs`
+        ranks = np.concatenate([np.arange(count) for count in self.counts])  # (N,)
+        counts = np.repeat(self.counts, self.counts)  # (N,) of the bucket that each belongs to
+        order = np.argsort((ranks + rng.random(len(ranks))) / counts, kind="stable")  # (N,)
+        return np.repeat(np.arange(len(self.counts)), self.counts)[order], ranks[order]
+
+
+class BucketEpochs:
+    """Batches of one bucket each, over buckets of `counts` pictures, in `Turns`.
+
+    Within its bucket each picture is drawn once before any comes again: what does not fill a batch begins the bucket's
+    next one, and where a bucket is smaller than a batch, its pictures come several times in one.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int):
+        self.turns = Turns(counts, seed)
+        self.within = [Epochs(count, own) for count, own in zip(counts, self.turns.seeds, strict=True)]
+
+    def batch(self, step: int, size: int) -> tuple[int, Draws]:
+        """The bucket of optimizer step `step`, and its `size` draws: a pure function of (counts, seed, step, size)."""
+        bucket, turn = self.turns.at(step)
+        return bucket, self.within[bucket].batch(turn, size)

@@ -1,22 +1,22 @@
-"""A directory of captioned pictures. Legend: B batch, N pictures, S side."""
+"""A directory of captioned pictures. Legend: B batch, N pictures, S side, H height, W width."""
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from fromnoise.core.types import Batch
+from fromnoise.data.buckets import Size
 from fromnoise.data.config import FolderConfig
 from fromnoise.data.epochs import Epochs
 from fromnoise.data.listing import list_pictures
 from fromnoise.data.pictures import read_picture
-from fromnoise.data.report import to_stderr
+from fromnoise.data.reading import few, none_readable, read_all
+from fromnoise.data.report import paced, to_stderr
 from fromnoise.data.split import FEW, chance, split
 
 SIDED = re.compile(r"(?<![a-z])(?:left|right)|clockwise", re.IGNORECASE)  # true of a picture, false of its mirror image
@@ -41,9 +41,13 @@ class FolderData:
         """
         self.config, self.seed = config, seed
         self.image_shape = (3, config.size, config.size)
+        self.sizes = [self.image_shape[1:]]
         self.classes = 1
         listing = list_pictures(config.path)
-        self.pictures, unreadable = decode(config, list(listing.captions), report)  # (N, 3, S, S) uint8
+        square, names = Size(config.size, config.size), list(listing.captions)
+        self.pictures, unreadable = decode(config.path, names, square, config.background, report)  # (N, 3, S, S) uint8
+        if len(unreadable) == len(names):
+            raise ValueError(none_readable(config.path, unreadable))
         self.problems = [*(f"{name}: {reason}" for name, reason in unreadable.items()), *listing.problems]
         self.names = [name for name in listing.captions if name not in unreadable]
         self.said = [listing.captions[name] for name in self.names]
@@ -63,8 +67,7 @@ class FolderData:
         if len(self.learned) == count:
             lines.append(f"fewer than {FEW} pictures: none is held out, validation looks at those trained on")
         if self.problems:
-            more = f"; and {len(self.problems) - 3:,} more" if len(self.problems) > 3 else ""
-            lines.append(f"{len(self.problems):,} pictures left out: {'; '.join(self.problems[:3])}{more}")
+            lines.append(f"{len(self.problems):,} pictures left out: {few(self.problems)}")
         return lines
 
     def train(self, step: int, size: int) -> Batch:
@@ -99,41 +102,28 @@ class FolderData:
         return Batch(images, captions, torch.zeros(len(rows), dtype=torch.int64))
 
 
-def decode(config: FolderConfig, names: list[str], report: Callable[[str], None]) -> tuple[np.ndarray, dict[str, str]]:
-    """Read pictures by a few threads: (N, 3, S, S) uint8 of those that can be read, and why the others cannot.
+def decode(
+    folder: Path, names: list[str], size: Size, background: int, report: Callable[[str], None]
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Read pictures by a few threads: (N, 3, H, W) uint8 of those that can be read, and why the others cannot.
 
     Raises:
-        ValueError: when none can be read, or memory does not hold them.
+        ValueError: when memory does not hold them.
     """
-    shape = (len(names), 3, config.size, config.size)
+    shape = (len(names), 3, *size)
     gib = np.prod(shape, dtype=float) / 2**30
     try:
-        pictures = np.empty(shape, np.uint8)  # (N, 3, S, S)
+        pictures = np.empty(shape, np.uint8)  # (N, 3, H, W)
     except MemoryError:
-        need = f"{len(names):,} pictures at size {config.size} need {gib:,.1f} GiB of memory"
+        asked = size.height if size.height == size.width else size
+        need = f"{len(names):,} pictures at size {asked} need {gib:,.1f} GiB of memory"
         raise ValueError(f"{need}, more than there is: choose a smaller size") from None
 
-    def read(place: int) -> str:
-        path = config.path / names[place]
-        try:
-            pictures[place] = read_picture(path, config.size, config.background)
-        except Exception as error:  # a damaged file can make Pillow's decoders raise almost anything
-            said = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-            return " ".join(said.replace(f" {str(path)!r}", "").split()) or type(error).__name__
-        return ""
+    def read(place: int) -> None:
+        pictures[place] = read_picture(folder / names[place], size, background)
 
-    reasons: list[str] = []
-    told = time.monotonic()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(names), 256):  # in portions, so that Ctrl-C does not wait for all
-            reasons += threads.map(read, range(start, min(start + 256, len(names))))
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
-                report(f"{len(reasons):,} of {len(names):,} pictures read")
-    unreadable = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
-    if len(unreadable) == len(names):
-        raise ValueError(f"none of the {len(names):,} pictures of {config.path} can be read: {names[0]}: {reasons[0]}")
-    readable = [place for place, reason in enumerate(reasons) if not reason]
+    _, unreadable = read_all(folder, names, read, paced(report, "pictures read"))
+    readable = [place for place, name in enumerate(names) if name not in unreadable]
     for new, old in enumerate(readable):  # row by row: a copy of the whole could be more than memory holds
         pictures[new] = pictures[old]
     return pictures[: len(readable)], unreadable

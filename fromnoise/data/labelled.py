@@ -42,6 +42,7 @@ class LabelledData:
         self.said, self.flip = said, flip
         channels, size, _ = train.images.shape[1:]
         self.image_shape = (channels, size, size)
+        self.sizes = [self.image_shape[1:]]
         self.classes = len(said)
         self.problems: list[str] = []
         self.epochs = Epochs(len(train.labels), seed)

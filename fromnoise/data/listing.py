@@ -37,19 +37,13 @@ def list_pictures(folder: Path) -> Listing:
         ValueError: one line that names the file and the row: no such directory, no pictures, no captions, captions
             that are not text.
     """
-    if not folder.is_dir():
-        raise ValueError(f"data folder {folder} {'is not a directory' if folder.exists() else 'does not exist'}")
-    files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = list_files(folder)
     table = _table(folder)
     found: dict[str, list[str]] = {}
     for name, captions in _rows(table) if table else _beside(folder, files):
         found.setdefault(name, []).extend(caption.strip() for caption in captions if caption.strip())
     if not found and not files:
-        raise ValueError(f"data folder {folder} holds no pictures (looked for {', '.join(sorted(SUFFIXES))})")
+        raise ValueError(no_pictures(folder))
     captions = {name: tuple(found[name]) for name in sorted(found) if found[name]}
     source = table.name if table else ".txt files"
     if not captions:
@@ -57,6 +51,26 @@ def list_pictures(folder: Path) -> Listing:
         raise ValueError(f"data folder {folder} holds {len(files)} pictures and no captions (looked for {wanted})")
     bare = sorted(set(found).union(files).difference(captions))
     return Listing(captions, [f"{name}: no caption in {source}" for name in bare], source)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Names of the picture files in a directory and below it, relative to it and sorted, captioned or not.
+
+    Raises:
+        ValueError: one line, when there is no such directory.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data folder {folder} {'is not a directory' if folder.exists() else 'does not exist'}")
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def no_pictures(folder: Path) -> str:
+    """What to tell of a directory without pictures."""
+    return f"data folder {folder} holds no pictures (looked for {', '.join(sorted(SUFFIXES))})"
 
 
 def _table(folder: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""Picture files of any kind to upright RGB squares of one size. Legend: S side; h, w height and width in the file."""
+"""Picture files of any kind to upright RGB pictures of one size. Legend: H, W of what is wanted; h, w of the file."""
 
 from __future__ import annotations
 
@@ -7,30 +7,53 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from fromnoise.data.buckets import Size, crop_box
+
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"))
 
 
-def read_picture(path: Path, size: int, background: int) -> np.ndarray:
-    """The picture of a file, upright, centre-cropped to a square and resized: (3, S, S) uint8.
+TURNED = (5, 6, 7, 8)  # EXIF orientations in which rows of the file are columns of the upright picture
 
-    Transparent pictures are laid on the grey level `background`. Of an animation, the first frame.
+
+def measure(path: Path) -> Size:
+    """Height and width of the upright picture of a file, from its header alone.
+
+    A PNG that tells its orientation only after its pixels counts as upright.
 
     Raises:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
     with Image.open(path) as image:
+        _refuse_unknown_white(image)
+        size = Size(image.height, image.width)
+        exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
+        # Pillow tells the size of a TIFF as it turns it, upright.
+        turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) in TURNED
+    return Size(size.width, size.height) if turned else size
+
+
+def read_picture(path: Path, size: int | Size, background: int) -> np.ndarray:
+    """The picture of a file, upright, centre-cropped to a shape and resized: (3, H, W) uint8.
+
+    `size` is a square's side in pixels, or height and width. Transparent pictures are laid on the grey level
+    `background`. Of an animation, the first frame.
+
+    Raises:
+        OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
+    """
+    wanted = Size(size, size) if isinstance(size, int) else size
+    with Image.open(path) as image:
         # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
-        drafted = image.draft(None, (2 * size, 2 * size))
+        drafted = image.draft(None, (2 * max(wanted), 2 * max(wanted)))
         image.load()
         width, height = drafted[1][2:] if drafted else image.size  # of a draft, a fraction of its last pixel is padding
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        square = to_rgb(image, background).resize(
-            (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-        )
-        # Turning the small square is the same as turning the whole picture, as the square is its centre.
-        square.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)  # (3, S, S)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        lying = Size(wanted.width, wanted.height) if orientation in TURNED else wanted  # as the file has it
+        box = crop_box((height, width), lying)
+        cut = to_rgb(image, background).resize((lying.width, lying.height), Image.Resampling.LANCZOS, box=box)
+        # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
+        cut.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(cut)).transpose(2, 0, 1)  # (3, H, W)
 
 
 def to_rgb(image: Image.Image, background: int) -> Image.Image:
@@ -39,8 +62,7 @@ def to_rgb(image: Image.Image, background: int) -> Image.Image:
     Raises:
         ValueError: for floating-point pictures: their white may be 1 or 255 or anything.
     """
-    if image.mode == "F":
-        raise ValueError("floating-point pictures have no known white")
+    _refuse_unknown_white(image)
     if image.mode.startswith("I"):
         levels = np.asarray(image).clip(0, 65535)  # (h, w) of 16 bits, also where Pillow holds them in 32
         return Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGB")
@@ -48,3 +70,8 @@ def to_rgb(image: Image.Image, background: int) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*[background] * 3, 255)), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _refuse_unknown_white(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise ValueError("floating-point pictures have no known white")

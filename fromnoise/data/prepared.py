@@ -5,6 +5,7 @@ Legend: B batch, C, h, w shape of a latent, L tokens of the longest caption of t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fromnoise.core.types import Batch
+from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
 from fromnoise.data.shuffle import Shuffle, permute
@@ -34,14 +36,23 @@ class Drawn(NamedTuple):
     text: Text
 
 
+class Scaling(NamedTuple):
+    """What latents are moved and scaled by: z = (draw - shift) * scale."""
+
+    shift: tuple[float, ...]  # of each channel, to five digits
+    scale: tuple[float, ...]
+
+
 class PreparedData:
-    """What `fromnoise prepare` wrote in `directory`, which is mapped into memory; 8 bytes a sample are held besides.
+    """What `fromnoise prepare` wrote in `directory`, mapped into memory: 8 bytes a sample are held besides, and 32 more
+    where latents have several sizes.
 
     Batch k is a pure function of (seed, k, batch size), however many processes share it and however many threads make
     it. Every pass is a fresh permutation that shows each sample once, with one of its captions, and where its mirror
-    image was encoded, as that half of the time. These chances are functions of (seed, sample, pass) alone. About one
-    sample in twenty, chosen by a hash of its key, is kept for validation: the same that `FolderData` keeps, if keys
-    are file names.
+    image was encoded, as that half of the time. Where latents have several sizes, a batch is of one of them (`Turns`),
+    and each size has passes of its own. These chances are functions of (seed, sample, pass) alone. About one sample in
+    twenty, chosen by a hash of its key, is kept for validation: the same that `FolderData` keeps, if keys are file
+    names.
 
     Batches have for images what was stored of them: mean and standard deviation (B, 2 C, h, w), of which a space draws
     latents, a fresh draw each time; pixels (B, C, h, w). In `features` they have what each text encoder i said of the
@@ -61,12 +72,28 @@ class PreparedData:
         if not self.manifest.counts.samples:
             raise ValueError(f"the prepared data set at {directory} holds no samples")
         self.image_shape = (layout.channels, layout.size, layout.size)
+        self.sizes = [(height * layout.factor, width * layout.factor) for height, width in layout.sizes]
         self.classes = layout.classes
         self.problems: list[str] = []
+        self.sha256 = hashlib.sha256("".join(shard.sha256 for shard in self.manifest.shards).encode()).hexdigest()
         self.shards = [Shard(directory, layout, entry) for entry in self.manifest.shards]
         self.firsts = np.cumsum([0, *(len(shard.chance) for shard in self.shards)])  # (shards + 1,)
         self.learned, self.held_out = split(np.concatenate([shard.chance for shard in self.shards]))
-        self.shuffle = Shuffle(len(self.learned), seed)
+        sizes = np.concatenate([shard.size for shard in self.shards])
+        self.buckets = [rows for at in range(len(layout.sizes)) if len(rows := self.learned[sizes[self.learned] == at])]
+        shapes = [layout.sizes[sizes[rows[0]]] for rows in self.buckets]
+        self.sizes = [(layout.factor * height, layout.factor * width) for height, width in shapes]
+        self.turns = Turns([len(rows) for rows in self.buckets], seed)
+        self.shuffles = [Shuffle(len(rows), own) for rows, own in zip(self.buckets, self.turns.seeds, strict=True)]
+        commonest = np.bincount(sizes[self.held_out]).argmax()  # a batch has one size
+        self.shown = self.held_out[sizes[self.held_out] == commonest]
+
+    @property
+    def scaling(self) -> Scaling:
+        """What makes each channel of the latents, as stored, one of mean 0 and standard deviation 1."""
+        statistics = self.manifest.statistics
+        shift, scale = statistics.mean, [1 / std for std in statistics.std]
+        return Scaling(*(tuple(float(f"{x:.5g}") for x in numbers) for numbers in (shift, scale)))
 
     def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets
@@ -80,17 +107,19 @@ class PreparedData:
         if step % KEPT == 0:
             for shard in self.shards:
                 shard.release()
-        epoch, place = self.shuffle.batch(step, size)  # (size,) each
+        bucket, turn = self.turns.at(step)
+        epoch, place = self.shuffles[bucket].batch(turn, size)  # (size,) each
         mine = slice(rank * size // ranks, (rank + 1) * size // ranks)
-        return self._batch(self.learned[place[mine]], epoch[mine], self.seed, TRAINING)
+        return self._batch(self.buckets[bucket][place[mine]], epoch[mine], self.seed, TRAINING)
 
     def validation(self, size: int) -> Batch:
-        """Fixed samples, the same for every seed, none of them trained on unless there are very few.
+        """Fixed samples of the commonest size, the same for every seed, none of them trained on unless there are very
+        few.
 
         Where `size` is more than there are, they come again, with other captions.
         """
-        again, at = np.divmod(np.arange(size), len(self.held_out))  # (B,) each
-        return self._batch(self.held_out[at], again, 0, VALIDATION)
+        again, at = np.divmod(np.arange(size), len(self.shown))  # (B,) each
+        return self._batch(self.shown[at], again, 0, VALIDATION)
 
     def captions(self, count: int) -> list[str]:
         """Captions of training samples to learn a vocabulary from: all, or those of a fixed draw, `count` of them."""

@@ -135,6 +135,7 @@ class ShapesData:
     def __init__(self, config: ShapesConfig, seed: int, canvas: Canvas = SQUARE):
         self.config, self.seed, self.canvas = config, seed, canvas
         self.image_shape = (3, *pixels(canvas, config.size))
+        self.sizes = [self.image_shape[1:]]
         self.classes = 1
         self.problems: list[str] = []
 

@@ -1,11 +1,11 @@
-"""The backbones by name, one row each, and the autoencoder. Kept free of torch, so that `--help` stays quick."""
+"""The backbones by name, one row each, and the autoencoders. Kept free of torch, so that `--help` stays quick."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from fromnoise.core.config import Config
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fromnoise.models.crossdit import CrossDiT
     from fromnoise.models.dit import DiT
     from fromnoise.models.mmdit import MMDiT
+    from fromnoise.models.tiny import TinyAutoencoder
     from fromnoise.models.unet import UNet
+    from fromnoise.models.vae import VAE
 
 
 class BackboneConfig(Config, ABC):
@@ -195,10 +197,64 @@ class VAEConfig(Config):
     post_quant: bool = True
     """Mix the latent's channels once more before the decoder (FLUX does not)."""
 
+    def build(self) -> VAE:
+        """The module, with fresh weights."""
+        from fromnoise.models.vae import VAE
+
+        return VAE(self)
+
     @property
     def factor(self) -> int:
         """Pixels along the side of a latent cell."""
         return 2 ** (len(self.multipliers) - 1)
 
+    @property
+    def stored_channels(self) -> int:
+        """Channels of what the encoder says: a mean and a standard deviation of each of the latent's."""
+        return 2 * self.latent_channels
+
+
+class TinyConfig(Config):
+    """Tiny autoencoder: a large VAE's latents, without a variance (TAESD; the defaults are its sizes)."""
+
+    channels: PositiveInt = 3
+    """Channels of a picture."""
+    latent_channels: PositiveInt = 4
+    """Channels of a latent."""
+    width: PositiveInt = 64
+    """Channels of every level."""
+    encoder_layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (1, 3, 3, 3)
+    """Blocks of each level of the encoder; from a level to the next a side halves."""
+    decoder_layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (3, 3, 3, 1)
+    """Blocks of each level of the decoder, as many levels, the lowest first."""
+    midblock_norm: bool = False
+    """Tell the blocks of the lowest level of the whole picture, by group norms (TAEF2)."""
+
+    @model_validator(mode="after")
+    def _as_many_levels(self) -> TinyConfig:
+        down, up = len(self.encoder_layers), len(self.decoder_layers)
+        if down != up:
+            raise ValueError(f"the decoder has {up} levels; allowed: as many as the encoder, {down}")
+        return self
+
+    def build(self) -> TinyAutoencoder:
+        """The module, with fresh weights."""
+        from fromnoise.models.tiny import TinyAutoencoder
+
+        return TinyAutoencoder(self)
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of a latent cell."""
+        return 2 ** (len(self.encoder_layers) - 1)
+
+    @property
+    def stored_channels(self) -> int:
+        """Channels of what the encoder says: the latent itself."""
+        return self.latent_channels
+
+
+AutoencoderConfig = VAEConfig | TinyConfig
+"""Each builds a module with `encode`, `decode` and `import_state`."""
 
 BACKBONES: list[type[BackboneConfig]] = [MMDiTConfig, DiTConfig, CrossDiTConfig, UNetConfig, CNNConfig]

@@ -32,6 +32,7 @@ from fromnoise.pipeline.pictures import as_pictures
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
+COMPILED_SIZES = 1024  # batches and sizes that a block is compiled for, more than anyone waits for
 CHUNK = 64  # pictures drawn together by a call
 
 
@@ -107,13 +108,19 @@ class Pipeline(nn.Module):
         Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must
         not hang on those before it, or a resumed training would differ in the last bits.
         """
-        blocks = self.backbone.blocks() if wanted else []
-        if wanted:
-            keep_freed_memory()
+        if not wanted:
+            yield
+            return
+        from torch._dynamo import config as compiler  # slow to import
+
+        keep_freed_memory()
+        blocks = self.backbone.blocks()
         for block in blocks:
             block.compile(dynamic=False)
         try:
-            yield
+            # Beyond torch's own limit of 8 sizes, the next would silently run eager, and a resumed run might differ.
+            with compiler.patch(recompile_limit=COMPILED_SIZES, accumulated_recompile_limit=COMPILED_SIZES):
+                yield
         finally:
             for block in blocks:
                 block._compiled_call_impl = None

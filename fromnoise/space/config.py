@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from fromnoise.core.config import Config
-from fromnoise.space.folder import describe
+from fromnoise.space.folder import CONFIG, describe, disagreement
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from fromnoise.space.latent import LatentSpace
     from fromnoise.space.pixel import PixelSpace
@@ -26,6 +28,13 @@ class SpaceConfig(Config, ABC):
     @abstractmethod
     def check(self) -> None:
         """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
+
+    @abstractmethod
+    def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> SpaceConfig:
+        """This with what is left out measured on batches of training `pictures` (B, C, H, W) in [-1, 1], and told.
+
+        Nothing is read of `pictures` where nothing is left out.
+        """
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -47,6 +56,10 @@ class PixelConfig(SpaceConfig):
     def check(self) -> None:
         """Nothing can be missing."""
 
+    def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> PixelConfig:
+        """This: nothing is left out."""
+        return self
+
     def build(self) -> PixelSpace:
         from fromnoise.space.pixel import PixelSpace
 
@@ -62,16 +75,28 @@ class LatentConfig(SpaceConfig):
 
     type: Literal["latent"] = "latent"
     path: Path
-    """Folder of the VAE as diffusers saves it: config.json and diffusion_pytorch_model.safetensors."""
+    """Folder of the VAE as diffusers saves it (AutoencoderKL or AutoencoderTiny): config.json and
+    diffusion_pytorch_model.safetensors."""
     shift: tuple[float, ...] | None = None
-    """Mean of the VAE's latents, for each channel or for all; left out, as published in config.json, else 0."""
+    """Mean of the latents, for each channel or for all; left out, measured when a training begins."""
     scale: tuple[float, ...] | None = None
-    """1 / their standard deviation, for each channel or for all; left out, as published in config.json, else 0.18215
-    (Stable Diffusion's)."""
+    """1 / their standard deviation, for each channel or for all; left out, measured when a training begins."""
 
     def check(self) -> None:
         """Find that there is a VAE, without reading its weights; VAEFault, one line, where there is none."""
         describe(self.path)
+
+    def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> LatentConfig:
+        """This with shift and scale, told beside what the VAE's config.json publishes where that is more than a tenth
+        off; errors as in `LatentSpace.measure`."""
+        if self.shift is not None and self.scale is not None:
+            return self
+        scaling = self.build().to(device).measure(pictures)
+        found = {name: value for name, value in scaling._asdict().items() if getattr(self, name) is None}
+        say(f"measured on training pictures: {' and '.join(f'model.space.{name}' for name in found)}")
+        if told := disagreement(describe(self.path), scaling.shift, scaling.scale):
+            say(f"{self.path / CONFIG} says otherwise: {told}")
+        return self.model_copy(update=found)
 
     def build(self) -> LatentSpace:
         """The space, for a fresh model."""
@@ -80,10 +105,11 @@ class LatentConfig(SpaceConfig):
         return LatentSpace(self.path, self.shift, self.scale)
 
     def restore(self, state: dict[str, Any]) -> LatentSpace:
-        """The space that a checkpoint's `state` was taken from; VAEFault, one line, where the VAE is another one."""
+        """The space that a checkpoint's `state` was taken from; VAEFault, one line, where the VAE is another one,
+        ValueError where shift or scale is."""
         from fromnoise.space.latent import restored
 
-        return restored(self.path, state)
+        return restored(self.path, self.shift, self.scale, state)
 
 
 SPACES: list[type[SpaceConfig]] = [PixelConfig, LatentConfig]

@@ -1,29 +1,20 @@
-"""A VAE's folder as diffusers writes it: config.json and diffusion_pytorch_model.safetensors. Free of torch."""
+"""The folder of an autoencoder, as diffusers writes it: config.json, and weights beside it. Free of torch."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from fromnoise.core.config import explain
-from fromnoise.models.config import VAEConfig
+from fromnoise.core.config import explain, hint
+from fromnoise.models.config import AutoencoderConfig, TinyConfig, VAEConfig
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-SD_SCALE = 0.18215  # 1 / the standard deviation of Stable Diffusion's latents (Rombach et al. 2022)
-ONLY = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D", "act_fn": "silu"}
-FIELDS = {
-    "in_channels": "channels",
-    "latent_channels": "latent_channels",
-    "layers_per_block": "layers",
-    "norm_num_groups": "groups",
-    "mid_block_add_attention": "attention",
-    "use_quant_conv": "quant",
-    "use_post_quant_conv": "post_quant",
-}
+TOLERANCE = 0.1  # of a published mean, in standard deviations; of a published scale, as a share
 
 
 class VAEFault(ValueError):
@@ -33,19 +24,19 @@ class VAEFault(ValueError):
 class Description(NamedTuple):
     """What a folder's config.json says."""
 
-    config: VAEConfig
-    shift: tuple[float, ...]  # per channel of the latent
-    scale: tuple[float, ...]
+    config: AutoencoderConfig
+    shift: tuple[float, ...] | None  # per channel of the latent, as published; None where it says nothing
+    scale: tuple[float, ...] | None
 
 
 def describe(folder: Path) -> Description:
     """Read the config.json of `folder`, and find that weights lie beside it.
 
-    Shift and scale are those published with the VAE (diffusers' scaling_factor, shift_factor, latents_mean and
-    latents_std), else Stable Diffusion's: 0 and 0.18215.
+    Its `_class_name` decides the architecture. Shift and scale are diffusers' shift_factor and scaling_factor, or
+    latents_mean and latents_std.
 
     Raises:
-        VAEFault: one line, when something is missing, no AutoencoderKL, or one that `VAE` cannot be.
+        VAEFault: one line, when something is missing, of another class, or one that the class here cannot be.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -56,33 +47,100 @@ def describe(folder: Path) -> Description:
     except (OSError, ValueError) as error:
         raise VAEFault(f"cannot read {folder / CONFIG}: {' '.join(str(error).split())}") from None
     name = told.get("_class_name") if isinstance(told, dict) else None
-    if name != "AutoencoderKL":
-        raise VAEFault(f"{folder / CONFIG}: _class_name is {name!r}; allowed: 'AutoencoderKL'")
+    if name not in CLASSES:
+        raise VAEFault(f"{folder / CONFIG}: _class_name is {name!r}; {hint(str(name), CLASSES)}")
     try:
-        config = _config(told)
-        z = config.latent_channels
-        mean, std = (
-            told.get("latents_mean") or [told.get("shift_factor") or 0.0] * z,
-            told.get("latents_std") or [1.0] * z,
-        )
-        scale = told.get("scaling_factor", SD_SCALE)
-        return Description(config, tuple(map(float, mean)), tuple(scale / one for one in std))
+        config = CLASSES[name](told)
+        return Description(config, *_published(told, config.latent_channels))
     except ValidationError as error:
         raise VAEFault(f"{folder / CONFIG}: {explain(error)}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise VAEFault(f"{folder / CONFIG}: {error}") from None
 
 
-def _config(told: dict[str, Any]) -> VAEConfig:
-    """The architecture that a config.json tells; what it leaves out is as the stock class has it."""
-    for key, only in ONLY.items():
-        given = told.get(key, only)
-        if set([given] if isinstance(given, str) else given) != {only}:
-            raise ValueError(f"{key} is {given!r}; allowed: {only}")
-    if told.get("in_channels", 3) != told.get("out_channels", 3):
-        raise ValueError(f"out_channels is {told.get('out_channels', 3)}; allowed: as many as in_channels")
+def disagreement(described: Description, shift: Sequence[float], scale: Sequence[float]) -> str:
+    """What a user is told where measured latents are not those that a config.json tells of; "" where they are."""
+    told = []
+    if described.shift and any(
+        abs(a - b) * c > TOLERANCE for a, b, c in zip(shift, described.shift, scale, strict=True)
+    ):
+        told.append(f"shift {_span(described.shift)}, measured {_span(shift)}")
+    if described.scale and any(abs(a / b - 1) > TOLERANCE for a, b in zip(scale, described.scale, strict=True)):
+        told.append(f"scale {_span(described.scale)}, measured {_span(scale)}")
+    return "; ".join(told)
+
+
+def _span(numbers: Sequence[float]) -> str:
+    low, high = f"{min(numbers):.4g}", f"{max(numbers):.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _published(told: dict[str, Any], channels: int) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Shift and scale of each channel, where a config.json tells them."""
+    mean, std = told.get("latents_mean"), told.get("latents_std")
+    offset, factor = told.get("shift_factor"), told.get("scaling_factor")
+    shift = mean or (None if offset is None else [offset] * channels)
+    scale = None if factor is None else [float(factor)] * channels
+    if std:
+        scale = [(1.0 if factor is None else float(factor)) / float(one) for one in std]
+    for key, numbers in (("latents_mean", shift), ("latents_std", scale)):
+        if numbers and len(numbers) != channels:
+            raise ValueError(f"{key} has {len(numbers)} numbers; allowed: {channels}, as latent_channels says")
+    if scale and min(scale) <= 0:
+        raise ValueError(f"latents are scaled by {min(scale)}; allowed: more than 0")
+    return tuple(map(float, shift)) if shift else None, tuple(scale) if scale else None
+
+
+def _kl(told: dict[str, Any]) -> VAEConfig:
+    """What the config.json of an AutoencoderKL tells; what it leaves out is as that class has it."""
+    only = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D", "act_fn": "silu"}
+    _refuse_others(told, only)
     widths = told.get("block_out_channels", (64,))
     width = math.gcd(*widths)
-    given = {ours: told[key] for key, ours in FIELDS.items() if key in told}
+    fields = {
+        "in_channels": "channels",
+        "latent_channels": "latent_channels",
+        "layers_per_block": "layers",
+        "norm_num_groups": "groups",
+        "mid_block_add_attention": "attention",
+        "use_quant_conv": "quant",
+        "use_post_quant_conv": "post_quant",
+    }
     stock = {"layers": 1, "width": width, "multipliers": [one // width for one in widths]}
-    return VAEConfig(**(stock | given))
+    return VAEConfig(**(stock | _renamed(told, fields)))
+
+
+def _tiny(told: dict[str, Any]) -> TinyConfig:
+    """What the config.json of an AutoencoderTiny tells, as `_kl`; `use_midblock_gn`, which that class has not, is
+    TAEF2's."""
+    sides = ("encoder_block_out_channels", "decoder_block_out_channels")
+    widths = [width for side in sides for width in told.get(side, (64,))]
+    if len(set(widths)) > 1:
+        raise ValueError(f"{' and '.join(sides)} are {widths}; allowed: one number throughout")
+    _refuse_others(told, {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2})
+    fields = {
+        "in_channels": "channels",
+        "latent_channels": "latent_channels",
+        "num_encoder_blocks": "encoder_layers",
+        "num_decoder_blocks": "decoder_layers",
+        "use_midblock_gn": "midblock_norm",
+    }
+    return TinyConfig(width=widths[0], **_renamed(told, fields))
+
+
+CLASSES: dict[str, Callable[[dict[str, Any]], AutoencoderConfig]] = {"AutoencoderKL": _kl, "AutoencoderTiny": _tiny}
+
+
+def _refuse_others(told: dict[str, Any], only: dict[str, Any]) -> None:
+    """Find that what a config.json says under the keys of `only` is that; ValueError where it is not."""
+    for key, allowed in only.items():
+        given = told.get(key, allowed)
+        if set(given if isinstance(given, list) else [given]) != {allowed}:
+            raise ValueError(f"{key} is {given!r}; allowed: {allowed}")
+    if told.get("in_channels", 3) != told.get("out_channels", 3):
+        raise ValueError(f"out_channels is {told.get('out_channels', 3)}; allowed: as many as in_channels")
+
+
+def _renamed(told: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    """What a config.json tells under the keys of `fields`, by our names."""
+    return {ours: told[key] for key, ours in fields.items() if key in told}

@@ -1,118 +1,167 @@
-"""Latent space: the backbone sees what a frozen VAE makes of pictures.
+"""Latent space: the backbone sees what a frozen autoencoder makes of pictures.
 
-Legend: B batch, C channels of the picture, Z channels of the latent, H and W rows and columns of the picture, f factor,
-h = H / f, w = W / f.
+Legend: B batch, C channels of the picture, Z channels of the latent, S channels of what is stored (2 Z, or Z where the
+encoder says no deviation), N latents, H and W rows and columns of the picture, f factor, h = H / f, w = W / f.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.core.files import read_tensors
-from fromnoise.models.config import VAEConfig
-from fromnoise.models.vae import VAE
+from fromnoise.models.config import AutoencoderConfig
 from fromnoise.space.folder import WEIGHTS, VAEFault, describe
 
 PIXELS = 2**19  # that go through the VAE together: 8 pictures of 256 x 256, a few GiB at Stable Diffusion's size
+SHOWN = 4  # channels whose numbers a user is shown
+ALIKE = 1e-6  # a deviation below this is rounding
+
+
+class Scaling(NamedTuple):
+    """What latents are moved and scaled by, for each channel: (Z,) numbers each."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
 
 
 class LatentSpace(nn.Module):
-    """Latents of the VAE in `folder`, less `shift`, times `scale`: z = (draw - shift) * scale, channel by channel.
+    """Latents of the autoencoder in `folder`, less `shift`, times `scale`: z = (draw - shift) * scale, by channel.
 
-    shift, scale: one number for each channel, or one for all; None takes those published with the VAE.
+    shift, scale: one number for each channel, or one for all. None is a number not known yet: such a space encodes and
+    measures, and refuses all else by a ValueError.
 
-    The VAE is no part of what is trained: its weights are buffers that no checkpoint holds, so they have no gradient,
-    no optimizer state and no average. A checkpoint holds their sha256 in their place (`state`).
+    The autoencoder is no part of what is trained: its weights are buffers that no checkpoint holds, so they have no
+    gradient, no optimizer state and no average. A checkpoint holds their sha256 in their place (`state`).
 
     Raises:
-        VAEFault: one line, when the folder holds no VAE that can be read.
+        VAEFault: one line, when the folder holds none that can be read.
         ValueError: one line, when there are not as many numbers as channels, or a scale is not above 0.
     """
 
-    shift: Tensor
-    scale: Tensor
+    shift: Tensor | None
+    scale: Tensor | None
 
     def __init__(self, folder: Path, shift: Sequence[float] | None, scale: Sequence[float] | None):
         super().__init__()
-        described = describe(folder)
-        self.vae = frozen(read_vae(folder, described.config))
-        self.factor = described.config.factor
-        for name, given, published in (("shift", shift, described.shift), ("scale", scale, described.scale)):
-            numbers = torch.tensor(published if given is None else given)
-            channels = described.config.latent_channels
-            if len(numbers) not in (1, channels) or (name == "scale" and bool((numbers <= 0).any())):
-                allowed = f"1 or {channels} numbers" + (" above 0" if name == "scale" else "")
-                raise ValueError(f"model.space.{name} is {tuple(numbers.tolist())}; allowed: {allowed}")
-            self.register_buffer(
-                name, numbers.expand(channels).reshape(-1, 1, 1).clone(), persistent=False
-            )  # (Z, 1, 1)
+        config = describe(folder).config
+        self.vae: Any = frozen(read_vae(folder, config))  # one of fromnoise.models
+        self.factor, self.channels = config.factor, config.latent_channels
+        self.std = config.stored_channels > config.latent_channels  # is stored beside the mean
+        for name, given in (("shift", shift), ("scale", scale)):
+            numbers = None if given is None else column(name, given, self.channels)  # (Z, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
         self.sha256 = sha256_of(folder)
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: which weights these are, and what latents are moved and scaled by."""
-        return {"sha256": self.sha256, "shift": self.shift.flatten().tolist(), "scale": self.scale.flatten().tolist()}
+        """What a checkpoint keeps: which weights these are, and what latents are moved and scaled by; ValueError, one
+        line, where that is not known."""
+        shift, scale = (numbers.flatten().tolist() for numbers in self._known())
+        return {"sha256": self.sha256, "shift": shift, "scale": scale}
 
     @property
     def notice(self) -> str:
-        """What a user is told of this space."""
+        """What a user is told of this space; ValueError as `state`."""
         count = sum(weight.numel() for weight in self.vae.buffers()) / 1e6
-        pairs = dict.fromkeys(zip(self.state["shift"], self.state["scale"], strict=True))  # equal channels told once
-        moved = ", ".join(f"(z - {shift:.4g}) * {scale:.5g}" for shift, scale in pairs)
+        told = dict.fromkeys(zip(self.state["shift"], self.state["scale"], strict=True))  # equal channels told once
+        pairs = [f"(z - {shift:.4g}) * {scale:.5g}" for shift, scale in told]
+        more = f", and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        moved = ", ".join(pairs[:SHOWN]) + more
         return f"latents of a frozen VAE of {count:.2f}M parameters, {self.factor} pixels a cell, {moved}"
 
     def latent_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
         """Shape (Z, h, w) of the latent of one (C, H, W) picture.
 
         Raises:
-            ValueError: one line, when the VAE takes pictures of another number of channels.
+            ValueError: one line, when the autoencoder takes pictures of another number of channels.
         """
         if channels != self.vae.config.channels:
             raise ValueError(
                 f"pictures have {channels} channels; the VAE at model.space.path takes {self.vae.config.channels}"
             )
-        return self.vae.config.latent_channels, height // self.factor, width // self.factor
+        return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) in [-1, 1] to what is stored of them, (B, 2 Z, h, w): mean and standard deviation."""
-        parts = (part.to(self.shift.device) for part in self._parts(images, images.shape))
-        stored = [torch.cat(self.vae.encode(part), 1) for part in parts]  # (., 2 Z, h, w) each
-        return torch.cat(stored).to(images.device)  # (B, 2 Z, h, w)
+        """Pictures (B, C, H, W) in [-1, 1] to what is stored of them, (B, S, h, w): the mean, and the standard
+        deviation where the encoder says one (`std`)."""
+        device = next(self.vae.buffers()).device
+        parts = (part.to(device) for part in self._parts(images, images.shape))
+        stored = [torch.cat(self.vae.encode(part), 1) for part in parts]  # (., S, h, w) each
+        return torch.cat(stored).to(images.device)  # (B, S, h, w)
 
     def latent(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What is stored (B, 2 Z, h, w) to a latent (B, Z, h, w) for the backbone to learn: a fresh draw each time."""
-        mean, std = stored.chunk(2, 1)  # (B, Z, h, w) each
-        drawn = mean + std * torch.randn(mean.shape, generator=generator)  # (B, Z, h, w)
-        return (drawn - self.shift.to(drawn.device)) * self.scale.to(drawn.device)  # (B, Z, h, w)
+        """What is stored (B, S, h, w) to a latent (B, Z, h, w) for the backbone to learn: a fresh draw each time, where
+        there is a deviation."""
+        shift, scale = (numbers.to(stored.device) for numbers in self._known())  # (Z, 1, 1) each
+        mean, *std = stored.split(self.channels, 1)  # (B, Z, h, w) each
+        assert len(std) == self.std, f"{stored.shape[1]} channels are stored of {self.channels}"
+        drawn = mean + std[0] * torch.randn(mean.shape, generator=generator) if std else mean  # (B, Z, h, w)
+        return (drawn - shift) * scale  # (B, Z, h, w)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """A latent (B, Z, h, w) to pictures (B, C, H, W) in [-1, 1]; what lies outside is clipped."""
-        moved = z / self.scale + self.shift  # (B, Z, h, w)
+        shift, scale = self._known()
+        moved = z / scale + shift  # (B, Z, h, w)
         height, width = (self.factor * side for side in z.shape[-2:])
         pictures = torch.cat([self.vae.decode(part) for part in self._parts(moved, (height, width))])  # (B, C, H, W)
         return pictures.clamp(-1, 1)  # (B, C, H, W)
+
+    def measure(self, pictures: Iterable[Tensor]) -> Scaling:
+        """Mean, and 1 / standard deviation, of the latents of batches of `pictures` (B, C, H, W), to five digits.
+
+        Every picture counts alike. The variance of a channel is that between the means of the pictures, and the mean of
+        those within them, which the encoder's own is a part of. (Rombach et al. 2022, appendix G, take one deviation
+        for all channels, and no mean.)
+
+        Raises:
+            ValueError: one line: other channels than the autoencoder's, or latents that are all alike or no numbers.
+        """
+        means, variances = [], []  # (B, Z) each
+        for batch in pictures:
+            self.latent_shape(*batch.shape[1:])
+            mean, *std = self.encode(batch).cpu().double().split(self.channels, 1)  # (B, Z, h, w) each
+            means.append(mean.mean((2, 3)))
+            variances.append(mean.var((2, 3), correction=0) + sum(one.square().mean((2, 3)) for one in std))
+        between, within = torch.cat(means), torch.cat(variances).mean(0)  # (N, Z), (Z,)
+        deviation = (between.var(0, correction=0) + within).sqrt()  # (Z,)
+        for channel, value in enumerate(deviation.tolist()):
+            if not ALIKE < value < math.inf:
+                raise ValueError(
+                    f"channel {channel} of the training pictures' latents has a standard deviation of {value:.3g}: "
+                    f"give model.space.shift and model.space.scale, or other pictures"
+                )
+        shift, scale = ([float(f"{x:.5g}") for x in y.tolist()] for y in (between.mean(0), 1 / deviation))
+        return Scaling(tuple(shift), tuple(scale))
+
+    def _known(self) -> tuple[Tensor, Tensor]:
+        if self.shift is None or self.scale is None:
+            raise ValueError(
+                "model.space.shift and model.space.scale are not known: give them, or let a training measure them"
+            )
+        return self.shift, self.scale
 
     def _parts(self, x: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
         """x (B, ...) in parts that are pictures of `PIXELS` in all, or one, of a `shape` that ends in H and W."""
         return x.split(max(1, PIXELS // (shape[-2] * shape[-1])))
 
 
-def read_vae(folder: Path, config: VAEConfig) -> VAE:
-    """The VAE whose weights lie in `folder`, in float32.
+def read_vae(folder: Path, config: AutoencoderConfig) -> nn.Module:
+    """The autoencoder whose weights lie in `folder`, in float32.
 
     Raises:
         VAEFault: one line, when they cannot be read or are another architecture's.
     """
     with torch.device("meta"):  # no chance is spent on weights that are about to be read
-        vae = VAE(config)
+        vae = config.build()
     vae.to_empty(device="cpu")
     try:
         vae.import_state(read_tensors(folder / WEIGHTS))
@@ -121,7 +170,7 @@ def read_vae(folder: Path, config: VAEConfig) -> VAE:
     return vae.eval()
 
 
-def frozen(module: VAE) -> VAE:
+def frozen(module: nn.Module) -> nn.Module:
     """`module` with buffers that are never saved in place of its parameters."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
@@ -136,14 +185,29 @@ def sha256_of(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restored(folder: Path, state: dict[str, Any]) -> LatentSpace:
+def column(name: str, numbers: Sequence[float], channels: int) -> Tensor:
+    """One number for each channel, or one for all, as (Z, 1, 1); ValueError, one line, where they are not that."""
+    given = torch.tensor(numbers)
+    if len(given) not in (1, channels) or (name == "scale" and bool((given <= 0).any())):
+        allowed = f"1 or {channels} numbers" + (" above 0" if name == "scale" else "")
+        raise ValueError(f"model.space.{name} is {tuple(given.tolist())}; allowed: {allowed}")
+    return given.expand(channels).reshape(-1, 1, 1).clone()  # (Z, 1, 1)
+
+
+def restored(
+    folder: Path, shift: Sequence[float] | None, scale: Sequence[float] | None, state: dict[str, Any]
+) -> LatentSpace:
     """The space that a checkpoint's `state` was taken from.
 
     Raises:
-        VAEFault: one line, when the VAE in `folder` is another one.
+        VAEFault: one line, when the autoencoder in `folder` is another one.
+        ValueError: one line, when `shift` or `scale` is given, and is not the state's.
     """
     space = LatentSpace(folder, state["shift"], state["scale"])
     if space.sha256 != state["sha256"]:
         trained, there = state["sha256"][:12], space.sha256[:12]
         raise VAEFault(f"{folder} holds another VAE (sha256 {there}...) than the model was trained with ({trained}...)")
+    for name, given, kept in zip(("shift", "scale"), (shift, scale), space._known(), strict=True):
+        if given is not None and not torch.equal(column(name, given, space.channels), kept):
+            raise ValueError(f"model.space.{name} is {tuple(given)}, but the model was trained with {state[name]}")
     return space

@@ -11,6 +11,9 @@ from filelock import FileLock, Timeout
 
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
+from fromnoise.training.latents import measured_space
+from fromnoise.training.prepared import matched
 from fromnoise.training.run import Run
 
 HARMLESS = ("log_every", "save_every", "keep", "validate_every", "preview_every", "previews", "tensorboard")
@@ -32,7 +35,8 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
         )
     if (channels, size) != (run.model.channels, run.model.size):
         say(f"from the data: model.size {size}, model.channels {channels}")
-    return run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})
+    run = run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})
+    return matched(run, data, say) if isinstance(data, PreparedData) else measured_space(run, data, say)
 
 
 def refuse_another(run: Run, directory: Path) -> None:

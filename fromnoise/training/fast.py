@@ -45,8 +45,12 @@ class Choices(Config):
         return dtype_of(self.precision)
 
 
-def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say: Callable[[str], None]) -> Choices:
+def choose(
+    pipeline: Pipeline, serve: Serve, training: Training, file: Path, say: Callable[[str], None], sizes: int = 1
+) -> Choices:
     """The choices in `file`, or else those measured now, told, and written there.
+
+    `sizes` is how many sizes pictures have: each has to be compiled.
 
     Gradients are left at zero, and nothing else of the pipeline is touched.
     """
@@ -67,7 +71,7 @@ def choose(pipeline: Pipeline, serve: Serve, training: Training, file: Path, say
         dtype = dtype_of(_eager_precision(pipeline, training))
         batch = parts * _find_part(pipeline, lambda part: seconds_of(pipeline, sample(part), 1, dtype, 1))
         say(f"batch {batch}, found by trying")
-    precision, compile = _quickest(pipeline, sample(batch), training, say)
+    precision, compile = _quickest(pipeline, sample(batch), training, say, sizes)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
     write_yaml(choices, file)
     return choices
@@ -151,7 +155,7 @@ def _compiled_precision(pipeline: Pipeline, training: Training) -> Precision:
 
 
 def _quickest(
-    pipeline: Pipeline, sample: Sample, training: Training, say: Callable[[str], None]
+    pipeline: Pipeline, sample: Sample, training: Training, say: Callable[[str], None], sizes: int
 ) -> tuple[Precision, bool]:
     """Precision, and whether to compile: what ends the planned steps soonest, compilation included."""
     parts, steps = training.accumulate, training.steps
@@ -162,8 +166,8 @@ def _quickest(
         return plain, False
     eager = seconds_of(pipeline, sample, parts, dtype_of(plain), 2)
     cost = COMPILE_SECONDS.get(pipeline.device.type)
-    if cost is None or steps * eager * COMPILE_SAVES < cost:
-        say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay compilation")
+    if cost is None or steps * eager * COMPILE_SAVES < cost * sizes:
+        say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
         with pipeline.compiled():
@@ -177,3 +181,7 @@ def _quickest(
     times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager:.3g} s eager in {plain}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
+
+
+def _compilations(sizes: int) -> str:
+    return "compilation" if sizes == 1 else f"{sizes} compilations, one for each size of pictures"

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
 from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
@@ -21,9 +22,11 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
+from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
+from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
@@ -46,7 +49,7 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     directory, live = Path(directory), Live(run.training.steps)
     run.model.space.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
-    run = derive(run, data, live.say)
+    run = derive(recorded_space(run, directory), data, live.say)
     refuse_another(run, directory)
     with alone(directory):
         state = start(run, data, directory / "checkpoints", live)
@@ -63,8 +66,17 @@ def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
     """Find what would stop a training later, before it is given a directory.
 
     Raises:
-        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn.
+        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn, pictures whose
+            sides do not fit the model.
     """
+    for height, width in data.sizes:
+        if height % pipeline.multiple or width % pipeline.multiple:
+            raise ValueError(
+                f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples of "
+                f"{pipeline.multiple}: set data.multiple to one"
+            )
+    if isinstance(data, PreparedData):
+        agree(pipeline, data)
     pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
     pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
     with torch.no_grad():
@@ -75,7 +87,11 @@ def go_on(run: Run, directory: Path, data: Data, state: State, previews: Preview
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root = run.training, directory / "checkpoints"
     pipeline, ema, optimizer, progress = state
-    choices = choose(pipeline, lambda size: data.train(0, size), config, directory / "measured.yaml", live.say)
+    sizes = len(data.sizes)
+    # Measured on pictures to validate, of which none to train on is larger, so that what fits now always fits.
+    choices = choose(pipeline, data.validation, config, directory / "measured.yaml", live.say, sizes)
+    if choices.compile and sizes > 1:
+        live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation = Validation(pipeline, data)
     meter = measure(pipeline, data, choices, config.accumulate)
     report = Report(directory, live, meter, progress, config, choices.batch)
@@ -154,9 +170,9 @@ def workers(pipeline: Pipeline) -> int:
 
 
 def measure(pipeline: Pipeline, data: Data, choices: Choices, parts: int) -> Meter:
-    """A meter that knows the FLOPs of a step, where it is known how many the device can do."""
+    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
     peak = peak_flops(pipeline.device)
-    if peak is None:
+    if peak is None or len(data.sizes) > 1:
         return Meter()
     sample = draw(pipeline, data.train(0, choices.batch), generator_of(0, 0)).to(pipeline.device)
     with FlopCounterMode(display=False) as counter:

@@ -240,6 +240,21 @@ class TestReading:
             assert latent.std is not None and shard.label[at] == i % 4
             assert torch.equal(shard.stored(at, False), torch.cat([latent.mean, latent.std]).half().float())
 
+    def test_a_batch_is_of_one_size_and_each_size_has_passes_of_its_own(self, tmp_path: Path) -> None:
+        layout = LAYOUT.model_copy(update={"sizes": ((3, 2), (2, 3), (1, 1))})
+        data = PreparedData(prepare(tmp_path / "data", layout=layout), 0)
+        assert sorted(data.sizes) == [(8, 8), (16, 24), (24, 16)]
+        counts = [len(rows) for rows in data.buckets]
+        seen: dict[tuple[int, ...], list[int]] = {}
+        for step in range(sum(counts)):
+            batch = data.train(step, 4)
+            rows = [max(which, -1 - which) for which in shown(batch)]
+            seen.setdefault(tuple(batch.images.shape[2:]), []).extend(rows)
+        for rows, (height, width) in zip(data.buckets, data.sizes, strict=True):
+            drawn = np.array(seen[height // 8, width // 8]).reshape(4, -1)  # as many passes as a batch has rows
+            assert all(sorted(one) == rows.tolist() for one in drawn.tolist())
+        assert len({tuple(batch.shape) for batch in data.validation(30).images}) == 1
+
     def test_a_batch_is_the_same_for_any_ranks_workers_and_starts(self, prepared: Path) -> None:
         data = PreparedData(prepared, 0)
         straight = [data.train(step, 12) for step in range(9)]  # more than two passes of the training samples

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import compare, evaluate, plot, sample, train
+from fromnoise.cli import buckets, compare, evaluate, plot, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, named
@@ -55,6 +55,9 @@ def read(line: str) -> None:
         args = ["--output=json" if arg == "--json" else arg for arg in args]
         _, words = parse(evaluate.Options(), args, usage="", description="")
         assert len(words) <= 1
+    elif command == "buckets":
+        _, words = parse(buckets.Options(), args, usage="", description="")
+        assert len(words) == 1
     elif command == "compare":
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words

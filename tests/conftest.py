@@ -61,3 +61,69 @@ def taef2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         exec(block, {})
     return place / "taef2"
+
+
+WORDS = "a one two red green blue circle square left of above photo cat".split()
+
+
+def small_tokenizer() -> Any:
+    """Words to numbers, lower case; "</s>" ends a text, so that "" is one token."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=32,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+@pytest.fixture(scope="session")
+def save_encoder() -> Callable[..., Path]:
+    """`save_encoder(folder, kind, seed)`: a tiny text encoder of chance weights, "t5", "bert", "bart" or "gpt2", saved
+    there by transformers with a tokenizer of some words."""
+    import torch
+    import transformers
+
+    from fromnoise.conditioning.frozen import quiet
+
+    sizes = {
+        "t5": dict(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2),
+        "bert": dict(hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24),
+        "bart": dict(
+            d_model=12, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=24, decoder_ffn_dim=24,
+        ),
+        "gpt2": dict(n_embd=12, n_layer=2, n_head=2),
+    }  # fmt: skip
+    kinds: dict[str, Any] = {
+        "t5": transformers.T5EncoderModel,
+        "bert": transformers.BertModel,
+        "bart": transformers.BartModel,
+        "gpt2": transformers.GPT2Model,
+    }
+
+    def save(folder: Path, kind: str, seed: int = 0) -> Path:
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            cls = kinds[kind]
+            cls(cls.config_class(vocab_size=len(WORDS) + 3, **sizes[kind])).save_pretrained(folder)
+            small_tokenizer().save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny text encoder of each kind."""
+    place = tmp_path_factory.mktemp("encoders")
+    return {kind: save_encoder(place / kind, kind) for kind in ("t5", "bert", "bart", "gpt2")}

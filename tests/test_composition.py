@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from fromnoise.conditioning import config as conditioning
-from fromnoise.conditioning.config import LabelConfig, NoConditionConfig, TextConfig
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, LabelConfig, NoConditionConfig, TextConfig
 from fromnoise.core.config import name_of
 from fromnoise.core.types import Batch
 from fromnoise.diffusion import path as paths
@@ -43,7 +44,7 @@ CONDITIONERS = {
 def test_all_there_is_takes_part() -> None:
     assert set(map(name_of, models.BACKBONES)) == set(BACKBONES)
     assert set(map(name_of, paths.PATHS)) == set(PATHS)
-    assert set(map(name_of, conditioning.CONDITIONERS)) == set(CONDITIONERS)
+    assert set(map(name_of, conditioning.CONDITIONERS)) == {*CONDITIONERS, "frozen_text"}
     assert set(map(name_of, spaces.SPACES)) == {"pixel", "latent"}
 
 
@@ -92,3 +93,29 @@ def test_every_backbone_trains_a_step_and_draws_in_latent_space(backbone: str, v
     last = list(pipeline.stream(captions, 2, 2.0, precision="float32"))[-1]
     assert last.x.shape == (2, 4, 8, 8) and last.x.isfinite().all()
     assert [picture.size for picture in pipeline.pictures(last.x)] == [(16, 16)] * 2
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_trains_a_step_and_draws_what_frozen_encoders_read(
+    backbone: str, save_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    paths = [save_encoder(tmp_path / kind, kind) for kind in ("t5", "bert")]
+    encoders = tuple(EncoderConfig(path=str(path), length=6, dropout=0.5) for path in paths)
+    config = ModelConfig(
+        backbone=BACKBONES[backbone], conditioner=FrozenTextConfig(encoders=encoders, width=8), channels=1, size=8
+    )
+    captions = ["a one", "a two", "one", "two"]
+    images = torch.rand(4, 1, 8, 8, generator=generator_of(0, 0)) * 2 - 1  # (B, C, S, S)
+    pipeline = Pipeline.build(config, captions, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in pipeline.parameters():  # what starts at 0 lets no gradient through
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    sample = draw(pipeline, Batch(images, captions, torch.zeros(4, dtype=torch.int64)), generator_of(0, 1))
+    accumulate_gradients(pipeline, sample, 1, None)
+    for name, parameter in pipeline.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    for parameter in pipeline.conditioner.parameters():
+        assert parameter.grad.abs().max() > 0
+    last = list(pipeline.stream(["one", ""], 2, 2.0, precision="float32"))[-1]
+    assert last.x.shape == (2, 1, 8, 8) and last.x.isfinite().all() and last.x.std() > 1e-3

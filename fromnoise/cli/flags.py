@@ -109,6 +109,8 @@ def _groups(cls: type[Config], values: dict[str, Any], key: str, others: list[ty
             within += list(_groups(chosen, held, path, rest))
             continue
         kind, about = info.annotation, info.description or ""
+        if name == "type" and not others:
+            continue  # there is nothing to choose
         if name == "type":
             kind = Literal[tuple(map(name_of, (cls, *others)))]
             about = " ".join(f"{name_of(option)}: {_summary(option)}" for option in others)
@@ -177,7 +179,7 @@ def _shape(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         if inner[-1] is Ellipsis:
-            return {"nargs": "*", "metavar": METAVARS[_bare(inner[0])]}
+            return {"nargs": "*", "metavar": METAVARS.get(_bare(inner[0]), "TEXT")}
         return {"nargs": len(inner), "metavar": tuple(METAVARS[_bare(part)] for part in inner)}
     return {"metavar": METAVARS[_bare(kind)]}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
+from fromnoise.conditioning.folder import check
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from fromnoise.conditioning.frozen import FrozenTextConditioner
     from fromnoise.conditioning.label import LabelConditioner
     from fromnoise.conditioning.none import NoConditioner
     from fromnoise.conditioning.text import TextConditioner
@@ -31,6 +34,13 @@ class ConditionerConfig(Config, ABC):
     @abstractmethod
     def restore(self, state: dict[str, str]) -> nn.Module:
         """The conditioner that a checkpoint's `state` was taken from, without its weights."""
+
+    def check(self) -> None:
+        """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
+
+    def notice(self, dropout: float) -> str:
+        """What a user is told of it as a training begins that drops a prompt with chance `dropout`, or ""."""
+        return ""
 
 
 class NoConditionConfig(ConditionerConfig):
@@ -99,4 +109,61 @@ class TextConfig(ConditionerConfig):
         return TextConditioner.restore(self, state)
 
 
-CONDITIONERS: list[type[ConditionerConfig]] = [NoConditionConfig, LabelConfig, TextConfig]
+class EncoderConfig(Config):
+    """One frozen encoder. On a command line: its path, or "path,length=77,layer=penultimate,dropout=0.4"."""
+
+    path: str
+    """Folder as transformers saves it (or diffusers: text_encoder beside tokenizer), or its owner/name[@revision] on
+    the hub; only safetensors are read."""
+    length: PositiveInt = 77
+    """Most tokens of a caption that it reads, special ones included; what is longer is cut, and the share cut told."""
+    layer: Literal["last", "penultimate"] = "last"
+    """Whose hidden state is read: the last layer's after the final norm, or the last but one's as it is (SDXL, SD3)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance in training that it reads nothing, apart from the others' and on top of model.objective.dropout."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        path, *settings = given.split(",")
+        pairs = [setting.partition("=") for setting in settings]
+        return {"path": path.removeprefix("path=")} | {key.strip(): value for key, _, value in pairs}
+
+
+class FrozenTextConfig(ConditionerConfig):
+    """Frozen text encoders (CLIP, T5, any AutoModel of transformers), side by side, each under a trained linear map."""
+
+    type: Literal["frozen_text"] = "frozen_text"
+    encoders: Annotated[tuple[EncoderConfig, ...], Field(min_length=1)]
+    """The encoders, one or more: PATH or PATH,length=77,layer=penultimate,dropout=0.4 each."""
+    width: PositiveInt = 192
+    """Width of the tokens that the backbone is given."""
+
+    def check(self) -> None:
+        """Find that there is a folder for each, or that the hub may have it; EncoderFault, one line, where not."""
+        for encoder in self.encoders:
+            check(encoder.path)
+
+    def notice(self, dropout: float) -> str:
+        """How often each encoder reads nothing, and how often all do at once."""
+        rates = [encoder.dropout for encoder in self.encoders]
+        alone = ", ".join(f"{encoder.path} {rate:.3g}" for encoder, rate in zip(self.encoders, rates, strict=True))
+        joint = dropout + (1 - dropout) * math.prod(rates)
+        return f"text dropped: whole prompts {dropout:.3g}, and apart from that {alone}; nothing is read of {joint:.3%}"
+
+    def build(self, captions: Iterable[str]) -> FrozenTextConditioner:
+        """A fresh conditioner; EncoderFault, one line, where an encoder cannot be read."""
+        from fromnoise.conditioning.frozen import FrozenTextConditioner
+
+        return FrozenTextConditioner(self)
+
+    def restore(self, state: dict[str, str]) -> FrozenTextConditioner:
+        """The conditioner that `state` was taken from; EncoderFault, one line, where an encoder is another one."""
+        from fromnoise.conditioning.frozen import FrozenTextConditioner
+
+        return FrozenTextConditioner.restore(self, state)
+
+
+CONDITIONERS: list[type[ConditionerConfig]] = [NoConditionConfig, LabelConfig, TextConfig, FrozenTextConfig]

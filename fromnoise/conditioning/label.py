@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import LabelConfig
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 
 
 class LabelConditioner(nn.Module):
@@ -60,6 +60,10 @@ class LabelConditioner(nn.Module):
         if len(wrong):
             raise ValueError(f"label {int(wrong[0])} is out of range: the model knows classes 0 to {self.classes - 1}")
         return {"labels": labels}
+
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
+        return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token of each label: Cond of (B, 1, D)."""

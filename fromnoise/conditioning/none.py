@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import NoConditionConfig
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 
 
 class NoConditioner(nn.Module):
@@ -41,6 +41,10 @@ class NoConditioner(nn.Module):
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch: {"labels": (B,)}; only their number counts."""
         return {"labels": labels}
+
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
+        return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token, B times: Cond of (B, 1, D)."""

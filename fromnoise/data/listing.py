@@ -38,7 +38,7 @@ def list_pictures(folder: Path) -> Listing:
             that are not text.
     """
     files = list_files(folder)
-    table = _table(folder)
+    table = find_table(folder)
     found: dict[str, list[str]] = {}
     for name, captions in _rows(table) if table else _beside(folder, files):
         found.setdefault(name, []).extend(caption.strip() for caption in captions if caption.strip())
@@ -73,7 +73,8 @@ def no_pictures(folder: Path) -> str:
     return f"data folder {folder} holds no pictures (looked for {', '.join(sorted(SUFFIXES))})"
 
 
-def _table(folder: Path) -> Path | None:
+def find_table(folder: Path) -> Path | None:
+    """The table with a directory's captions: the first of `TABLES`, or the only CSV there is."""
     named = [folder / name for name in TABLES if (folder / name).is_file()]
     sheets = sorted(folder.glob("*.csv"))
     if named:

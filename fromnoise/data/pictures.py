@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -15,7 +16,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp"
 TURNED = (5, 6, 7, 8)  # EXIF orientations in which rows of the file are columns of the upright picture
 
 
-def measure(path: Path) -> Size:
+def measure(file: Path | BinaryIO) -> Size:
     """Height and width of the upright picture of a file, from its header alone.
 
     A PNG that tells its orientation only after its pixels counts as upright.
@@ -23,7 +24,7 @@ def measure(path: Path) -> Size:
     Raises:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         _refuse_unknown_white(image)
         size = Size(image.height, image.width)
         exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
@@ -32,7 +33,7 @@ def measure(path: Path) -> Size:
     return Size(size.width, size.height) if turned else size
 
 
-def read_picture(path: Path, size: int | Size, background: int) -> np.ndarray:
+def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np.ndarray:
     """The picture of a file, upright, centre-cropped to a shape and resized: (3, H, W) uint8.
 
     `size` is a square's side in pixels, or height and width. Transparent pictures are laid on the grey level
@@ -42,7 +43,7 @@ def read_picture(path: Path, size: int | Size, background: int) -> np.ndarray:
         OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
     wanted = Size(size, size) if isinstance(size, int) else size
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the target is left for the filter.
         drafted = image.draft(None, (2 * max(wanted), 2 * max(wanted)))
         image.load()

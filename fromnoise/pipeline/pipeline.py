@@ -63,7 +63,8 @@ class Pipeline(nn.Module):
 
         Raises:
             ValueError: one line, when the file is missing, cut short, altered, or holds no pipeline of this version;
-                of the class VAEFault when what is wrong is the VAE, which the file does not hold.
+                of the class VAEFault or EncoderFault when what is wrong is the VAE or a frozen text encoder, which the
+                file does not hold.
         """
         tensors, metadata = load_tensors(path)
         if "config" not in metadata:
@@ -83,7 +84,7 @@ class Pipeline(nn.Module):
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
         """Write weights, config, and text's and space's state to the file `path` (safetensors, atomic), beside
-        `metadata` of yours. Of a VAE only the hash is written."""
+        `metadata` of yours. Of a VAE and of frozen text encoders only the hash is written."""
         states = {"state": json.dumps(self.conditioner.state), "space": json.dumps(self.space.state)}
         save_tensors(path, self.state_dict(), metadata | {"config": self.config.model_dump_json()} | states)
 
@@ -237,7 +238,8 @@ class Pipeline(nn.Module):
         classes: list[int] = self.conditioner.labels(prompts) if labels is None else list(labels)
         if len(classes) != len(prompts):
             raise ValueError(f"{len(classes)} labels are given for {len(prompts)} prompts; allowed: one each")
-        self.conditioner.encode(prompts, torch.tensor(classes))  # refuses a label, of the last picture, too
+        asked = list(dict.fromkeys(classes))
+        self.conditioner.encode([""] * len(asked), torch.tensor(asked))  # refuses a label, of the last picture, too
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
         if precision == "auto":

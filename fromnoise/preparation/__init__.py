@@ -1,0 +1,1 @@
+"""Raw pictures to shards of a prepared data set."""

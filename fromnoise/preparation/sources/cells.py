@@ -1,0 +1,86 @@
+"""Captions and classes in the cells of a row, of whatever kind of table."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fromnoise.preparation.sources.columns import CAPTIONS, Columns
+
+
+def captions_of(cells: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    """What a row says; errors as in `cleaned`."""
+    return cleaned(cells.get(name) for name in columns.captions)
+
+
+def cleaned(values: Iterable[object]) -> tuple[str, ...]:
+    """Captions as they are kept: stripped, without blank ones, NUL characters and halves of characters.
+
+    values: each is text, a list of texts, an object with one of them under a usual name, or None.
+
+    Raises:
+        ValueError: one line, for anything else.
+    """
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, Mapping):
+            value = next((value[name] for name in CAPTIONS if name in value), None)
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise ValueError(f"a caption must be text or a list of texts, not {repr(text)[:60]}")
+            # Half a surrogate pair, which JSON can hold, is nothing that UTF-8 could keep.
+            found.append(text.replace("\0", "").encode("utf-8", "replace").decode().strip())
+    return tuple(filter(None, found))
+
+
+def label_of(cells: Mapping[str, Any], columns: Columns) -> str:
+    """The class as it is told: a number, a word, or "" for none.
+
+    Raises:
+        ValueError: one line, for anything else.
+    """
+    value = cells.get(columns.label) if columns.label else None
+    if value is None:
+        return ""
+    if not isinstance(value, int | str):
+        raise ValueError(f"a class must be a whole number or a word, not {repr(value)[:60]}")
+    return str(value).strip()
+
+
+class Classes:
+    """Labels as they come, and the classes that they are in the end: whole numbers are, words are put in order."""
+
+    def __init__(self) -> None:
+        self.known = {"": 0}
+
+    def number(self, label: str) -> int:
+        """The label's place among those that came."""
+        return self.known.setdefault(label, len(self.known))
+
+    def table(self, where: str) -> dict[str, int]:
+        """The class of each label; 0 for none.
+
+        Raises:
+            ValueError: one line, when one is negative, as where a published test set hides its classes.
+        """
+        labels = sorted(filter(None, self.known))
+        if all(label.removeprefix("-").isdecimal() for label in labels):
+            if hidden := [label for label in labels if label.startswith("-")]:
+                raise ValueError(f"{where}: class {hidden[0]}; allowed: whole numbers from 0 on, or words")
+            return {"": 0, **{label: int(label) for label in labels}}
+        return {"": 0, **{label: i for i, label in enumerate(labels)}}
+
+    def of(self, numbers: array[int], where: str) -> np.ndarray:
+        """Classes (N,) int64 of the labels that `number` gave; errors as in `table`."""
+        table = self.table(where)
+        return np.array([table[label] for label in self.known])[np.frombuffer(numbers, np.int64)]
+
+    @property
+    def count(self) -> int:
+        """How many classes there are; 1 where there are none."""
+        return max(self.table("").values()) + 1

@@ -1,0 +1,97 @@
+"""Bytes to pixels, whatever the bytes are: one line for what cannot be read, the same each time."""
+
+import io
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fromnoise.data.buckets import Size
+from fromnoise.data.pictures import read_picture
+from fromnoise.preparation.decode import decode, size_of
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims to be that large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [16, Size(24, 16)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_as_from_a_file(tmp_path, size, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(NOISE, "jpeg", exif=exif)
+    (tmp_path / "a.jpg").write_bytes(content)
+    found = decode(content, size, 255)
+    wanted = Size(size, size) if isinstance(size, int) else size
+    assert found.pixels.shape == (3, *wanted) and found.pixels.dtype == np.uint8 and not found.animated
+    assert (found.pixels == read_picture(tmp_path / "a.jpg", size, 255)).all()
+    assert size_of(content) == (Size(64, 48) if orientation == 1 else Size(48, 64))
+
+
+@pytest.mark.parametrize("sides", [(10_000, 10_000), (60_000, 60_000)])  # over Pillow's limit, and over twice that
+@pytest.mark.parametrize("read", [lambda content: decode(content, 16, 0), size_of])
+def test_a_decompression_bomb_is_told_with_its_pixels(made, sides, read):
+    pixels = sides[0] * sides[1]
+    told = f"{pixels:,} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are opened"
+    assert made.refusal(lambda: read(claiming(*sides))) == told
+
+
+@pytest.mark.filterwarnings("default")  # as outside of tests
+def test_a_bomb_among_threads(made):
+    told = []
+    work = lambda: told.append(made.refusal(lambda: decode(claiming(10_000, 10_000), 16, 0)))  # noqa: E731
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 8 and len(set(told)) == 1 and told[0].startswith("100,000,000 pixels")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"not a picture", "cannot identify image file"),
+        (encoded(NOISE, "jpeg")[:700], "truncated"),
+        (encoded(NOISE, "png")[:-900], "truncated"),
+        (encoded(NOISE, "png").replace(b"IDAT", b"IDAX"), "."),
+        (encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "tiff"), "floating-point pictures have no known white"),
+    ],
+)
+def test_what_cannot_be_read_is_told_the_same_each_time(made, content, said):
+    first, again = (made.refusal(lambda: decode(content, 16, 0)) for _ in range(2))
+    assert first == again and first
+    assert said == "." or said in first
+    assert "0x" not in first
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_the_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "webp" else {}
+    moving = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    found = decode(moving, 16, 0)
+    assert found.animated
+    assert np.abs(found.pixels.transpose(1, 2, 0).astype(int) - (255, 0, 0)).max() <= 2
+    assert not decode(encoded(frames[0], kind, **options), 16, 0).animated
+    pages = encoded(frames[0], "tiff", save_all=True, append_images=frames[1:])
+    assert not decode(pages, 16, 0).animated

@@ -166,6 +166,7 @@ class TestReal:
     ) -> None:
         few = first(200, published)
         monkeypatch.setattr("fromnoise.data.config.CIFAR10Config.build", lambda self, seed: few)
+        monkeypatch.setattr("fromnoise.evaluation.compare.report", lambda results: "")
         usual = {"steps": 1, "batch": 4, "precision": "float32", "compile": "off", "device": "cpu"}
         entries = []
         for target in ("x0", "flow"):

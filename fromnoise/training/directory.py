@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fromnoise.core.config import write_yaml
+from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.training.latents import measured_space
@@ -63,7 +63,7 @@ def run_of(weights: Path) -> Run | None:
     """The run that a file of weights is from, by the directories above it; None where only the file is known."""
     above = [parent / "run.yaml" for parent in (weights.parent, *weights.parents[1:3])]
     record = next((record for record in above if record.is_file()), None)
-    return read_run(record) if record else None
+    return read_yaml(Run, record) if record else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fromnoise.core.config import write_yaml
+from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.training.latents import measured_space
@@ -57,6 +57,13 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
             raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
+
+
+def run_of(weights: Path) -> Run | None:
+    """The run that a file of weights is from, by the directories above it; None where only the file is known."""
+    above = [parent / "run.yaml" for parent in (weights.parent, *weights.parents[1:3])]
+    record = next((record for record in above if record.is_file()), None)
+    return read_yaml(Run, record) if record else None
 
 
 @contextmanager

@@ -134,4 +134,6 @@ def _fitted(weight: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

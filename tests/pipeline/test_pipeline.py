@@ -97,20 +97,19 @@ def test_sizes_and_shapes(pipeline: Pipeline) -> None:
     assert pipeline("a", steps=1, size=(8, 20))[0].size == (20, 8)  # PIL's order is width, height
 
 
+TINY_MMDIT = {"width": 16, "depth": 2, "head_width": 8, "grid": 4, "largest": 12}
 ANY_SIZE: dict[str, BackboneConfig] = {
     **{
-        f"mmdit {rotation} {absolute}": MMDiTConfig(
-            width=16, depth=2, head_width=8, grid=4, largest=12, rotation=rotation, absolute=absolute
+        f"{code}": MMDiTConfig.model_validate({**TINY_MMDIT, "rotation": "none", "absolute": "none", **code})
+        for code in (
+            {},
+            {"absolute": "sincos"},
+            {"absolute": "learned"},
+            {"absolute": "cropped"},
+            {"rotation": "rope"},
+            {"rotation": "scaling"},
+            {"rotation": "msrope", "absolute": "sincos"},
         )
-        for rotation, absolute in [
-            ("none", "none"),
-            ("none", "sincos"),
-            ("none", "learned"),
-            ("none", "cropped"),
-            ("rope", "none"),
-            ("scaling", "none"),
-            ("msrope", "sincos"),
-        ]
     },
     "dit": DiTConfig(width=16, depth=2, head_width=8),
     "crossdit": CrossDiTConfig(width=16, depth=2, head_width=8),
@@ -130,7 +129,7 @@ def test_every_backbone_draws_any_size_and_aspect(name: str) -> None:
 
 
 def test_a_picture_beyond_the_largest_cropped_grid_is_refused() -> None:
-    pipeline = build(backbone=ANY_SIZE["mmdit none cropped"])
+    pipeline = build(backbone=MMDiTConfig.model_validate({**TINY_MMDIT, "absolute": "cropped"}))
     with pytest.raises(ValueError, match=r"13x4 patches are more than backbone.largest, 12, along a side"):
         pipeline("a", steps=1, size=(52, 16))
 

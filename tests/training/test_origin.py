@@ -18,6 +18,7 @@ from fromnoise.diffusion.times import LogitNormal, Uniform, shifted
 from fromnoise.models.config import DiTConfig, MMDiTConfig
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
+from fromnoise.space.config import LatentConfig
 from fromnoise.training import loop
 from fromnoise.training.loop import train
 from fromnoise.training.origin import adapt
@@ -103,6 +104,15 @@ def test_a_larger_run_begins_where_the_smaller_ended(
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), new.parameters(), strict=True))
 
 
+def test_latents_are_moved_and_scaled_as_the_weights_know_them(tmp_path: Path, vae: Path, tiny_run: Making) -> None:
+    backbone = MMDiTConfig(width=16, depth=1, head_width=8, patch=8)
+    run = changed(tiny_run(steps=1), model__backbone=backbone, model__space=LatentConfig(path=vae))
+    train(run, tmp_path / "small")
+    measured = read_yaml(Run, tmp_path / "small" / "run.yaml").model.space
+    large = changed(run, data=ShapesConfig(size=64), start=Start(run=tmp_path / "small"))
+    assert train(large, tmp_path / "large").config.space == measured != run.model.space
+
+
 def sized(run: Run, size: int) -> Run:
     """As `derive` leaves it."""
     return changed(run, model__size=size)
@@ -151,7 +161,7 @@ def test_other_paths_than_the_line_keep_their_times(tiny_run: Making) -> None:
 
 
 def test_a_picture_of_more_pixels_is_hidden_as_much_at_the_shifted_time() -> None:
-    """Esser et al. 2024, section 5.3.2: n noisy pixels of one value leave it as uncertain as sigma / alpha / sqrt(n)."""
+    """Esser et al. 2024, section 5.3.2: n noisy pixels leave their one value uncertain by sigma / alpha / sqrt(n)."""
     t = torch.linspace(0.05, 0.95, 7)
     small, large = Linear()(t), Linear()(shifted(t, 2.0))
     torch.testing.assert_close(large.sigma / large.alpha / 2, small.sigma / small.alpha, rtol=1e-4, atol=0)

@@ -29,7 +29,7 @@ class Drawing(Trainee):
         self.run, self.data, self.say = run, data, say
 
     def build(self) -> Pipeline:
-        """A fresh pipeline, whose vocabulary is that of the captions, or one with the weights of the run to begin with."""
+        """A fresh pipeline, whose vocabulary is that of the captions, or one with the weights to begin with."""
         captions = self.data.captions(CAPTIONS)
         if self.run.start.run is None:
             pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed)

@@ -11,25 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fromnoise.core.config import read_yaml
-from fromnoise.data.config import CIFAR10Config, ShapesConfig
+from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.data.config import CIFAR10Config, PreparedConfig, ShapesConfig
 from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.times import LogitNormal, Uniform, shifted
 from fromnoise.models.config import DiTConfig, MMDiTConfig
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.space.config import LatentConfig
-from fromnoise.training import loop
+from fromnoise.training import drawing, loop
 from fromnoise.training.loop import train
-from fromnoise.training.origin import adapt
-from fromnoise.training.run import Run, Start
+from fromnoise.training.origin import adapt, unsealed
+from fromnoise.training.run import Run, Start, VAERun
 
 Making = Callable[..., Run]
 
 
 @pytest.fixture(autouse=True)
 def few_captions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CAPTIONS", 500)  # each training here learns its vocabulary
+    monkeypatch.setattr(drawing, "CAPTIONS", 500)  # each training here learns its vocabulary
 
 
 def changed(config: Any, **fields: Any) -> Any:
@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_run: Making) -> Path:
     run = changed(run, model__objective__times=LogitNormal(shift=1.5))
     place = tmp_path_factory.mktemp("origin") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "CAPTIONS", 500)
+        patch.setattr(drawing, "CAPTIONS", 500)
         train(run, place)
     return place
 
@@ -75,7 +75,7 @@ def test_a_larger_run_begins_where_the_smaller_ended(
 
     def watched(*args: Any) -> Any:
         state = begun(*args)
-        states.append({name: value.clone() for name, value in state.pipeline.state_dict().items()})
+        states.append({name: value.clone() for name, value in state.model.state_dict().items()})
         return state
 
     with pytest.MonkeyPatch.context() as patch:
@@ -111,6 +111,23 @@ def test_latents_are_moved_and_scaled_as_the_weights_know_them(tmp_path: Path, v
     measured = read_yaml(Run, tmp_path / "small" / "run.yaml").model.space
     large = changed(run, data=ShapesConfig(size=64), start=Start(run=tmp_path / "small"))
     assert train(large, tmp_path / "large").config.space == measured != run.model.space
+
+
+def test_another_prepared_data_set_may_follow(tiny_run: Making) -> None:
+    old = changed(tiny_run(), data=PreparedConfig(path=Path("at-32"), sha256="a" * 64))
+    following = changed(old, data__path=Path("at-64"))
+    assert unsealed(following, old).data == PreparedConfig(path=Path("at-64"))
+    recorded = changed(following, data__sha256="b" * 64)
+    assert unsealed(recorded, old) == recorded
+    assert unsealed(following, tiny_run()) == following
+
+
+def test_a_vae_s_run_is_refused(tmp_path: Path, tiny_run: Making) -> None:
+    write_yaml(VAERun(), tmp_path / "run.yaml")
+    (tmp_path / "ema.safetensors").touch()
+    run = changed(tiny_run(), start=Start(run=tmp_path))
+    with pytest.raises(ValueError, match="the run of a VAE; allowed: that of a model that draws"):
+        train(run, tmp_path / "large")
 
 
 def sized(run: Run, size: int) -> Run:

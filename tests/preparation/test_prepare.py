@@ -142,7 +142,7 @@ class TestWhatIsStored:
         Image.new("RGB", (6, 6)).save(folder / "zz.png")
         with open(folder / "metadata.jsonl", "a") as file:
             file.write('{"file_name": "zz.png", "captions": "cat"}\n')
-        done = prepare(str(folder), tmp_path / "out", settings(buckets=True, multiple=8, tiers=1))
+        done = prepare(str(folder), tmp_path / "out", settings(buckets=True, multiple=4, tiers=1))
         found = set()
         for shard in shards(tmp_path / "out"):
             for at in range(len(shard.chance)):

@@ -124,8 +124,8 @@ class Given(nn.Module):
     def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
         return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
 
-    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        return features
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
@@ -167,15 +167,15 @@ def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImage
     return pipeline.to(device), stock.to(device)  # type: ignore[arg-type]  # diffusers decorates `to` without its self
 
 
-def random_batch(settings: Settings, size: int) -> Batch:
+def random_sample(pipeline: Pipeline, settings: Settings, size: int) -> Sample:
     shape = (size, CHANNELS, settings.side, settings.side)
     images = torch.rand(shape, generator=generator_of(0, 2)) * 2 - 1  # (B, C, S, S)
-    return Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64))
+    return draw(pipeline, Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64)), generator_of(0, 3))
 
 
 def sample_of(pipeline: Pipeline, settings: Settings) -> tuple[Sample, Cond]:
     """The one step that is trained on again and again, and its condition."""
-    sample = draw(pipeline, random_batch(settings, settings.batch), generator_of(0, 3)).to(pipeline.device)
+    sample = random_sample(pipeline, settings, settings.batch).to(pipeline.device)
     return sample, pipeline.conditioner(sample.features)
 
 
@@ -216,7 +216,8 @@ def time_training(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settin
     device = pipeline.device
     with tempfile.TemporaryDirectory() as place:
         training = Training(batch=settings.batch, steps=settings.planned)
-        choices = choose(pipeline, partial(random_batch, settings), training, Path(place) / "measured.yaml", say)
+        measured = Path(place) / "measured.yaml"
+        choices = choose(pipeline, partial(random_sample, pipeline, settings), training, measured, say)
     sample, cond = sample_of(pipeline, settings)
 
     def ours(optimizer: Optimizer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from fromnoise.cli import evaluate_vae
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.cli.sample import shipped
@@ -23,7 +24,7 @@ Of digits (a model of one channel): the share in which a frozen classifier sees 
 distance to the test digits beside its floor.
 
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file; without it the model
-that came with fromnoise is measured.
+that came with fromnoise is measured. Of a VAE's run, see fromnoise evaluate RUN --help.
 """
 
 
@@ -52,6 +53,9 @@ class Options(Config):
 
 def main(args: Sequence[str]) -> None:
     args = ["--output=json" if arg == "--json" else arg for arg in args]
+    if evaluate_vae.find(args):
+        evaluate_vae.main(args)
+        return
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if len(words) > 1:
         raise ValueError(f"{words[1]!r} is not expected here; usage: {USAGE}")

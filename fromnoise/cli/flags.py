@@ -109,6 +109,8 @@ def _groups(cls: type[Config], values: dict[str, Any], key: str, others: list[ty
             within += list(_groups(chosen, held, path, rest))
             continue
         kind, about = info.annotation, info.description or ""
+        if name == "type" and not others:
+            continue  # there is nothing to choose
         if name == "type":
             kind = Literal[tuple(map(name_of, (cls, *others)))]
             about = " ".join(f"{name_of(option)}: {_summary(option)}" for option in others)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import read_yaml
-from fromnoise.recipes import RECIPES, named, summary
-from fromnoise.training.run import Run
+from fromnoise.core.config import Config, hint
+from fromnoise.recipes import RECIPES, VAE_RECIPES, summary
+from fromnoise.training.run import Run, VAERun, read_run
 
 USAGE = "fromnoise train RECIPE|RUN.yaml [--directory DIR] [--some.field VALUE ...]"
 EPILOG = """\
@@ -23,23 +23,36 @@ with its own defaults; with --help it lists their flags:
 """
 
 
-class Started(Run):
-    """A run, and where it is kept."""
+class Kept(Config):
+    """What every start needs beside the run."""
 
     directory: Path = Path("runs/run")
     """Where checkpoints, metrics and previews are kept; a run already there goes on."""
 
 
+class Started(Kept, Run):
+    """A run, and where it is kept."""
+
+
+class StartedVAE(Kept, VAERun):
+    """A VAE's run, and where it is kept."""
+
+
 def main(args: Sequence[str]) -> None:
     if not args or args[0].startswith("-"):
         if not {"-h", "--help"} & set(args):
-            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(RECIPES)}")
+            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(_recipes())}")
         print(_help())
         return
     start, description = _start(args[0])
     chosen, words = parse(start, args[1:], usage=USAGE, description=description, epilog=EPILOG)
     if words:
         raise ValueError(f"{words[0]!r} is not expected here; a value goes after its flag: --some.field VALUE")
+    if isinstance(chosen, StartedVAE):
+        from fromnoise.training.loop import train_vae
+
+        train_vae(VAERun.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
+        return
     from fromnoise.training.loop import train
 
     train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
@@ -47,19 +60,29 @@ def main(args: Sequence[str]) -> None:
     print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
 
 
-def _start(name: str) -> tuple[Started, str]:
+def _recipes() -> dict[str, Callable[[], Run | VAERun]]:
+    return {**RECIPES, **VAE_RECIPES}
+
+
+def _start(name: str) -> tuple[Started | StartedVAE, str]:
     """What flags are applied to, and a description of it, by the name of a recipe, a YAML file or a run directory."""
     path = Path(name)
-    if name not in RECIPES and (path.exists() or os.sep in name or path.suffix in (".yaml", ".yml")):
+    recipes = _recipes()
+    if name not in recipes and (path.exists() or os.sep in name or path.suffix in (".yaml", ".yml")):
         file = path / "run.yaml" if path.is_dir() else path
         directory = file.parent if file.name == "run.yaml" else Path("runs") / file.stem
-        return Started(**dict(read_yaml(Run, file)), directory=directory), f"The run recorded in {file}."
-    run = named(name)
-    return Started(**dict(run), directory=Path("runs") / name), inspect.getdoc(RECIPES[name]) or ""
+        return _kept(read_run(file), directory), f"The run recorded in {file}."
+    if name not in recipes:
+        raise ValueError(f"unknown recipe {name!r}; {hint(name, recipes)}")
+    return _kept(recipes[name](), Path("runs") / name), inspect.getdoc(recipes[name]) or ""
+
+
+def _kept(run: Run | VAERun, directory: Path) -> Started | StartedVAE:
+    return (StartedVAE if isinstance(run, VAERun) else Started)(**dict(run), directory=directory)
 
 
 def _help() -> str:
-    recipes = [f"  {name:<12}{summary(recipe)}" for name, recipe in RECIPES.items()]
+    recipes = [f"  {name:<12}{summary(recipe)}" for name, recipe in _recipes().items()]
     return "\n".join([f"usage: {USAGE}", "", "recipes:", *recipes, "", EPILOG, _MORE])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.conditioning.folder import Encoder, EncoderFault, locate, needs_library
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 
 TEXTS = 64  # that go through an encoder together
 POOLED = "clip_text_model"  # the kind whose pooled output says what a text is about: its last token
@@ -182,6 +182,11 @@ class FrozenTextConditioner(nn.Module):
             every = Encoded.joined([nothing, encoder.read(texts)] if texts else [nothing])
             features.append(Encoded(*(value[index] for value in every)))
         return _named(features)
+
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Features of a batch to train on, where they were not encoded beforehand encoded now, less what is dropped of
+        them beside whole prompts."""
+        return self.dropped(dict(batch.features) or self.encode(batch.captions, batch.labels), generator)
 
     def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """`features` on the CPU, of any L, with "" in place of what each encoder read, row by row by its own chance."""

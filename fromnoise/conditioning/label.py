@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import LabelConfig
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 
 
 class LabelConditioner(nn.Module):
@@ -61,9 +61,9 @@ class LabelConditioner(nn.Module):
             raise ValueError(f"label {int(wrong[0])} is out of range: the model knows classes 0 to {self.classes - 1}")
         return {"labels": labels}
 
-    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """`features` less what training drops of them beside whole prompts: all of them are kept."""
-        return features
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
+        return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """The token of each label: Cond of (B, 1, D)."""

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import TextConfig
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 from fromnoise.nn.attention import attention, bias_of
 
 PAD, START = 0, 1
@@ -154,9 +154,9 @@ class TextConditioner(nn.Module):
         ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (B, L)
         return {"ids": ids, "mask": ids != PAD}
 
-    def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """`features` less what training drops of them beside whole prompts: all of them are kept."""
-        return features
+    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
+        return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """{"ids": (B, L), "mask": (B, L)} -> Cond of tokens (B, L, D), zero where masked; vector is their mean."""

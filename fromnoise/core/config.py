@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
@@ -99,6 +99,14 @@ def read_yaml(cls: type[Record], path: str | Path) -> Record:
     Raises:
         ValueError: one line naming the file and what in it is wrong.
     """
+    try:
+        return cls.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in the YAML file `path`; errors as in `read_yaml`."""
     import yaml
 
     try:
@@ -110,10 +118,7 @@ def read_yaml(cls: type[Record], path: str | Path) -> Record:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold a mapping of keys to values, but holds {_shown(data)}")
-    try:
-        return cls.model_validate(data)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error)}") from None
+    return data
 
 
 def write_yaml(config: Config, path: str | os.PathLike[str]) -> None:

@@ -86,7 +86,7 @@ def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
     for name in files:
         text = (folder / name).with_suffix(".txt")
         if text.is_file():
-            yield name, read_text(text).splitlines()
+            yield name, _text(text).splitlines()
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
@@ -113,7 +113,7 @@ def _field(fields: Mapping[str, object], columns: tuple[str, ...], what: str, wh
 
 
 def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    for number, line in enumerate(read_text(table).split("\n"), start=1):
+    for number, line in enumerate(_text(table).split("\n"), start=1):
         where = f"{table} line {number}"
         if not line.strip():
             continue
@@ -127,7 +127,7 @@ def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(read_text(table), newline=""), restkey="")
+    reader = csv.DictReader(io.StringIO(_text(table), newline=""), restkey="")
     try:
         for row in reader:
             where = f"{table} line {reader.line_num}"
@@ -139,12 +139,7 @@ def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         raise ValueError(f"{table} line {reader.line_num}: not CSV ({error})") from None
 
 
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        ValueError: one line, when it is not UTF-8.
-    """
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

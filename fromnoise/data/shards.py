@@ -10,7 +10,6 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,7 +175,7 @@ def write_shard(
         elif name.startswith(("tokens_", "vector_")) and tensor.dtype == torch.int16:
             tensors[name] = tensor.view(HALVES[layout.text_dtype])
     told = {"format": FORMAT, "counts": counts.model_dump_json(), "faults": json.dumps(faults, ensure_ascii=False)}
-    told["statistics"] = _statistics(layout, tensors).model_dump_json()
+    told["statistics"] = _statistics(layout, samples).model_dump_json()
     told["layout"] = digest(layout)
     save_tensors(path, tensors, told)
 
@@ -186,18 +185,23 @@ def digest(layout: Layout) -> str:
     return hashlib.sha256(layout.model_dump_json().encode()).hexdigest()
 
 
-def _statistics(layout: Layout, tensors: dict[str, Tensor]) -> Statistics:
-    """Of the latents of a shard."""
+def _statistics(layout: Layout, samples: Sequence[Sample]) -> Statistics:
+    """Of the latents of a shard, as they are stored."""
     total = Statistics.none(layout.latent)
-    offsets = tensors["mean.offsets"].tolist()
-    for first, last in pairwise(offsets):
-        mean, std = (
-            tensors[f"{part}.values"][first:last].double().view(layout.latent, -1).numpy()  # (C, h w)
-            if part in layout.parts
-            else np.zeros((layout.latent, 1))
-            for part in ("mean", "std")
-        )
-        total = total.merged(Statistics.of(mean, std))
+    for size in layout.sizes:
+        latents = [one.latent for one in samples if _size(one.latent) == size]
+        if latents:
+            mean, std = (
+                torch.stack([zeros if x is None else x for x in numbers])  # (N, C, h, w)
+                .to(HALVES[layout.dtype])
+                .double()
+                .transpose(0, 1)
+                .flatten(1)  # (C, N h w)
+                .numpy()
+                for zeros in [torch.zeros(layout.latent, *size)]
+                for numbers in zip(*latents, strict=True)
+            )
+            total = total.merged(Statistics.of(mean, std))
     return total
 
 

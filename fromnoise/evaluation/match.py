@@ -10,7 +10,7 @@ from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.checkpoint import list_checkpoints
 from fromnoise.training.directory import Data, derive
-from fromnoise.training.loop import CAPTIONS
+from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
 
 Match = Literal["parameters", "compute", "none"]

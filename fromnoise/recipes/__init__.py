@@ -1,4 +1,5 @@
-"""Recipes: functions that return a `Run`. Each docstring states hardware, time, expected result and the command."""
+"""Recipes: functions that return a `Run` or a `VAERun`. Each docstring states hardware, time, expected result and the
+command."""
 
 from __future__ import annotations
 
@@ -6,14 +7,16 @@ import inspect
 from collections.abc import Callable
 
 from fromnoise.core.config import hint
+from fromnoise.recipes.autoencoders import vae, vae_small
 from fromnoise.recipes.folder import folder
 from fromnoise.recipes.generations import ddpm, dit, sd1, sd2, sd3, x0
+from fromnoise.recipes.latents import ldm, phase5, phase5_classes, scratch_128, scratch_256
 from fromnoise.recipes.mnist import mnist
 from fromnoise.recipes.phases import phase1, phase2, phase3, phase4
 from fromnoise.recipes.positions import positions
 from fromnoise.recipes.qwen import qwen_258m
 from fromnoise.recipes.shapes import shapes
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, VAERun
 
 RECIPES: dict[str, Callable[[], Run]] = {
     "shapes": shapes,
@@ -30,9 +33,17 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "sd3": sd3,
     "x0": x0,
     "positions": positions,
+    "ldm": ldm,
+    "phase5": phase5,
+    "phase5-classes": phase5_classes,
+    "scratch-128": scratch_128,
+    "scratch-256": scratch_256,
     "qwen-258m": qwen_258m,
 }
-"""The recipes by the name that `fromnoise train` knows them by."""
+"""The recipes by the name that `fromnoise train` knows them by: models that draw."""
+
+VAE_RECIPES: dict[str, Callable[[], VAERun]] = {"vae": vae, "vae-small": vae_small}
+"""Those of autoencoders."""
 
 
 def named(name: str) -> Run:
@@ -46,6 +57,6 @@ def named(name: str) -> Run:
     return RECIPES[name]()
 
 
-def summary(recipe: Callable[[], Run]) -> str:
+def summary(recipe: Callable[[], Run | VAERun]) -> str:
     """The first line of a recipe's docstring."""
     return (inspect.getdoc(recipe) or "").partition("\n")[0]

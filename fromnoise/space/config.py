@@ -87,16 +87,20 @@ class LatentConfig(SpaceConfig):
         describe(self.path)
 
     def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> LatentConfig:
-        """This with shift and scale, told beside what the VAE's config.json publishes where that is more than a tenth
-        off; errors as in `LatentSpace.measure`."""
+        """This with shift and scale measured where left out, and told; errors as in `LatentSpace.measure`."""
         if self.shift is not None and self.scale is not None:
             return self
-        scaling = self.build().to(device).measure(pictures)
-        found = {name: value for name, value in scaling._asdict().items() if getattr(self, name) is None}
-        say(f"measured on training pictures: {' and '.join(f'model.space.{name}' for name in found)}")
-        if told := disagreement(describe(self.path), scaling.shift, scaling.scale):
+        return self.filled(*self.build().to(device).measure(pictures), say)
+
+    def filled(self, shift: tuple[float, ...], scale: tuple[float, ...], say: Callable[[str], None]) -> LatentConfig:
+        """This with measured numbers, one of each for each channel, where left out; told, beside what the VAE's
+        config.json publishes where that is more than a tenth off."""
+        found = {"shift": shift, "scale": scale}
+        left_out = [name for name in found if getattr(self, name) is None]
+        say(f"measured on training pictures: {' and '.join(f'model.space.{name}' for name in left_out)}")
+        if told := disagreement(describe(self.path), shift, scale):
             say(f"{self.path / CONFIG} says otherwise: {told}")
-        return self.model_copy(update=found)
+        return self.model_copy(update={name: found[name] for name in left_out})
 
     def build(self) -> LatentSpace:
         """The space, for a fresh model."""

@@ -14,6 +14,16 @@ from fromnoise.core.config import explain, hint
 from fromnoise.models.config import AutoencoderConfig, TinyConfig, VAEConfig
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+KL_ONLY = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D", "act_fn": "silu"}
+KL_FIELDS = {  # of an AutoencoderKL's config.json, by our names
+    "in_channels": "channels",
+    "latent_channels": "latent_channels",
+    "layers_per_block": "layers",
+    "norm_num_groups": "groups",
+    "mid_block_add_attention": "attention",
+    "use_quant_conv": "quant",
+    "use_post_quant_conv": "post_quant",
+}
 TOLERANCE = 0.1  # of a published mean, in standard deviations; of a published scale, as a share
 
 
@@ -93,21 +103,11 @@ def _published(told: dict[str, Any], channels: int) -> tuple[tuple[float, ...] |
 
 def _kl(told: dict[str, Any]) -> VAEConfig:
     """What the config.json of an AutoencoderKL tells; what it leaves out is as that class has it."""
-    only = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D", "act_fn": "silu"}
-    _refuse_others(told, only)
+    _refuse_others(told, KL_ONLY)
     widths = told.get("block_out_channels", (64,))
     width = math.gcd(*widths)
-    fields = {
-        "in_channels": "channels",
-        "latent_channels": "latent_channels",
-        "layers_per_block": "layers",
-        "norm_num_groups": "groups",
-        "mid_block_add_attention": "attention",
-        "use_quant_conv": "quant",
-        "use_post_quant_conv": "post_quant",
-    }
     stock = {"layers": 1, "width": width, "multipliers": [one // width for one in widths]}
-    return VAEConfig(**(stock | _renamed(told, fields)))
+    return VAEConfig(**(stock | _renamed(told, KL_FIELDS)))
 
 
 def _tiny(told: dict[str, Any]) -> TinyConfig:

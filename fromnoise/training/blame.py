@@ -7,26 +7,25 @@ from torch import Tensor, nn
 
 from fromnoise.core.device import autocast
 from fromnoise.core.types import Cond
-from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.step import Sample
+from fromnoise.training.trainee import Model, Sample
 
 
-def find_fault(pipeline: Pipeline, sample: Sample, dtype: torch.dtype | None) -> str:
+def find_fault(model: Model, sample: Sample, dtype: torch.dtype | None) -> str:
     """In words: which sample at which time, and the first module, or else gradient, that is not finite."""
-    pipeline.zero_grad()
+    model.zero_grad()
     found: list[str] = []
-    hooks = [_watch(module, name, found) for name, module in pipeline.named_modules() if name]
+    hooks = [_watch(module, name, found) for name, module in model.named_modules() if name]
     try:
         # Eager, since hooks do not see what happens inside compiled blocks.
-        with autocast(pipeline.device, dtype), torch.compiler.set_stance("force_eager"):
-            losses = pipeline.loss(*sample)  # (B,)
+        with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
+            losses = model.loss(*sample)  # (B,)
         (losses.sum() / len(losses)).backward()
     finally:
         for hook in hooks:
             hook.remove()
     which = _first_row(losses)
-    who = "" if which is None else f"sample {which} of {len(losses)} (t={float(sample.t[which]):.4g}), "
-    for what, tensor in (("picture", sample.z), ("noise", sample.eps)):
+    who = "" if which is None else f"sample {which} of {len(losses)}{sample.about(which)}, "
+    for what, tensor in sample.suspects().items():
         if (row := _first_row(tensor)) is not None:
             return f"{who}the {what} of sample {row}"
     if found:
@@ -34,7 +33,7 @@ def find_fault(pipeline: Pipeline, sample: Sample, dtype: torch.dtype | None) ->
     if which is not None:
         return f"{who}the loss itself"
     # The backward pass runs from the last layer to the first, so the last in order broke first.
-    broken = [name for name, p in pipeline.named_parameters() if p.grad is not None and not _finite(p.grad)]
+    broken = [name for name, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)]
     return f"gradient of {broken[-1]}" if broken else "the sum of all gradients (each by itself is finite)"
 
 

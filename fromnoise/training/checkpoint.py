@@ -10,16 +10,17 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from fromnoise.conditioning.folder import EncoderFault
 from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
-from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
+from fromnoise.training.trainee import Model
 
 WEIGHTS = ("model", "ema")
 
@@ -39,7 +40,7 @@ class Progress:
 class State(NamedTuple):
     """All that a training changes."""
 
-    pipeline: Pipeline
+    model: Model
     ema: Ema
     optimizer: Optimizer
     progress: Progress
@@ -63,16 +64,16 @@ def save(root: Path, state: State, keep: int) -> Path:
     Raises:
         ValueError: one line, when it cannot be written; the checkpoints before it stay as they are.
     """
-    pipeline, ema, optimizer, progress = state
+    model, ema, optimizer, progress = state
     path = root / name_of(progress.step)
     partial = root / f".{path.name}.partial"
     step = {"step": str(progress.step)}
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        pipeline.save(partial / "model.safetensors", step | {"weights": "raw"})
+        model.save(partial / "model.safetensors", step | {"weights": "raw"})
         with ema.applied():
-            pipeline.save(partial / "ema.safetensors", step | {"weights": "ema"})
+            model.save(partial / "ema.safetensors", step | {"weights": "ema"})
         hashes = {name: content_hash(partial / f"{name}.safetensors") for name in WEIGHTS}
         told = {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
         save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told)
@@ -101,15 +102,15 @@ def sweep(root: Path) -> None:
         shutil.rmtree(path)
 
 
-def load_pipeline(path: Path) -> Pipeline:
-    """The raw weights of the checkpoint `path`, on the CPU.
+def load_model(path: Path, load: Callable[[Path], Model]) -> Model:
+    """The raw weights of the checkpoint `path`, on the CPU, as `load` reads their file.
 
     Raises:
         ValueError: one line, naming what is wrong with the checkpoint and what to do, or with the VAE or text encoder
             that it needs.
     """
     try:
-        return Pipeline.load(path / "model.safetensors")
+        return load(path / "model.safetensors")
     except (VAEFault, EncoderFault):
         raise
     except ValueError as error:
@@ -117,7 +118,7 @@ def load_pipeline(path: Path) -> Pipeline:
 
 
 def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
-    """Take up the average and the optimizer's state; the progress. ValueError as in `load_pipeline`."""
+    """Take up the average and the optimizer's state; the progress. ValueError as in `load_model`."""
     try:
         state, metadata = load_tensors(path / "optimizer.safetensors")
         average, _ = load_tensors(path / "ema.safetensors")

@@ -9,12 +9,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.core.config import write_yaml
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.training.latents import measured_space
 from fromnoise.training.prepared import matched
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, VAERun, read_run
 
 HARMLESS = ("log_every", "save_every", "keep", "validate_every", "preview_every", "previews", "tensorboard")
 """Fields of `Training` that decide nothing about the weights: they may change from one start to the next."""
@@ -39,7 +39,7 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
     return matched(run, data, say) if isinstance(data, PreparedData) else measured_space(run, data, say)
 
 
-def refuse_another(run: Run, directory: Path) -> None:
+def refuse_another(run: Run | VAERun, directory: Path) -> None:
     """Find that `directory` is that of `run`, or free.
 
     Raises:
@@ -47,7 +47,7 @@ def refuse_another(run: Run, directory: Path) -> None:
     """
     record = directory / "run.yaml"
     if record.is_file():
-        there = read_yaml(Run, record)
+        there = read_run(record)
         if found := _difference(there, run):
             key, old, new = found
             if key == "training.steps":
@@ -86,7 +86,7 @@ def alone(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def claim(run: Run, directory: Path) -> None:
+def claim(run: Run | VAERun, directory: Path) -> None:
     """Make `directory` that of `run`; for a run that is known to build, so that no mistake claims a directory.
 
     Raises:
@@ -96,7 +96,7 @@ def claim(run: Run, directory: Path) -> None:
     write_yaml(run, directory / "run.yaml")
 
 
-def _difference(there: Run, here: Run) -> tuple[str, Any, Any] | None:
+def _difference(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | None:
     """The first key whose values differ and matter, and both values."""
     old, new = dict(_leaves(there.model_dump(mode="json"))), dict(_leaves(here.model_dump(mode="json")))
     for key in [*old, *(key for key in new if key not in old)]:

@@ -13,18 +13,18 @@ import torch
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.device import fast_bfloat16
-from fromnoise.core.types import Batch
-from fromnoise.pipeline.pipeline import Pipeline, Precision
+from fromnoise.pipeline.pipeline import Precision
 from fromnoise.training.run import Training
-from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+from fromnoise.training.step import accumulate_gradients
+from fromnoise.training.trainee import Model, Sample
 
 SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
 COMPILE_SECONDS = {"cpu": 60.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
 COMPILE_SAVES = 0.25  # share of a step, at the least
 SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
 
-Serve = Callable[[int], Batch]
-"""A batch of as many pictures."""
+Serve = Callable[[int], Sample]
+"""A sample of as many pictures, on the CPU."""
 
 
 class Choices(Config):
@@ -46,15 +46,15 @@ class Choices(Config):
 
 
 def choose(
-    pipeline: Pipeline, serve: Serve, training: Training, file: Path, say: Callable[[str], None], sizes: int = 1
+    model: Model, serve: Serve, training: Training, file: Path, say: Callable[[str], None], sizes: int = 1
 ) -> Choices:
     """The choices in `file`, or else those measured now, told, and written there.
 
     `sizes` is how many sizes pictures have: each has to be compiled.
 
-    Gradients are left at zero, and nothing else of the pipeline is touched.
+    Gradients are left at zero, and nothing else of the model is touched.
     """
-    device = pipeline.device.type
+    device = model.device.type
     if file.is_file():
         choices = read_yaml(Choices, file)
         if choices.device == device:
@@ -64,14 +64,14 @@ def choose(
     parts = training.accumulate
 
     def sample(batch: int) -> Sample:
-        return draw(pipeline, serve(batch), generator_of(0, 0)).to(pipeline.device)
+        return serve(batch).to(model.device)
 
     batch = training.batch
     if batch == 0:
-        dtype = dtype_of(_eager_precision(pipeline, training))
-        batch = parts * _find_part(pipeline, lambda part: seconds_of(pipeline, sample(part), 1, dtype, 1))
+        dtype = dtype_of(_eager_precision(model, training))
+        batch = parts * _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1))
         say(f"batch {batch}, found by trying")
-    precision, compile = _quickest(pipeline, sample(batch), training, say, sizes)
+    precision, compile = _quickest(model, sample(batch), training, say, sizes)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
     write_yaml(choices, file)
     return choices
@@ -82,15 +82,15 @@ def dtype_of(precision: Precision) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
-def seconds_of(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int) -> float:
+def seconds_of(model: Model, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int) -> float:
     """Seconds of a forward and backward: the best of `repeats`, after one that does not count."""
     best = float("inf")
     for trial in range(repeats + 1):
         start = time.perf_counter()
-        accumulate_gradients(pipeline, sample, parts, dtype).sum().item()  # .item() waits for the device
+        accumulate_gradients(model, sample, parts, dtype).sum().item()  # .item() waits for the device
         if trial:
             best = min(best, time.perf_counter() - start)
-        pipeline.zero_grad()
+        model.zero_grad()
     return best
 
 
@@ -121,11 +121,11 @@ def largest_part(fits: Callable[[int], bool]) -> int:
     return part // 2
 
 
-def _find_part(pipeline: Pipeline, seconds: Callable[[int], float]) -> int:
-    if pipeline.device.type != "cuda":
+def _find_part(model: Model, seconds: Callable[[int], float]) -> int:
+    if model.device.type != "cuda":
         return quickest_part(seconds)
     _, total = torch.cuda.mem_get_info()
-    moments = 8 * sum(p.numel() for p in pipeline.parameters())  # bytes that AdamW takes at its first step
+    moments = 8 * sum(p.numel() for p in model.parameters())  # bytes that AdamW takes at its first step
 
     def fits(part: int) -> bool:
         torch.cuda.reset_peak_memory_stats()
@@ -139,40 +139,40 @@ def _find_part(pipeline: Pipeline, seconds: Callable[[int], float]) -> int:
     return largest_part(fits)
 
 
-def _eager_precision(pipeline: Pipeline, training: Training) -> Precision:
+def _eager_precision(model: Model, training: Training) -> Precision:
     """What an eager step runs in: on a CPU bfloat16 only when asked for, since its mixed element-wise work is slow
     (1.8 s where float32 took .8), however fast the products."""
     if training.precision != "auto":
         return training.precision
-    return "bfloat16" if pipeline.device.type != "cpu" and fast_bfloat16(pipeline.device) else "float32"
+    return "bfloat16" if model.device.type != "cpu" and fast_bfloat16(model.device) else "float32"
 
 
-def _compiled_precision(pipeline: Pipeline, training: Training) -> Precision:
+def _compiled_precision(model: Model, training: Training) -> Precision:
     """What a compiled step runs in: bfloat16 wherever its products are the faster ones."""
     if training.precision != "auto":
         return training.precision
-    return "bfloat16" if fast_bfloat16(pipeline.device) else "float32"
+    return "bfloat16" if fast_bfloat16(model.device) else "float32"
 
 
 def _quickest(
-    pipeline: Pipeline, sample: Sample, training: Training, say: Callable[[str], None], sizes: int
+    model: Model, sample: Sample, training: Training, say: Callable[[str], None], sizes: int
 ) -> tuple[Precision, bool]:
     """Precision, and whether to compile: what ends the planned steps soonest, compilation included."""
     parts, steps = training.accumulate, training.steps
-    plain, fused = _eager_precision(pipeline, training), _compiled_precision(pipeline, training)
+    plain, fused = _eager_precision(model, training), _compiled_precision(model, training)
     if training.compile == "on":
         return fused, True
     if training.compile == "off":
         return plain, False
-    eager = seconds_of(pipeline, sample, parts, dtype_of(plain), 2)
-    cost = COMPILE_SECONDS.get(pipeline.device.type)
+    eager = seconds_of(model, sample, parts, dtype_of(plain), 2)
+    cost = COMPILE_SECONDS.get(model.device.type)
     if cost is None or steps * eager * COMPILE_SAVES < cost * sizes:
         say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
-        with pipeline.compiled():
+        with model.compiled():
             start = time.perf_counter()
-            quick = seconds_of(pipeline, sample, parts, dtype_of(fused), 4)
+            quick = seconds_of(model, sample, parts, dtype_of(fused), 4)
             spent = time.perf_counter() - start
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
         say(f"{plain}, not compiled: it fails here ({type(error).__name__})")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
 from fromnoise.core.types import Data
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, read_run
 
 PICTURES, PART = 256, 8  # that are looked at, and at a time
 
@@ -23,7 +22,10 @@ def recorded_space(run: Run, directory: Path) -> Run:
     """
     if not (directory / "run.yaml").is_file():
         return run
-    there, here = (dict(one.model.space) for one in (read_yaml(Run, directory / "run.yaml"), run))
+    recorded = read_run(directory / "run.yaml")
+    if not isinstance(recorded, Run):  # which is found to be another run, and told
+        return run
+    there, here = dict(recorded.model.space), dict(run.model.space)
     return _with_space(run, {key: there.get(key) for key, value in here.items() if value is None})
 
 

@@ -8,32 +8,28 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
-from fromnoise.core.types import Data
-from fromnoise.data.prepared import PreparedData
+from fromnoise.models.vae import VAE
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
+from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.prefetch import ahead
-from fromnoise.training.prepared import agree
-from fromnoise.training.preview import Previews
-from fromnoise.training.run import Run
-from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
+from fromnoise.training.reconstruction import Reconstruction, fit
+from fromnoise.training.run import Run, VAERun
+from fromnoise.training.step import accumulate_gradients, clip_gradients
 from fromnoise.training.stop import Stop
-from fromnoise.training.validation import Validation
-
-CAPTIONS = 10_000  # read to learn the vocabulary
+from fromnoise.training.trainee import Model, Sample, Trainee
 
 
 def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
@@ -51,72 +47,71 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
         part.check()  # before pictures are read, which may take long
     data = run.data.build(run.training.seed)
     run = derive(recorded_space(run, directory), data, live.say)
+    state = follow(Drawing(run, data, live.say), directory, live)
+    return Pipeline.load(weights(directory), state.model.device)
+
+
+def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:
+    """Train the autoencoder of `run` in `directory`, or go on with it there; the VAE with averaged weights.
+
+    As `train`, which says what is written and raised; at the end, `directory`/vae is the VAE as diffusers saves it, for
+    `model.space.path`.
+    """
+    directory, live = Path(directory), Live(run.training.steps)
+    data = run.data.build(run.training.seed)
+    state = follow(Reconstruction(fit(run, data, live.say), data, live.say), directory, live)
+    return state.model.load(weights(directory)).vae.eval().to(state.model.device)
+
+
+def follow(trainee: Trainee, directory: Path, live: Live) -> State:
+    """Train `trainee` in `directory`, or go on with it there, to the last step."""
+    run = trainee.run
     refuse_another(run, directory)
     with alone(directory):
-        state = start(run, data, directory / "checkpoints", live)
-        previews = Previews(directory / "previews", data, run.training.previews)
-        rehearse(state.pipeline, data, previews)
+        state = start(trainee, directory / "checkpoints", live)
+        trainee.rehearse(state.model)
         claim(run, directory)
         if state.progress.step < run.training.steps:
-            go_on(run, directory, data, state, previews, live)
+            go_on(trainee, directory, state, live)
+        trainee.finish(state.model, state.ema, directory)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
-    return Pipeline.load(weights(directory), state.pipeline.device)
+    return state
 
 
-def rehearse(pipeline: Pipeline, data: Data, previews: Previews) -> None:
-    """Find what would stop a training later, before it is given a directory.
-
-    Raises:
-        ValueError: one line: labels that are no classes of the model, previews that cannot be drawn, pictures whose
-            sides do not fit the model.
-    """
-    for height, width in data.sizes:
-        if height % pipeline.multiple or width % pipeline.multiple:
-            raise ValueError(
-                f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples of "
-                f"{pipeline.multiple}: set data.multiple to one"
-            )
-    if isinstance(data, PreparedData):
-        agree(pipeline, data)
-    pipeline.conditioner.encode([""] * data.classes, torch.arange(data.classes))
-    pipeline.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
-    with torch.no_grad():
-        pipeline.loss(*draw(pipeline, data.validation(1), generator_of(0, 0)).to(pipeline.device))
-
-
-def go_on(run: Run, directory: Path, data: Data, state: State, previews: Previews, live: Live) -> None:
+def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
     """Take the steps that are left, and leave `state` in a checkpoint."""
-    config, root = run.training, directory / "checkpoints"
-    pipeline, ema, optimizer, progress = state
-    sizes = len(data.sizes)
-    # Measured on pictures to validate, of which none to train on is larger, so that what fits now always fits.
-    choices = choose(pipeline, data.validation, config, directory / "measured.yaml", live.say, sizes)
+    config, root = trainee.run.training, directory / "checkpoints"
+    model, ema, optimizer, progress = state
+    sizes = len(trainee.data.sizes)
+    choices = choose(
+        model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes
+    )
     if choices.compile and sizes > 1:
         live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
-    validation = Validation(pipeline, data)
-    meter = measure(pipeline, data, choices, config.accumulate)
+    validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
+    meter = measure(trainee, model, choices)
     report = Report(directory, live, meter, progress, config, choices.batch)
-    samples = ahead(maker(run, pipeline, data, choices), range(progress.step, config.steps), workers(pipeline))
+    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model))
 
-    with Stop() as stop, closing(report.metrics), closing(samples), pipeline.compiled(choices.compile):
+    with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
         if progress.step == 0:
-            report.metrics.write(0, validation.losses(pipeline, ema, choices.dtype))
+            report.metrics.write(0, validation.losses(model, ema, choices.dtype))
         for step, sample in enumerate(meter.timed(samples), progress.step):
-            sample = sample.to(pipeline.device)
-            loss = accumulate_gradients(pipeline, sample, config.accumulate, choices.dtype).mean()
-            norm = clip_gradients(pipeline, config.clip)
+            sample = sample.to(model.device)
+            loss = accumulate_gradients(model, sample, config.accumulate, choices.dtype).mean()
+            norm = clip_gradients(model, config.clip)
             if not math.isfinite(loss.item() + norm.item()):
-                raise ValueError(not_finite(step, find_fault(pipeline, sample, choices.dtype), root))
+                raise ValueError(not_finite(step, find_fault(model, sample, choices.dtype), root))
             rate = schedule(step, config.steps, config.warmup, config.decay)
             optimizer.step(rate)
-            pipeline.zero_grad()
+            model.zero_grad()
             ema.update(step)
 
             done = report.step(loss.item(), norm.item(), rate * optimizer.lr)
             if due(done, config.validate_every, config.steps):
-                report.metrics.write(done, validation.losses(pipeline, ema, choices.dtype))
+                report.metrics.write(done, validation.losses(model, ema, choices.dtype))
             if due(done, config.preview_every, config.steps):
-                previews.write(done, pipeline, ema, choices.precision)
+                previews.write(done, model, ema, choices.precision)
             if due(done, config.save_every, config.steps) or stop.signal:
                 report.metrics.sync()
                 saved = checkpoint.save(root, state, config.keep)
@@ -130,56 +125,51 @@ def due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
-def start(run: Run, data: Data, root: Path, live: Live) -> State:
+def start(trainee: Trainee, root: Path, live: Live) -> State:
     """A fresh training, or the one that the last checkpoint in `root` holds."""
-    device = pick(run.training.device)
+    training = trainee.run.training
+    device = pick(training.device)
     checkpoint.sweep(root)
     saved = checkpoint.list_checkpoints(root)
     if saved:
-        pipeline = checkpoint.load_pipeline(saved[-1])
+        model = checkpoint.load_model(saved[-1], trainee.load)
         live.say(f"going on from {saved[-1]}")
     else:
-        captions = data.captions(CAPTIONS)
-        pipeline = Pipeline.build(run.model, captions, run.training.seed)
-        if notice := pipeline.conditioner.notice(captions):
-            live.say(f"captions: {notice}")
-    for notice in (run.model.conditioner.notice(run.model.objective.dropout), pipeline.space.notice):
-        if notice:
-            live.say(notice)
-    pipeline.to(device)
-    ema = Ema(pipeline, run.training.ema * run.training.steps)
-    optimizer = Optimizer(pipeline, run.training.optimizer)
+        model = trainee.build()
+    model.to(device)
+    ema = Ema(model, training.ema * training.steps)
+    optimizer = Optimizer(model, training.optimizer)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
-    count = sum(p.numel() for p in pipeline.parameters())
+    count = sum(p.numel() for p in model.parameters())
     live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {max(ema.length, 1):.0f} steps")
-    return State(pipeline, ema, optimizer, progress)
+    return State(model, ema, optimizer, progress)
 
 
-def maker(run: Run, pipeline: Pipeline, data: Data, choices: Choices) -> Callable[[int], Sample]:
+def maker(trainee: Trainee, model: Model, choices: Choices) -> Callable[[int], Sample]:
     """The function that makes the sample of a step, in whatever thread."""
-    pinned = pipeline.device.type == "cuda"
+    pinned = model.device.type == "cuda"
 
     def make(step: int) -> Sample:
-        sample = draw(pipeline, data.train(step, choices.batch), generator_of(run.training.seed, step))
+        sample = trainee.draw(model, step, choices.batch)
         return sample.pinned() if pinned else sample
 
     return make
 
 
-def workers(pipeline: Pipeline) -> int:
+def workers(model: Model) -> int:
     """Threads that make samples: one where they share the cores with the training itself."""
-    return 1 if pipeline.device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 1 if model.device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
-def measure(pipeline: Pipeline, data: Data, choices: Choices, parts: int) -> Meter:
+def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
     """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
-    peak = peak_flops(pipeline.device)
-    if peak is None or len(data.sizes) > 1:
+    peak = peak_flops(model.device)
+    if peak is None or len(trainee.data.sizes) > 1:
         return Meter()
-    sample = draw(pipeline, data.train(0, choices.batch), generator_of(0, 0)).to(pipeline.device)
+    sample = trainee.draw(model, 0, choices.batch).to(model.device)
     with FlopCounterMode(display=False) as counter:
-        accumulate_gradients(pipeline, sample, parts, choices.dtype)
-    pipeline.zero_grad()
+        accumulate_gradients(model, sample, trainee.run.training.accumulate, choices.dtype)
+    model.zero_grad()
     return Meter(counter.get_total_flops(), peak)
 
 

@@ -145,6 +145,8 @@ class Optimizer:
         """Take up what `tensors` gave."""
         keys = ("step", "exp_avg", "exp_avg_sq")
         for name, p in self.named.items():
+            if f"step/{name}" not in tensors:
+                continue  # it has had no gradient yet: a discriminator begins late
             self.adamw.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in keys}
         if self.muon:
             self.muon.load(tensors)

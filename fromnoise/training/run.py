@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fromnoise.core.config import Config, Kind
+from fromnoise.autoencoder.config import AutoencoderConfig
+from fromnoise.core.config import Config, Kind, read_mapping, read_yaml
 from fromnoise.data.config import DATASETS, DataConfig, ShapesConfig
 from fromnoise.pipeline.config import ModelConfig
 
@@ -43,7 +45,7 @@ class Muon(Config):
 OPTIMIZERS: list[type[Config]] = [AdamW, Muon]
 
 
-class Training(Config):
+class TrainingBase(Config):
     """How long, how fast and with what care."""
 
     steps: PositiveInt = 2000
@@ -79,10 +81,15 @@ class Training(Config):
     """Steps between validation losses."""
     preview_every: PositiveInt = 500
     """Steps between preview grids."""
-    previews: tuple[str, ...] = ()
-    """Prompts of the preview grid; none takes the first validation captions."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra)."""
+
+
+class Training(TrainingBase):
+    """How long, how fast and with what care."""
+
+    previews: tuple[str, ...] = ()
+    """Prompts of the preview grid; none takes the first validation captions."""
 
 
 class Run(Config):
@@ -93,3 +100,24 @@ class Run(Config):
     data: Annotated[DataConfig, Kind(DATASETS)] = ShapesConfig()
     model: ModelConfig = ModelConfig()
     training: Training = Training()
+
+
+class VAERun(Config):
+    """Everything that decides the training of a VAE."""
+
+    type: Literal["vae"] = "vae"
+    """What tells its record from that of a `Run`."""
+    recipe: str = "custom"
+    """Name of the recipe this began as."""
+    data: Annotated[DataConfig, Kind(DATASETS)] = ShapesConfig()
+    model: AutoencoderConfig = AutoencoderConfig()
+    training: TrainingBase = TrainingBase()
+
+
+def read_run(path: Path) -> Run | VAERun:
+    """The run recorded in the YAML file `path`.
+
+    Raises:
+        ValueError: one line naming the file and what in it is wrong.
+    """
+    return read_yaml(VAERun if read_mapping(path).get("type") == "vae" else Run, path)

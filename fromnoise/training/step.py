@@ -14,6 +14,8 @@ from torch import Tensor
 from fromnoise.core.device import autocast
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import trainee
+from fromnoise.training.trainee import Model
 
 
 class Sample(NamedTuple):
@@ -36,6 +38,19 @@ class Sample(NamedTuple):
         features = {key: value.pin_memory() for key, value in self.features.items()}
         return Sample(self.z.pin_memory(), features, self.t.pin_memory(), self.eps.pin_memory(), self.keep.pin_memory())
 
+    @property
+    def size(self) -> int:
+        """How many samples: B."""
+        return len(self.t)
+
+    def about(self, row: int) -> str:
+        """What to tell of a sample at which the loss broke."""
+        return f" (t={float(self.t[row]):.4g})"
+
+    def suspects(self) -> dict[str, Tensor]:
+        """What was given of it, by name."""
+        return {"picture": self.z, "noise": self.eps}
+
     def rows(self, first: int, last: int) -> Sample:
         """Samples `first` to `last`, the last left out."""
         features = {key: value[first:last] for key, value in self.features.items()}
@@ -56,26 +71,25 @@ def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
-    features = pipeline.conditioner.dropped(pipeline.conditioner.encode(batch.captions, batch.labels), generator)
-    return Sample(z, features, t, eps, keep)
+    return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 
 
-def accumulate_gradients(pipeline: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None) -> Tensor:
+def accumulate_gradients(model: Model, sample: trainee.Sample, parts: int, dtype: torch.dtype | None) -> Tensor:
     """Add the gradients of the mean loss, in `parts` equal parts to save memory; the losses of the samples, (B,).
 
     dtype: what autocast runs matrix products in; None leaves them as they are.
     """
-    size = len(sample.t)
+    size = sample.size
     rows = size // parts
     losses = []
     for first in range(0, size, rows):
-        with autocast(pipeline.device, dtype):
-            loss = pipeline.loss(*sample.rows(first, first + rows))  # (B / parts,)
+        with autocast(model.device, dtype):
+            loss = model.loss(*sample.rows(first, first + rows))  # (B / parts,)
         (loss.sum() / size).backward()
         losses.append(loss.detach())
     return torch.cat(losses)
 
 
-def clip_gradients(pipeline: Pipeline, most: float) -> Tensor:
+def clip_gradients(model: Model, most: float) -> Tensor:
     """Scale all gradients so that their norm is at most `most`; the norm before."""
-    return torch.nn.utils.clip_grad_norm_(list(pipeline.parameters()), most)
+    return torch.nn.utils.clip_grad_norm_(list(model.parameters()), most)

@@ -23,7 +23,7 @@ TOY = "--steps 4 --batch 2 --width 32 --depth 2 --samples 2 --sampling_steps 2".
 def test_every_code_is_trained_measured_drawn_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fromnoise.training.loop.CAPTIONS", 300)
+    monkeypatch.setattr("fromnoise.training.drawing.CAPTIONS", 300)
     monkeypatch.setattr("fromnoise.training.validation.PER_BIN", 1)
     monkeypatch.setattr("fromnoise.training.validation.COUNT", 10)
     args = [*TOY, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]

@@ -77,11 +77,13 @@ def test_diffusers_folders_apart_are_one_encoder_here_and_on_the_hub(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = tmp_path / "text_encoder_2", tmp_path / "tokenizer_2"
-    shutil.copytree(folders["t5"], model)
+    together = shutil.copytree(folders["t5"], tmp_path / "t5")
+    (together / "merges.txt").write_text("of the tokenizer, and before the model by name")
+    shutil.copytree(together, model)
     tokenizer.mkdir()
-    for path in model.glob("tokenizer*"):
+    for path in [*model.glob("tokenizer*"), model / "merges.txt"]:
         path.rename(tokenizer / path.name)
-    whole, apart = (FrozenEncoder(EncoderConfig(path=str(path), length=16)) for path in (folders["t5"], model))
+    whole, apart = (FrozenEncoder(EncoderConfig(path=str(path), length=16)) for path in (together, model))
     assert locate(str(model)) == Encoder(model, tokenizer) and apart.sha256 == whole.sha256
     assert torch.equal(apart.read(TEXTS).tokens, whole.read(TEXTS).tokens)
 

@@ -41,7 +41,7 @@ class Made:
 
     def told(self, source: Source) -> list[tuple[str, str]]:
         """Keys and reasons of what cannot be used."""
-        return [tuple(entry) for entry in self.entries(source) if isinstance(entry, Fault)]
+        return [(entry.key, entry.reason) for entry in self.entries(source) if isinstance(entry, Fault)]
 
     def pictures(self, source: Source) -> dict[str, Picture]:
         return {entry.key: entry for entry in self.entries(source) if isinstance(entry, Picture)}

@@ -16,7 +16,7 @@ DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 
 def write(path: Path, columns: dict[str, list], group: int = 4) -> Path:
     path.parent.mkdir(exist_ok=True)
-    parquet.write_table(pa.table(columns), path, row_group_size=group)
+    parquet.write_table(pa.table(columns), path, row_group_size=group, use_dictionary=False, write_batch_size=32)
     return path
 
 
@@ -98,3 +98,16 @@ def test_without_pyarrow_the_extra_is_named(made, tmp_path, monkeypatch):
     path = write(tmp_path / "a.parquet", {"image": [made.png()], "text": ["a"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert made.refusal(lambda: made.source(path)) == "parquet files need pyarrow: pip install 'fromnoise[parquet]'"
+
+
+def test_memory_does_not_grow_with_the_row_group(made, tmp_path):
+    """2,000 rows of 20 KB in one row group: 40 MB, of which a page and a batch of 32 rows are held."""
+    noise = [os.urandom(20_000) for _ in range(2000)]
+    path = write(tmp_path / "a.parquet", {"image": noise, "text": ["a"] * 2000}, group=2000)
+    del noise
+    source = made.source(path, shard=500)
+    before, most = pa.total_allocated_bytes(), 0
+    for portion in source.portions:
+        for _ in source.read(portion):
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 5_000_000

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def test_portions_across_files_are_read_from_their_own_places(made, tmp_path, mo
     assert source.about == "23 samples in 4 tar files"
     pattern = made.source(tmp_path / "all" / "{01..02}.tar")
     assert [entry.captions for entry in made.pictures(pattern).values()] == [(f"grey {i}",) for i in range(7, 23)]
+    write(tmp_path / ".hidden" / "00.tar", pairs(made, 0, 7))
+    everywhere = made.pictures(made.source(tmp_path / "{all,.hidden,all}" / "0?.tar"))
+    assert list(everywhere)[-1] == ".hidden/00.tar/0006.jpg" and len(everywhere) == 23 + 7
+    assert made.source(tmp_path).entries == 23
 
     looked = []
     members = module._members
@@ -182,3 +187,16 @@ def test_classes_that_are_words_or_hidden(made, tmp_path, label):
         assert made.source(path).classes == 1
     else:
         assert "class -1; allowed: whole numbers" in made.refusal(lambda: made.source(path))
+
+
+def test_memory_does_not_grow_with_the_file(made, tmp_path):
+    """2,000 samples of 20 KB: 40 MB, of which a few samples are held at a time."""
+    path = write(tmp_path / "x.tar", [(f"{i}.jpg", bytes(20_000)) for i in range(2000)])
+    tracemalloc.start()
+    source = made.source(path, shard=100)
+    most_to_list = tracemalloc.get_traced_memory()[1]
+    entries = sum(1 for portion in source.portions for _ in source.read(portion))
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert entries == 2000
+    assert held < 100_000 and most < 500_000 and most_to_list < 500_000

@@ -14,7 +14,7 @@ from fromnoise.core.config import Config
 from fromnoise.data.config import FolderConfig
 from fromnoise.recipes import RECIPES, named
 from fromnoise.space.config import LatentConfig
-from fromnoise.training import loop, validation
+from fromnoise.training import drawing, loop, validation
 from fromnoise.training.run import Run, Training
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
@@ -70,7 +70,7 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_trains_and_draws(
     name: str, emoji: Path, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CAPTIONS", 200)  # enough for so small a vocabulary
+    monkeypatch.setattr(drawing, "CAPTIONS", 200)  # enough for so small a vocabulary
     monkeypatch.setattr(validation, "PER_BIN", 2)
     monkeypatch.setattr(validation, "COUNT", 2 * validation.BINS)
     run = toy(named(name), emoji, vae)

@@ -81,7 +81,14 @@ def test_every_size_has_to_repay_its_compilation(
     training = tiny_run(steps=300, compile="auto").training  # saves 75 s, and a compilation takes 60 s
     said: list[str] = []
     assert len(data.sizes) == 3
-    choices = choose(pipeline, lambda size: data.train(0, size), training, tmp_path / "a.yaml", said.append, 3)
+    choices = choose(
+        pipeline,
+        lambda size: draw(pipeline, data.train(0, size), generator_of(0, 0)),
+        training,
+        tmp_path / "a.yaml",
+        said.append,
+        3,
+    )
     assert not choices.compile
     assert said == [
         "float32, not compiled: 300 steps of 1 s would not repay 3 compilations, one for each size of pictures"

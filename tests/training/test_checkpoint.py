@@ -31,7 +31,7 @@ def parts(pipeline: Pipeline) -> tuple[Pipeline, Ema, Optimizer]:
 def test_everything_comes_back(tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]) -> None:
     pipeline, ema, optimizer = parts
     path = checkpoint.save(tmp_path, State(*parts, Progress(7, 1.5, [0.1, 0.2])), keep=2)
-    other = checkpoint.load_pipeline(path)
+    other = checkpoint.load_model(path, Pipeline.load)
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), pipeline.parameters(), strict=True))
     other_ema, other_optimizer = Ema(other, 10.0), Optimizer(other, Muon())
     assert checkpoint.load_rest(path, other_ema, other_optimizer) == Progress(7, 1.5, [0.1, 0.2])
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     else:
         shutil.copy(earlier / name, path / name)
     with pytest.raises(ValueError) as error:
-        other = checkpoint.load_pipeline(path)
+        other = checkpoint.load_model(path, Pipeline.load)
         checkpoint.load_rest(path, Ema(other, 10.0), Optimizer(other, Muon()))
     told = str(error.value)
     assert told.startswith(f"damaged checkpoint {path}: ") and "\n" not in told

@@ -15,7 +15,12 @@ from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training import fast
 from fromnoise.training.fast import Choices, choose, largest_part, quickest_part
 from fromnoise.training.run import Run
-from fromnoise.training.step import accumulate_gradients, draw, generator_of
+from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+
+
+def serving(pipeline: Pipeline, data: Any) -> Callable[[int], Sample]:
+    """Samples of as many pictures."""
+    return lambda size: draw(pipeline, data.train(0, size), generator_of(0, 0))
 
 
 def test_measured_choices_are_told_kept_and_made_again(
@@ -24,7 +29,7 @@ def test_measured_choices_are_told_kept_and_made_again(
     before = {name: p.detach().clone() for name, p in pipeline.named_parameters()}
     told: list[str] = []
     training = tiny_run(precision="auto", compile="auto").training
-    choices = choose(pipeline, lambda size: shapes.train(0, size), training, tmp_path / "measured.yaml", told.append)
+    choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", told.append)
     assert (choices.device, choices.batch, choices.compile) == ("cpu", 4, False)
     assert len(told) == 1 and "float32, not compiled: 6 steps" in told[0]
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in pipeline.named_parameters())
@@ -56,7 +61,7 @@ def test_what_ends_the_steps_soonest_wins(
     monkeypatch.setattr(fast, "fast_bfloat16", lambda device: products)
     monkeypatch.setattr(fast, "seconds_of", lambda *_: quick if block._compiled_call_impl else 1.0)
     training = tiny_run(precision="auto", compile="auto", steps=1000).training
-    choices = choose(pipeline, lambda size: shapes.train(0, size), training, tmp_path / "measured.yaml", print)
+    choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", print)
     assert (choices.precision, choices.compile) == expected
 
 
@@ -65,7 +70,7 @@ def test_on_another_device_it_is_measured_anew_with_the_same_batch(
 ) -> None:
     file, told = tmp_path / "measured.yaml", list[str]()
     write_yaml(Choices(device="cuda", batch=12, precision="bfloat16", compile=True), file)
-    choices = choose(pipeline, lambda size: shapes.train(0, size), tiny_run(batch=0).training, file, told.append)
+    choices = choose(pipeline, serving(pipeline, shapes), tiny_run(batch=0).training, file, told.append)
     assert choices == Choices(device="cpu", batch=12, precision="float32", compile=False)
     assert told[0] == "begun on cuda, going on on cpu: measured anew, and not the same to the last bit"
 
@@ -81,7 +86,7 @@ def test_a_batch_is_found_in_whole_parts(
 
     monkeypatch.setattr(fast, "seconds_of", seconds)
     training = tiny_run(batch=0, accumulate=3).training
-    choices = choose(pipeline, lambda size: shapes.train(0, size), training, tmp_path / "measured.yaml", print)
+    choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", print)
     assert choices.batch == 96 and seen == [16, 32, 64]
 
 

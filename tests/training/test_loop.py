@@ -16,7 +16,7 @@ from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.config import read_yaml
 from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training import loop
+from fromnoise.training import drawing, loop
 from fromnoise.training.loop import train
 from fromnoise.training.run import AdamW, Run
 
@@ -25,7 +25,7 @@ Making = Callable[..., Run]
 
 @pytest.fixture(autouse=True)
 def few_captions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CAPTIONS", 500)  # each training here learns its vocabulary
+    monkeypatch.setattr(drawing, "CAPTIONS", 500)  # each training here learns its vocabulary
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -83,15 +83,15 @@ def test_one_seed_one_result_whatever_is_saved_or_shown_between(tmp_path: Path, 
 def test_a_loss_that_is_no_number_stops_at_the_last_checkpoint(
     tmp_path: Path, tiny_run: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.draw
+    real = drawing.draw
 
     def poisoned(pipeline: Pipeline, batch: Any, generator: torch.Generator) -> Any:
         sample = real(pipeline, batch, generator)
-        if generator.initial_seed() == loop.generator_of(0, 4).initial_seed():
+        if generator.initial_seed() == drawing.generator_of(0, 4).initial_seed():
             sample.eps[2, 0, 0, 0] = float("inf")
         return sample
 
-    monkeypatch.setattr(loop, "draw", poisoned)
+    monkeypatch.setattr(drawing, "draw", poisoned)
     with pytest.raises(ValueError) as error:
         train(tiny_run(), tmp_path)
     told = str(error.value)

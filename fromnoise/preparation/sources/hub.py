@@ -30,7 +30,8 @@ class HubSource(Source):
                 tells how many entries there are.
         """
         try:
-            from datasets import ClassLabel, load_dataset_builder
+            from datasets import ClassLabel, IterableDataset, load_dataset_builder
+            from datasets.data_files import DataFilesList
         except ImportError:
             raise ValueError("data sets of the hub need datasets: pip install 'fromnoise[hub]'") from None
         self.where = f"hub:{name}"
@@ -40,7 +41,9 @@ class HubSource(Source):
             if not files:
                 there = ", ".join(map(str, builder.config.data_files or {})) or "none"
                 raise ValueError(f"no split {options.split!r}; allowed: {there}")
-            stream = builder.as_streaming_dataset(options.split).decode(False).reshard()
+            stream = builder.as_streaming_dataset(options.split)
+            assert isinstance(stream, IterableDataset) and isinstance(files, DataFilesList)
+            stream = stream.decode(False).reshard()
             first = next(iter(stream.take(1)), None)
         except Exception as error:  # from no such name to no network, of several libraries
             raise ValueError(f"cannot read {self.where}: {' '.join(str(error).split())}") from None
@@ -49,7 +52,7 @@ class HubSource(Source):
         self.columns = find_columns(list(first), options, self.where)
         kind = (stream.features or {}).get(self.columns.label)
         if isinstance(kind, ClassLabel):
-            self.classes = kind.num_classes or 1
+            self.classes = len(kind.names)
         elif options.label_column:
             raise ValueError(
                 f"{self.where} does not tell the classes of {options.label_column!r}; allowed: a ClassLabel"
@@ -64,8 +67,8 @@ class HubSource(Source):
         if not about:
             raise ValueError(f"{self.where} does not tell how many entries it has; say about how many by entries")
         self.portions = _portions(stream.num_shards, about, options.shard)
-        listing = hashed(f"{file}\0{mark}" for file, mark in zip(files, files.origin_metadata, strict=True))
-        self.parts = {"columns": hashed([repr(self.columns)]), "files": listing}
+        marks = zip(files, files.origin_metadata, strict=True)  # commits on the hub, times of files here
+        self.parts = {"columns": hashed([repr(self.columns)]), "files": hashed(map(repr, marks))}
         count = f"{self.entries:,}" if self.entries else f"about {about:,}"
         self.about = f"{count} pictures of {name} in {len(files):,} files, {self.columns}"
         self.live: tuple[int, int, Iterator[dict[str, Any]]] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -70,22 +71,25 @@ def open_source(where: str, options: SourceOptions) -> Source:
     path = Path(where)
     if path.is_dir():
         return _directory(path, options)
-    files = [Path(name) for name in expanded(where)]
+    files = [Path(name) for name in dict.fromkeys(expanded(where))]
     for file in files:
         if not file.is_file():
             named = hint(where, ["mnist", "cifar10", "shapes:COUNT", "hub:OWNER/NAME"])
             raise ValueError(f"no source at {file}: neither a file nor a directory; by name, {named}")
     kinds = sorted({file.suffix.lower() for file in files})
     if kinds[0] in HELD and len(kinds) == 1:
-        return HELD[kinds[0]](path.parent, files, options)
+        root = Path(os.path.commonpath([file.parent for file in files]))
+        return HELD[kinds[0]](root, files, options)
     if kinds[0] in READERS and len(files) == 1:
         return TableSource(path, options)
     raise ValueError(f"{where} is no source; {hint(kinds[0], ['a directory', *READERS, *HELD])}")
 
 
 def _directory(folder: Path, options: SourceOptions) -> Source:
-    held = {suffix: sorted(folder.rglob(f"*{suffix}")) for suffix in HELD}
-    held = {suffix: files for suffix, files in held.items() if files}
+    held: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in HELD and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            held.setdefault(path.suffix, []).append(path)
     names = list_files(folder)
     table = find_table(folder)
     found = {**{suffix: len(files) for suffix, files in held.items()}, **({"pictures": len(names)} if names else {})}

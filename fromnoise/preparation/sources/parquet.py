@@ -116,8 +116,8 @@ def _reading(path: Path) -> Iterator[ParquetFile]:
     except ImportError:
         raise ValueError("parquet files need pyarrow: pip install 'fromnoise[parquet]'") from None
     try:
-        # Streamed: whole column chunks are not held.
-        with parquet.ParquetFile(path, buffer_size=2**20) as file:
+        # Streamed page by page: without these two, the column of a row group is held, and a copy of it.
+        with parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
             yield file
     except (OSError, ArrowException) as error:
         raise ValueError(f"{path} is damaged, cut short or no parquet file: {' '.join(str(error).split())}") from None

@@ -176,7 +176,7 @@ def _members(file: IO[bytes], offset: int) -> Iterator[tuple[int, Member]]:
     file.seek(offset)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while found := tar.next():
-            tar.members.clear()  # or the headers of all would stay
+            tar.members.clear()  # type: ignore[attr-defined]  # or the headers of all would stay
             if found.isfile():
                 name = shown(found.name.removeprefix("./"))
                 yield found.offset, Member(name, found.offset_data, found.size)

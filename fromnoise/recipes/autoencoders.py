@@ -1,0 +1,35 @@
+"""VAEs: the spaces that latent diffusion draws in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fromnoise.autoencoder.config import AutoencoderConfig, Loss
+from fromnoise.data.config import CIFAR10Config, FolderConfig
+from fromnoise.models.config import VAEConfig
+from fromnoise.training.run import Muon, TrainingBase, VAERun
+
+
+def vae(path: str | Path = "your-pictures") -> VAERun:
+    """A VAE of 15.5M parameters for pictures of 128 pixels and more: 8 pixels a cell, 4 channels.
+
+    `path` is a directory of pictures, as for the recipe `folder`; from the command line it is --data.path.
+
+    Hardware: a GPU.
+    Expect:   not measured at full length.
+    Command:  fromnoise train vae --data.path DIR --directory runs/vae
+    """
+    model = AutoencoderConfig(vae=VAEConfig(width=64, multipliers=(1, 2, 4, 4), layers=1), loss=Loss(kl=1e-3))
+    training = TrainingBase(steps=20_000, batch=16, optimizer=Muon(lr=1e-3, adamw_lr=5e-4), warmup=200, decay=0.7)
+    return VAERun(recipe="vae", data=FolderConfig(path=Path(path), size=128), model=model, training=training)
+
+
+def vae_small() -> VAERun:
+    """A VAE of .95M parameters for photographs of 32 pixels, CIFAR-10's: 4 pixels a cell, 4 channels.
+
+    Hardware: two CPU cores.
+    Command:  fromnoise train vae-small --directory runs/vae
+    """
+    model = AutoencoderConfig(vae=VAEConfig(width=32, multipliers=(1, 2, 2), layers=1), loss=Loss(kl=1e-3))
+    training = TrainingBase(steps=3000, batch=32, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
+    return VAERun(recipe="vae-small", data=CIFAR10Config(), model=model, training=training)

@@ -1,0 +1,79 @@
+"""A pipeline in training: pictures from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fromnoise.core.types import Data
+from fromnoise.data.prepared import PreparedData
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.ema import Ema
+from fromnoise.training.prepared import agree
+from fromnoise.training.preview import Previews
+from fromnoise.training.run import Run
+from fromnoise.training.step import Sample, draw, generator_of
+from fromnoise.training.trainee import Trainee
+from fromnoise.training.validation import Validation
+
+CAPTIONS = 10_000  # read to learn the vocabulary
+
+
+class Drawing(Trainee):
+    """A pipeline that learns to draw what captions say."""
+
+    def __init__(self, run: Run, data: Data, say: Callable[[str], None]):
+        self.run, self.data, self.say = run, data, say
+
+    def build(self) -> Pipeline:
+        """A fresh pipeline, whose vocabulary is that of the captions."""
+        captions = self.data.captions(CAPTIONS)
+        pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed)
+        if notice := pipeline.conditioner.notice(captions):
+            self.say(f"captions: {notice}")
+        return pipeline
+
+    def load(self, path: Path) -> Pipeline:
+        """The pipeline in a checkpoint's file."""
+        return Pipeline.load(path)
+
+    def draw(self, model: Pipeline, step: int, size: int) -> Sample:
+        """Latents, features, times, noise and dropped prompts."""
+        return draw(model, self.data.train(step, size), generator_of(self.run.training.seed, step))
+
+    def trial(self, model: Pipeline, size: int) -> Sample:
+        """As `draw`, of held-out pictures."""
+        return draw(model, self.data.validation(size), generator_of(0, 0))
+
+    def rehearse(self, model: Pipeline) -> None:
+        """Find pictures whose sides do not fit the model, labels that are no classes of it, previews that cannot be
+        drawn; tell of the space."""
+        for notice in (self.run.model.conditioner.notice(self.run.model.objective.dropout), model.space.notice):
+            if notice:
+                self.say(notice)
+        for height, width in self.data.sizes:
+            if height % model.multiple or width % model.multiple:
+                raise ValueError(
+                    f"pictures of {height}x{width} pixels (height x width) do not fit the model, which takes multiples "
+                    f"of {model.multiple}: set data.multiple to one"
+                )
+        if isinstance(self.data, PreparedData):
+            agree(model, self.data)
+        model.conditioner.encode([""] * self.data.classes, torch.arange(self.data.classes))
+        previews = self.previews(Path())
+        model.stream(previews.prompts, labels=previews.labels)  # refuses at once what it cannot draw
+        with torch.no_grad():
+            model.loss(*self.trial(model, 1).to(model.device))
+
+    def validation(self, model: Pipeline) -> Validation:
+        """Losses on held-out pictures, by time."""
+        return Validation(model, self.data)
+
+    def previews(self, directory: Path) -> Previews:
+        """Pictures of the same prompts."""
+        return Previews(directory, self.data, self.run.training.previews)
+
+    def finish(self, model: Pipeline, ema: Ema, directory: Path) -> None:
+        """Nothing: checkpoints are all that drawing needs."""

@@ -1,0 +1,85 @@
+"""What the loop asks of what it trains: how it begins, what a step shows it, and how it is judged."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fromnoise.core.types import Data
+from fromnoise.pipeline.pipeline import Precision
+from fromnoise.training.ema import Ema
+
+Model = Any
+"""An nn.Module with `loss(*sample)` (B,), `device`, `compiled(wanted)` and `save(path, metadata)`: a `Pipeline` or an
+`Autoencoder`."""
+
+
+class Sample(Protocol):
+    """What `loss` takes: a batch, and everything about it that is drawn by chance. A tuple."""
+
+    @property
+    def size(self) -> int: ...  # B
+    def __iter__(self) -> Iterator[Any]: ...  # what `loss` takes
+    def to(self, device: torch.device) -> Sample: ...  # from pinned memory the copy does not wait
+    def pinned(self) -> Sample: ...  # in page-locked memory
+    def rows(self, first: int, last: int) -> Sample: ...  # samples `first` to `last`, the last left out
+    def about(self, row: int) -> str: ...  # what to tell of a sample at which the loss broke
+    def suspects(self) -> dict[str, Tensor]: ...  # what was given of it, by name, (B, ...) each
+
+
+class Validation(Protocol):
+    """Fixed samples that are never trained on."""
+
+    def losses(self, model: Model, ema: Ema, dtype: torch.dtype | None) -> dict[str, Any]: ...
+
+
+class Previews(Protocol):
+    """Pictures of the same things as training goes on."""
+
+    def write(self, step: int, model: Model, ema: Ema, precision: Precision) -> None: ...
+
+
+class Trainee(ABC):
+    """A kind of model in training, with its run and its data."""
+
+    run: Any  # a `Run`, or what else has `training`
+    data: Data
+    say: Callable[[str], None]  # a line for the user that stays
+
+    @abstractmethod
+    def build(self) -> Model:
+        """A fresh model, on the CPU."""
+
+    @abstractmethod
+    def load(self, path: Path) -> Model:
+        """The model in a checkpoint's file, on the CPU; ValueError, one line, where it cannot be read."""
+
+    @abstractmethod
+    def draw(self, model: Model, step: int, size: int) -> Sample:
+        """The sample of an optimizer step, on the CPU: a pure function of the seed, `step` and `size`."""
+
+    @abstractmethod
+    def trial(self, model: Model, size: int) -> Sample:
+        """A sample to measure with, of `size` held-out pictures: none to train on is larger, so that what fits now
+        always fits."""
+
+    @abstractmethod
+    def rehearse(self, model: Model) -> None:
+        """Find what would stop the training later; ValueError, one line."""
+
+    @abstractmethod
+    def validation(self, model: Model) -> Validation:
+        """What judges the weights now and then."""
+
+    @abstractmethod
+    def previews(self, directory: Path) -> Previews:
+        """What shows them, in PNGs in `directory`."""
+
+    @abstractmethod
+    def finish(self, model: Model, ema: Ema, directory: Path) -> None:
+        """What is left to do once the last step is saved."""

@@ -64,10 +64,10 @@ class Settings(Config):
     """Batch of the loop."""
     channels: PositiveInt = 4
     """Of the VAE's first layers; it makes latents of 4 channels on an eighth of the side."""
-    width: PositiveInt = 128
+    width: PositiveInt = 256
     """Numbers of a token."""
-    layers: PositiveInt = 2
-    """Of the text encoder, which is a CLIP of the published vocabulary."""
+    layers: PositiveInt = 4
+    """Of the text encoder, which is a CLIP of the published vocabulary. Like a T5 it costs more than the VAE."""
     folder: Path | None = None
     """Where the temporary folder is made; left out, where the system has its own."""
     out: Path = RECORD
@@ -116,6 +116,7 @@ def write_encoders(folder: Path, data: Path, settings: Settings) -> None:
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=(width, width, 2 * width, 2 * width),
         norm_num_groups=2,
+        mid_block_add_attention=False,
     ).save_pretrained(folder / "vae")
     with gzip.open(data / "clip" / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = [tuple(line.split()) for line in file.read().split("\n")[1 : 49152 - 256 - 2 + 1]]
@@ -169,7 +170,8 @@ def everything_at_once(place: Path, settings: Settings) -> None:
         vectors.append(said.pooler_output.half())  # (B, W)
         masks.append(read["attention_mask"].bool())  # (B, L)
     everything = {"latents": latents, "tokens": tokens, "masks": masks, "vectors": vectors}
-    save_file({name: torch.cat(parts) for name, parts in everything.items()}, place / "everything.safetensors")
+    together = {name: torch.cat(parts).contiguous() for name, parts in everything.items()}
+    save_file(together, place / "everything.safetensors")
     (place / "captions.json").write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
 
 
@@ -190,7 +192,7 @@ def measure(work: Callable[[Path, Settings], None], place: Path, settings: Setti
         "processor_seconds": processor() - used,
         "images_per_second": settings.pictures / seconds,
         "mib_at_most": peak,
-        "mib_at_most_beyond_the_libraries": peak - before,
+        "mib_at_most_beyond_libraries": peak - before,
     }
 
 

@@ -111,13 +111,12 @@ def write_encoders(folder: Path, data: Path, settings: Settings) -> None:
 
     torch.manual_seed(0)
     levels, width = 4, settings.channels
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=(width, width, 2 * width, 2 * width),
-        norm_num_groups=2,
-        mid_block_add_attention=False,
-    ).save_pretrained(folder / "vae")
+    sides: Any = {  # whose types say one level
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": (width, width, 2 * width, 2 * width),
+    }
+    AutoencoderKL(**sides, norm_num_groups=2, mid_block_add_attention=False).save_pretrained(folder / "vae")
     with gzip.open(data / "clip" / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = [tuple(line.split()) for line in file.read().split("\n")[1 : 49152 - 256 - 2 + 1]]
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -28,7 +28,8 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004, equation 13) of each pair of pictures (B, C, H, W) in [-1, 1]: (B,).
 
-    The mean over channels and over all places at which the whole window lies inside the picture. 1 for equal pictures.
+    Of pixel values moved to [0, 1], since black is zero to it: the mean over channels and over all places at which the
+    whole window lies inside the picture. 1 for equal pictures.
 
     Raises:
         ValueError: one line, when a side is shorter than the window.
@@ -43,12 +44,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         x = F.conv2d(F.conv2d(x, window[None, None, :, None]), window[None, None, None])  # (B C, 1, H - 10, W - 10)
         return x.unflatten(0, a.shape[:2]).squeeze(2)  # (B, C, H - 10, W - 10)
 
+    a, b = (a + 1) / RANGE, (b + 1) / RANGE  # (B, C, H, W) each, in [0, 1]
     mean_a, mean_b = blurred(a), blurred(b)  # (B, C, H - 10, W - 10) each
     variance_a, variance_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
     covariance = blurred(a * b) - mean_a * mean_b
-    c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
-    light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    light = (2 * mean_a * mean_b + K1**2) / (mean_a**2 + mean_b**2 + K1**2)
+    structure = (2 * covariance + K2**2) / (variance_a + variance_b + K2**2)
     return (light * structure).mean((1, 2, 3))  # (B,)
 
 

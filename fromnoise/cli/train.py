@@ -44,8 +44,8 @@ def main(args: Sequence[str]) -> None:
             raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(_recipes())}")
         print(_help())
         return
-    start, description = _start(args[0])
-    chosen, words = parse(start, args[1:], usage=USAGE, description=description, epilog=EPILOG)
+    begun, description = start(args[0])
+    chosen, words = parse(begun, args[1:], usage=USAGE, description=description, epilog=EPILOG)
     if words:
         raise ValueError(f"{words[0]!r} is not expected here; a value goes after its flag: --some.field VALUE")
     if isinstance(chosen, StartedVAE):
@@ -64,7 +64,7 @@ def _recipes() -> dict[str, Callable[[], Run | VAERun]]:
     return {**RECIPES, **VAE_RECIPES}
 
 
-def _start(name: str) -> tuple[Started | StartedVAE, str]:
+def start(name: str) -> tuple[Started | StartedVAE, str]:
     """What flags are applied to, and a description of it, by the name of a recipe, a YAML file or a run directory."""
     path = Path(name)
     recipes = _recipes()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fromnoise.core.types import Cond
 from fromnoise.models.config import CNNConfig
+from fromnoise.nn.double import doubled
 from fromnoise.nn.embed import TimestepEmbedding, time_features
 
 TIME_FEATURES = 256
@@ -96,8 +97,8 @@ class CNN(nn.Module):
         half = self.down2(self.halve1(full), said)  # (B, 2 n, H / 2, W / 2)
         low = self.middle(self.halve2(half), said)  # (B, 4 n, H / 4, W / 4)
 
-        up = self.double2(F.interpolate(low, scale_factor=2.0))  # (B, 2 n, H / 2, W / 2)
+        up = self.double2(doubled(low))  # (B, 2 n, H / 2, W / 2)
         up = self.up2(torch.cat((up, half), 1), said)  # (B, 2 n, H / 2, W / 2)
-        up = self.double1(F.interpolate(up, scale_factor=2.0))  # (B, n, H, W)
+        up = self.double1(doubled(up))  # (B, n, H, W)
         up = self.up1(torch.cat((up, full), 1), said)  # (B, n, H, W)
         return self.conv_out(F.silu(self.norm_out(up)))  # (B, C, H, W)

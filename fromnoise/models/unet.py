@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fromnoise.core.types import Cond
 from fromnoise.models.config import UNetConfig
 from fromnoise.nn.attention import Attention, bias_of
+from fromnoise.nn.double import doubled
 from fromnoise.nn.embed import TimestepEmbedding, time_features
 from fromnoise.nn.linear import Linear
 from fromnoise.nn.state import load_strictly
@@ -129,7 +130,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, W, 2 h, 2 w)
+        return self.conv(doubled(x))  # (B, W, 2 h, 2 w)
 
 
 MakeResnet = Callable[[int, int], ResnetBlock]  # (S, W)

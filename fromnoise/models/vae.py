@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fromnoise.models.config import VAEConfig
 from fromnoise.nn.attention import attention
+from fromnoise.nn.double import doubled
 from fromnoise.nn.state import load_strictly
 
 EPS = 1e-6  # of every group norm
@@ -96,7 +97,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, D, 2 r, 2 c)
+        return self.conv(doubled(x))  # (B, D, 2 r, 2 c)
 
 
 class DownBlock(nn.Module):

@@ -27,9 +27,12 @@ def vae(path: str | Path = "your-pictures") -> VAERun:
 def vae_small() -> VAERun:
     """A VAE of .95M parameters for photographs of 32 pixels, CIFAR-10's: 4 pixels a cell, 4 channels.
 
+    Muon learns far faster here than AdamW, and bfloat16 convolutions are quicker by a third for the same result:
+    docs/vae.md.
+
     Hardware: two CPU cores.
-    Command:  fromnoise train vae-small --directory runs/vae
+    Command:  fromnoise train vae-small --directory runs/vae-small
     """
     model = AutoencoderConfig(vae=VAEConfig(width=32, multipliers=(1, 2, 2), layers=1), loss=Loss(kl=1e-3))
-    training = TrainingBase(steps=3000, batch=32, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
+    training = TrainingBase(steps=4000, batch=32, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
     return VAERun(recipe="vae-small", data=CIFAR10Config(), model=model, training=training)

@@ -76,22 +76,24 @@ def fit(run: VAERun, data: Data, say: Callable[[str], None]) -> VAERun:
     Raises:
         ValueError: one line, when the pictures or the batch do not fit it.
     """
-    channels, height, width = data.image_shape
-    training, vae, loss = run.training, run.model.vae, run.model.loss
+    channels, training, vae, loss = data.image_shape[0], run.training, run.model.vae, run.model.loss
+    if data.validation(1).encoded:
+        raise ValueError(f"data.type is {run.data.type}, which serves latents; a VAE learns from pictures themselves")
     if training.batch % training.accumulate:
         raise ValueError(
             f"training.batch is {training.batch}; allowed: multiples of training.accumulate, {training.accumulate}"
         )
-    if height % vae.factor or width % vae.factor:
-        raise ValueError(
-            f"pictures of {height} x {width} pixels do not fit a VAE of {len(vae.multipliers)} levels, which takes "
-            f"multiples of {vae.factor}: choose another data.size or fewer model.vae.multipliers"
-        )
     least = max(WINDOW, SMALLEST if loss.perceptual else 0, 3 * 2**loss.discriminator_layers if loss.adversarial else 0)
-    if min(height, width) < least:
-        raise ValueError(
-            f"pictures of {height} x {width} pixels; its loss and its validation take {least} or more a side"
-        )
+    for height, width in data.sizes:
+        if height % vae.factor or width % vae.factor:
+            raise ValueError(
+                f"pictures of {height} x {width} pixels do not fit a VAE of {len(vae.multipliers)} levels, which takes "
+                f"multiples of {vae.factor}: choose another data.size or fewer model.vae.multipliers"
+            )
+        if min(height, width) < least:
+            raise ValueError(
+                f"pictures of {height} x {width} pixels; its loss and its validation take {least} or more a side"
+            )
     if channels not in (1, 3) and loss.perceptual:
         raise ValueError(f"pictures have {channels} channels; model.loss.perceptual takes 1 or 3")
     if channels != vae.channels:

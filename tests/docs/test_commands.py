@@ -14,9 +14,10 @@ import fromnoise
 from fromnoise.cli import buckets, compare, evaluate, plot, prepare, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
-from fromnoise.recipes import RECIPES, named
+from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 ROOT = Path(fromnoise.__file__).parent.parent
+EVERY = {**RECIPES, **VAE_RECIPES}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -27,7 +28,7 @@ def written() -> Iterator[tuple[str, str]]:
         for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S):
             yield from ((page.name, line) for line in block.splitlines() if line.startswith("fromnoise "))
         yield from ((page.name, said) for said in re.findall(r"`(fromnoise [^`]+)`", text))
-    for name, recipe in RECIPES.items():
+    for name, recipe in EVERY.items():
         text = inspect.getdoc(recipe) or ""
         yield from ((f"recipe {name}", line) for line in re.findall(r"^ *Command: +(fromnoise .*)$", text, re.M))
 
@@ -45,8 +46,8 @@ def read(line: str) -> None:
         return
     if "--help" in args:
         args.remove("--help")
-    if command == "train" and args[0] in RECIPES:
-        _, words = parse(train.Started(**dict(named(args[0]))), args[1:], usage="", description="")
+    if command == "train" and args[0] in EVERY:
+        _, words = parse(train.start(args[0])[0], args[1:], usage="", description="")
         assert not words
     elif command == "sample":
         _, words = parse(sample.Options(), args, usage="", description="")
@@ -85,7 +86,7 @@ def test_a_command_that_is_told_can_be_typed(place: str, line: str) -> None:
 
 def test_commands_are_found_everywhere() -> None:
     places = [place for place, _ in written()]
-    assert {"README.md", "emoji.md", *(f"recipe {name}" for name in RECIPES)} <= set(places)
+    assert {"README.md", "emoji.md", *(f"recipe {name}" for name in EVERY)} <= set(places)
     assert places.count("README.md") >= 8
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from torch import Tensor, nn
 
 from fromnoise.models.config import VAEConfig
-from fromnoise.models.vae import VAE
+from fromnoise.models.vae import VAE, UpBlock
 
 TWO = VAEConfig(width=8, multipliers=(1, 2), layers=1, groups=4)
 CONFIGS = {
@@ -159,3 +160,18 @@ def test_sizes_are_those_of_known_autoencoders(config: VAEConfig, count: int, to
         ours, theirs = VAE(config), stock(config)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) == count
     assert told is None or abs(count / told - 1) < 0.06
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_a_compiled_block_in_bfloat16_passes_its_gradient_on() -> None:
+    torch.manual_seed(0)
+    block, x = UpBlock(8, 8, 1, 4, last=False), torch.randn(2, 8, 8, 8).bfloat16().requires_grad_()
+    compiled = torch.compile(block, dynamic=False)
+
+    def gradient(run: nn.Module) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return torch.autograd.grad(run(x).float().square().sum(), x)[0].float()
+
+    expected = gradient(block)
+    assert expected.norm() > 1
+    assert (gradient(compiled) - expected).norm() < 0.05 * expected.norm()

@@ -9,25 +9,28 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.core.config import write_yaml
 from fromnoise.data.config import FolderConfig
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.recipes import RECIPES, folder, named
+from fromnoise.recipes import RECIPES, VAE_RECIPES, folder, named
 from fromnoise.recipes.generations import NUMBERS
-from fromnoise.training.run import Run
+from fromnoise.training.run import read_run
+
+EVERY = {**RECIPES, **VAE_RECIPES}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_recipe_is_a_run_that_can_be_recorded(name: str, tmp_path: Path) -> None:
-    run = named(name)
+    run = EVERY[name]()
     assert run.recipe == name
     write_yaml(run, tmp_path / "run.yaml")
-    assert read_yaml(Run, tmp_path / "run.yaml") == run
+    assert read_run(tmp_path / "run.yaml") == run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_recipe_says_what_it_needs_and_its_command(name: str) -> None:
-    text = RECIPES[name].__doc__ or ""
+    text = EVERY[name].__doc__ or ""
     assert "Hardware:" in text
     assert f"Command:  fromnoise train {name} " in text
 
@@ -39,6 +42,12 @@ def test_generations_have_the_same_number_of_parameters() -> None:
         model = named(name).model.model_copy(update={"channels": 1, "size": 32})
         counts[name] = sum(p.numel() for p in Pipeline.build(model, captions, 0).parameters())
     assert max(counts.values()) < 1.02 * min(counts.values()), counts
+
+
+def test_vaes_have_the_sizes_they_tell() -> None:
+    for name, size in (("vae", 15_481_255), ("vae-small", 954_567)):
+        run = VAE_RECIPES[name]()
+        assert sum(p.numel() for p in Autoencoder.build(run.model, 0).parameters()) == size
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:

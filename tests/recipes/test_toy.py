@@ -8,14 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import Config
 from fromnoise.data.config import FolderConfig
-from fromnoise.recipes import RECIPES, named
+from fromnoise.recipes import RECIPES, VAE_RECIPES, named
 from fromnoise.space.config import LatentConfig
-from fromnoise.training import drawing, loop, validation
-from fromnoise.training.run import Run, Training
+from fromnoise.training import drawing, loop, reconstruction, validation
+from fromnoise.training.run import Run, Training, TrainingBase
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 PICTURES = 6
@@ -85,3 +86,20 @@ def test_a_recipe_trains_and_draws(
     assert last.x.shape == (1, *pipeline.latent_shape(size, size))
     assert bool(last.x.isfinite().all())
     assert pipeline.pictures(last.x)[0].size == (size, size)
+
+
+@pytest.mark.parametrize("name", VAE_RECIPES)
+def test_a_vae_recipe_trains(name: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "VALIDATED", 8)
+    monkeypatch.setattr(reconstruction, "MEASURED", 64)
+    run = VAE_RECIPES[name]()
+    data = run.data.model_copy(update={"path": emoji}) if isinstance(run.data, FolderConfig) else run.data
+    vae = run.model.vae.model_copy(update={"width": 8, "groups": 4})
+    training = TrainingBase.model_validate(dict(run.training) | SHORT)
+    model = run.model.model_copy(update={"vae": vae})
+    run = run.model_copy(update={"data": data, "model": model, "training": training})
+    trained = loop.train_vae(run, tmp_path / "run")
+    side = data.build(0).image_shape[1]
+    assert trained.config.factor == {"vae": 8, "vae-small": 4}[name]
+    assert trained.encode(torch.zeros(1, 3, side, side)).mean.shape == (1, 4, *(2 * [side // trained.config.factor]))
+    assert (tmp_path / "run" / "vae" / "config.json").is_file()

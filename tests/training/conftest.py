@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from fromnoise.autoencoder.config import AutoencoderConfig, Loss
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.data.config import ShapesConfig
-from fromnoise.models.config import MMDiTConfig
+from fromnoise.models.config import MMDiTConfig, VAEConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.run import Run, Training
+from fromnoise.training.run import Run, Training, TrainingBase, VAERun
 
 
 def make_run(**training: Any) -> Run:
@@ -32,6 +33,18 @@ def make_run(**training: Any) -> Run:
 @pytest.fixture
 def tiny_run() -> Callable[..., Run]:
     return make_run
+
+
+@pytest.fixture
+def tiny_vae_run() -> Callable[..., VAERun]:
+    """The same of a VAE that halves the side."""
+
+    def make(**training: Any) -> VAERun:
+        model = AutoencoderConfig(vae=VAEConfig(width=8, multipliers=(1, 2), layers=1, groups=4), loss=Loss(kl=0.01))
+        usual = make_run(**training).training.model_dump(exclude={"previews"})
+        return VAERun(data=ShapesConfig(), model=model, training=TrainingBase(**usual))
+
+    return make
 
 
 @pytest.fixture

@@ -18,21 +18,22 @@ import pytest
 
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
-from fromnoise.training.loop import train
-from fromnoise.training.run import Run
+from fromnoise.training.loop import train, train_vae
+from fromnoise.training.run import Run, VAERun
 
 TIMED = ("seconds", "images_per_second", "waiting_for_data", "step_seconds")
 KILLS = 8
+Launch = Callable[[Run | VAERun, Path], ForkServerProcess]
 
 
 @pytest.fixture(scope="module")
-def launch() -> Iterator[Callable[[Run, Path], ForkServerProcess]]:
+def launch() -> Iterator[Launch]:
     """Starts a training in a process of its own, from a server that has torch loaded: ten would load it for long."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text"])
 
-    def start(run: Run, directory: Path) -> ForkServerProcess:
-        process = context.Process(target=train, args=(run, directory))
+    def start(run: Run | VAERun, directory: Path) -> ForkServerProcess:
+        process = context.Process(target=train_vae if isinstance(run, VAERun) else train, args=(run, directory))
         process.start()
         return process
 
@@ -54,7 +55,7 @@ def outcome(directory: Path) -> dict[str, bytes]:
             progress = json.loads(metadata["progress"])
             found |= {f"{name}/{key}": value for key, value in state.items()}
             found[f"{name}/progress"] = json.dumps([progress["step"], progress["losses"]]).encode()
-        elif path.suffix in (".safetensors", ".png", ".yaml"):
+        elif path.suffix in (".safetensors", ".png", ".yaml", ".json"):
             found[name] = path.read_bytes()
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     kept = [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
@@ -67,10 +68,11 @@ def steps_told(directory: Path) -> int:
     return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
 
 
+@pytest.mark.parametrize(("kind", "steps", "kills"), [("tiny_run", 30, KILLS), ("tiny_vae_run", 12, KILLS // 4)])
 def test_killed_at_random_moments_it_ends_in_the_same_bits(
-    tmp_path: Path, tiny_run: Callable[..., Run], launch: Callable[[Run, Path], ForkServerProcess]
+    tmp_path: Path, request: pytest.FixtureRequest, launch: Launch, kind: str, steps: int, kills: int
 ) -> None:
-    run = tiny_run(steps=30, log_every=2, save_every=3, validate_every=10, preview_every=15)
+    run = request.getfixturevalue(kind)(steps=steps, log_every=2, save_every=3, validate_every=10, preview_every=15)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     process = launch(run, whole)
     process.join()
@@ -79,7 +81,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(
     seed = time.time_ns()
     chance = random.Random(seed)
     killed = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         enough = steps_told(torn) + chance.randint(0, 6)
         process = launch(run, torn)
         while process.is_alive() and steps_told(torn) < enough:
@@ -89,7 +91,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         assert all(len(list(path.iterdir())) == 3 for path in (torn / "checkpoints").glob("step-*"))
-    assert killed >= KILLS / 2
+    assert killed >= kills / 2
     process = launch(run, torn)
     process.join()
     assert process.exitcode == 0
@@ -100,7 +102,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(
 
 
 def test_killed_while_it_runs_compiled_in_bfloat16_it_ends_in_the_same_bits(
-    tmp_path: Path, tiny_run: Callable[..., Run], launch: Callable[[Run, Path], ForkServerProcess]
+    tmp_path: Path, tiny_run: Callable[..., Run], launch: Launch
 ) -> None:
     run = tiny_run(steps=12, save_every=2, preview_every=12, compile="on", precision="bfloat16")
     whole, torn = tmp_path / "whole", tmp_path / "torn"

@@ -60,6 +60,8 @@ def table(done: Prepared) -> str:
         f"{'quarantined':<16}{counts.faults:12,}" + (" (see quarantine.jsonl)" if counts.faults else ""),
         f"{'duplicates':<16}{done.manifest.duplicates:12,}",
     ]
+    if counts.animated:
+        lines.append(f"{'animations':<16}{counts.animated:12,} (the first frame of each)")
     if done.manifest.layout.texts:
         lines.append(f"{'captions cut':<16}{counts.cut:12,}")
     lines.append(f"{'latent mean':<16}{_row(statistics.mean)}")

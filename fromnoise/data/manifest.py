@@ -114,6 +114,8 @@ class Counts(Config):
     """Texts that are longer than an encoder reads."""
     faults: NonNegativeInt = 0
     """Entries of the source that could not be read."""
+    animated: NonNegativeInt = 0
+    """Samples that are the first frame of an animation."""
 
     def plus(self, other: Counts) -> Counts:
         """Of both together."""

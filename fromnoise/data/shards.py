@@ -48,6 +48,7 @@ class Sample(NamedTuple):
     label: int = 0
     flipped: Latent | None = None  # of the mirror image, where no caption names a side
     picture: bytes = b""  # sha256 of the file, by which duplicates are told
+    animated: bool = False  # it is the first of several frames
 
 
 class Fault(NamedTuple):
@@ -166,6 +167,7 @@ def write_shard(
         tokens=sum(len(arrays[f"tokens_{i}.values"]) for i in range(len(layout.texts))),
         cut=cut,
         faults=len(faults),
+        animated=sum(one.animated for one in samples),
     )
     half = {f"{part}.values" for part in ("mean", "std", "flipped_mean", "flipped_std")}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -19,6 +19,8 @@ class Decoded(NamedTuple):
 
     loaded: Loaded
     wanted: Size
+    animated: bool
+    """Whether it is the first of several frames."""
 
 
 def decode(content: bytes, choose: Callable[[Size], Size], background: int) -> Decoded:
@@ -34,8 +36,9 @@ def decode(content: bytes, choose: Callable[[Size], Size], background: int) -> D
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     try:
         with Image.open(io.BytesIO(content)) as image:
+            animated = getattr(image, "is_animated", False) and image.format != "TIFF"  # whose frames are pages
             wanted = choose(upright(image))
-            return Decoded(load(image, wanted, background), wanted)
+            return Decoded(load(image, wanted, background), wanted, animated)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = next(iter(re.findall(r"\d+", str(error))), "many")
         raise ValueError(f"{int(pixels):,} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are opened") from None

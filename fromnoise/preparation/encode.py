@@ -94,6 +94,7 @@ class Ready(NamedTuple):
     captions: tuple[str, ...]
     label: int
     digest: bytes  # sha256 of the file
+    animated: bool  # it is the first of several frames
     pixels: np.ndarray  # (C, H, W) uint8
 
 
@@ -164,8 +165,9 @@ class Encoder:
         """
         found = {key: latents for future in portion.latents for key, latents in future.result().items()}
         samples = [
-            Sample(one.key, found[one.key][0], one.captions, one.label, found[one.key][1], one.digest)
+            Sample(one.key, latent, one.captions, one.label, flipped, one.digest, one.animated)
             for one in portion.pictures
+            for latent, flipped in [found[one.key]]
         ]
         texts, cut = self._texts([text for one in samples for text in one.captions], len(samples))
         return Encoded(samples, texts, portion.faults, cut)
@@ -188,11 +190,11 @@ class Encoder:
             with self.stages.timed("decode", 1):
                 decoded = decode(entry.content, self._size, self.settings.background)
             with self.stages.timed("resize", 1):
-                pixels = fit(*decoded)  # (C, H, W)
+                pixels = fit(decoded.loaded, decoded.wanted)  # (C, H, W)
         except ValueError as error:
             return Fault(entry.key, str(error))
         digest = hashlib.sha256(entry.content).digest()
-        return Ready(entry.key, entry.captions or ("",), entry.label, digest, pixels)
+        return Ready(entry.key, entry.captions or ("",), entry.label, digest, decoded.animated, pixels)
 
     def _size(self, picture: Size) -> Size:
         if self.models.buckets is None:

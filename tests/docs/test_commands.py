@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, evaluate, plot, sample, train
+from fromnoise.cli import buckets, compare, evaluate, plot, prepare, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -62,6 +62,9 @@ def read(line: str) -> None:
     elif command == "buckets":
         _, words = parse(buckets.Options(), args, usage="", description="")
         assert len(words) == 1
+    elif command == "prepare":
+        options, words = parse(prepare.Options(), args, usage="", description="")
+        assert len(words) == 1 and options.out
     elif command == "compare":
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words

@@ -32,7 +32,7 @@ def claiming(width: int, height: int) -> bytes:
 def decode(content: bytes, size: int | Size, background: int) -> np.ndarray:
     """The pixels, where the size does not depend on the picture's own."""
     wanted = Size(size, size) if isinstance(size, int) else size
-    return fit(*module.decode(content, lambda own: wanted, background))
+    return fit(*module.decode(content, lambda own: wanted, background)[:2])
 
 
 def size_of(content: bytes) -> Size:
@@ -107,5 +107,7 @@ def test_the_first_frame_of_an_animation(kind):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "webp" else {}
     moving = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    assert module.decode(moving, lambda own: own, 0).animated
+    assert not module.decode(encoded(frames[0], kind, **options), lambda own: own, 0).animated
     found = decode(moving, 16, 0)
     assert np.abs(found.transpose(1, 2, 0).astype(int) - (255, 0, 0)).max() <= 2

@@ -142,7 +142,7 @@ class TestWhatIsStored:
         Image.new("RGB", (6, 6)).save(folder / "zz.png")
         with open(folder / "metadata.jsonl", "a") as file:
             file.write('{"file_name": "zz.png", "captions": "cat"}\n')
-        done = prepare(str(folder), tmp_path / "out", settings(buckets=True, multiple=8, tiers=1))
+        done = prepare(str(folder), tmp_path / "out", settings(buckets=True, multiple=4, tiers=1))
         found = set()
         for shard in shards(tmp_path / "out"):
             for at in range(len(shard.chance)):
@@ -175,6 +175,8 @@ class TestWhatCannotBeRead:
         (folder / "04.jpg").write_bytes((folder / "04.jpg").read_bytes()[:200])
         (folder / "05.png").unlink()
         (folder / "07.png").write_bytes((folder / "09.png").read_bytes())
+        frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "lime")]
+        frames[0].save(folder / "11.png", save_all=True, append_images=frames[1:])
         done = prepare(str(folder), tmp_path / "out", settings())
         told = [json.loads(line) for line in (tmp_path / "out" / QUARANTINE).read_text().splitlines()]
         assert [one["key"] for one in told] == ["03.png", "04.jpg", "05.png"]
@@ -182,7 +184,7 @@ class TestWhatCannotBeRead:
             told[0]["reason"] == "the file is empty" and "truncated" in told[1]["reason"].lower() and told[2]["reason"]
         )
         counts = done.manifest.counts
-        assert (counts.samples, counts.faults, done.manifest.duplicates) == (COUNT - 3, 3, 1)
+        assert (counts.samples, counts.faults, counts.animated, done.manifest.duplicates) == (COUNT - 3, 3, 1, 1)
         assert [one.key for one in faults_of(tmp_path / "out" / "000000.safetensors")] == [one["key"] for one in told]
 
     def test_where_nothing_can_be_read_that_is_an_error(

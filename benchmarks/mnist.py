@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash, write_text
-from fromnoise.data.config import MNISTConfig
-from fromnoise.evaluation import classifier, cost, digits
+from fromnoise.evaluation import classifier, cost, protocol
+from fromnoise.evaluation.domains import DIGITS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.training.run import Run
@@ -95,14 +95,14 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/mnist.md")
     given = parser.parse_args(args)
-    judge, known = classifier.load()
-    real = digits.reference(judge, MNISTConfig().build(0))
+    judge, known = classifier.load(DIGITS)
+    real = protocol.reference(judge, DIGITS.published())
     for directory in given.runs:
         run = read_yaml(Run, directory / "run.yaml")
         pipeline = load(directory)
         asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
         with pipeline.compiled(given.count >= REPAID):
-            drawn = digits.draw(pipeline, given.count, progress=told, **asked)
+            drawn = protocol.draw(DIGITS, pipeline, given.count, progress=told, **asked)
         record = {
             "recipe": run.recipe,
             "conditional": run.model.conditioner.type != "none",
@@ -112,11 +112,11 @@ def main(args: Sequence[str]) -> None:
             "parameters": cost.parameters(pipeline),
             "flops": cost.flops(pipeline),
             "checkpoint": content_hash(weights(directory)),
-            "judge": {"sha256": content_hash(classifier.ASSET), "seed": known["seed"], "accuracy": known["accuracy"]},
+            "judge": {"sha256": content_hash(DIGITS.asset), "seed": known["seed"], "accuracy": known["accuracy"]},
             "sampling": pipeline.config.sampling.model_dump(mode="json")
             | {key: value for key, value in asked.items() if value is not None},
             "training": trained(directory),
-            **digits.measure(drawn, judge, real),
+            **protocol.measure(drawn, judge, real),
         }
         write_record(given.results / f"mnist_{run.recipe}.json", record)
         grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"mnist_{run.recipe}.png")

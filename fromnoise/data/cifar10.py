@@ -28,6 +28,14 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 TEMPLATES = ("a photo of {a}", "a picture of {a}", "a small photo of {a}", "{a}", "{word}")
 
 
+def with_article(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+SAID = [[template.format(a=with_article(word), word=word) for template in TEMPLATES] for word in CLASSES]
+"""The captions of each class."""
+
+
 def cifar10(config: CIFAR10Config, seed: int, report: Callable[[str], None] = to_stderr) -> LabelledData:
     """The data set, from any of the files it is published as; an empty cache is filled by a download of 162 MiB.
 
@@ -47,14 +55,10 @@ def cifar10(config: CIFAR10Config, seed: int, report: Callable[[str], None] = to
         train=Labelled(images[VALIDATION:], labels[VALIDATION:]),
         validation=Labelled(images[:VALIDATION], labels[:VALIDATION]),
         test=lambda: read_pictures(place, "test", report),
-        said=[[template.format(a=with_article(word), word=word) for template in TEMPLATES] for word in CLASSES],
+        said=SAID,
         seed=seed,
         flip=config.flip,
     )
-
-
-def with_article(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def read_pictures(place: Path, split: str, report: Callable[[str], None]) -> Labelled:

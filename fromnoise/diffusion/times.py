@@ -39,6 +39,8 @@ class Times(Config, ABC):
     """Which times are trained on."""
 
     type: str
+    shift: PositiveFloat = 1.0
+    """Moves the times towards noise (> 1) or data (< 1): t' = s t / (1 + (s - 1) t)."""
 
     @abstractmethod
     def sample(self, n: int, generator: Generator) -> Tensor:
@@ -49,8 +51,6 @@ class Uniform(Times):
     """Every time equally often, then shifted."""
 
     type: Literal["uniform"] = "uniform"
-    shift: PositiveFloat = 1.0
-    """Moves the times towards noise (> 1) or data (< 1): t' = s t / (1 + (s - 1) t)."""
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """n times, (n,) float32, rising, on the generator's device."""
@@ -65,8 +65,6 @@ class LogitNormal(Times):
     """Mean of logit(t); above 0 leans to noise."""
     std: PositiveFloat = 1.0
     """Standard deviation of logit(t)."""
-    shift: PositiveFloat = 1.0
-    """Moves the times towards noise (> 1) or data (< 1): t' = s t / (1 + (s - 1) t)."""
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """n times, (n,) float32, rising, on the generator's device."""

@@ -10,6 +10,8 @@ from fromnoise.core.config import Config
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=100)]
+Judged = Literal["auto", "shapes", "mnist", "cifar10"]
+"""Whose pictures a judge expects, by the type of the data set."""
 
 
 class Asked(Config):
@@ -22,6 +24,8 @@ class Asked(Config):
     nothing."""
     training_steps: PositiveInt | None = None
     """Training steps of every recipe, in place of its own; with equal compute, of the first."""
+    judge: Judged = "auto"
+    """Whose pictures are expected; auto goes by the data that the recipes share."""
     samples: Annotated[int, Field(ge=10)] = 1000
     """Pictures judged of each run, drawn as its recipe draws."""
     sweep: Annotated[int, Field(ge=10)] = 200

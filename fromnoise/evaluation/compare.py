@@ -13,7 +13,7 @@ import torch
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
 from fromnoise.evaluation.asked import Asked
-from fromnoise.evaluation.judge import judge_of, prompts_of
+from fromnoise.evaluation.judge import judge_of, kind_of, prompts_of
 from fromnoise.evaluation.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
 from fromnoise.evaluation.measure import Watch, measure
 from fromnoise.evaluation.report import report
@@ -39,7 +39,7 @@ def compare(entries: Sequence[Entry], out: Path, asked: Asked, say: Callable[[st
     for side in sides:
         say(f"{side.name}: {side.parameters:,} parameters, {side.flops:,} FLOPs a sample, {side.pictures:,} pictures")
     places = trained(sides, out / "runs", asked.device)
-    judge = judge_of(entries[0].run.data.type, data)
+    judge = judge_of(kind_of(entries[0].run.data) if asked.judge == "auto" else asked.judge, data)
     found = measure(places, out / "measured", asked, data, judge, watch)
 
     recipes = [described(side) | {"runs": [found[side.name, seed] for seed in side.runs]} for side in sides]

@@ -8,8 +8,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from fromnoise.core.files import content_hash
+from fromnoise.data.config import DataConfig, PreparedConfig
 from fromnoise.data.labelled import LabelledData
-from fromnoise.evaluation import adherence, classifier, digits
+from fromnoise.data.manifest import read_manifest
+from fromnoise.evaluation import adherence, classifier, protocol
+from fromnoise.evaluation.classifier import Domain
+from fromnoise.evaluation.domains import DOMAINS
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.directory import Data
 
@@ -38,40 +42,47 @@ class Judge(Protocol):
         ...
 
 
-class DigitJudge:
-    """Digits by the classifier that comes with fromnoise."""
+class PictureJudge:
+    """Pictures of known classes by the classifier that comes with fromnoise."""
 
-    name = "digits"
-    about = (
-        "Digits of all ten classes, drawn in turn, are judged by the small convolutional network that comes with "
-        "fromnoise. Accuracy: the share in which it sees the class asked for. Frechet distance: how far its features "
-        "of the drawn digits lie from those of the 10,000 test digits; as many real digits reach the floor, so only "
-        "what is above it counts. Diversity: the mean distance between two drawn digits of one class, as a share of "
-        "that between two real ones."
-    )
-
-    def __init__(self, data: LabelledData):
-        self.data = data
+    def __init__(self, domain: Domain, data: LabelledData):
+        self.domain, self.data = domain, data
+        self.name = domain.name
+        self.real: protocol.Reference | None = None
+        real = len(data.pictures(domain.reference)[1])
+        self.about = (
+            f"Pictures ({domain.name}) of all {len(domain.classes)} classes, drawn in turn, are judged by the small "
+            "convolutional network that comes with fromnoise. Accuracy: the share in which it sees the class asked "
+            f"for. Frechet distance: how far its features of the drawn {domain.name} lie from those of {real:,} real "
+            "ones that it was not trained on; as many real training pictures reach the floor, so only what is above it "
+            f"counts. Diversity: the mean distance between two drawn {domain.name} of one class, as a share of that "
+            "between two real ones."
+        )
 
     @property
     def identity(self) -> str:
-        return content_hash(classifier.ASSET)
+        return content_hash(self.domain.asset)
 
     @cached_property
-    def network(self) -> classifier.DigitClassifier:
-        return classifier.load()[0]
-
-    @cached_property
-    def real(self) -> digits.Reference:
-        return digits.reference(self.network, self.data)
+    def network(self) -> classifier.Classifier:
+        return classifier.load(self.domain)[0]
 
     def measure(
         self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
     ) -> dict[str, Any]:
-        drawn = digits.draw(
-            pipeline, count, seed, steps=steps, guidance=guidance, batch=min(BATCH, count), progress=progress
+        if self.real is None:
+            self.real = protocol.reference(self.network, self.data, progress)
+        drawn = protocol.draw(
+            self.domain,
+            pipeline,
+            count,
+            seed,
+            steps=steps,
+            guidance=guidance,
+            batch=min(BATCH, count),
+            progress=progress,
         )
-        found = digits.measure(drawn, self.network, self.real)
+        found = protocol.measure(drawn, self.network, self.real)
         if pipeline.config.conditioner.type == "none":
             found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
         return found
@@ -97,7 +108,7 @@ class ShapesJudge:
         return {
             "samples": count,
             "accuracy": share,
-            "accuracy_interval": list(digits.wilson(round(share * count), count)),
+            "accuracy_interval": list(protocol.wilson(round(share * count), count)),
             "by_task": found["adherence"],
             "frechet": None,
             "frechet_floor": None,
@@ -129,10 +140,24 @@ class NoJudge:
         return {"samples": count, **nothing, "images_per_second": count / (time.perf_counter() - began)}
 
 
+JUDGED = ("shapes", *DOMAINS)
+"""What there are judges of, by the type of the data set."""
+
+
+def kind_of(config: DataConfig) -> str:
+    """The type of a data set; of one that was prepared, that of its source, where its manifest names one that is
+    judged, as in "50,000 pictures of cifar10, 10 classes" or "uoft-cs/cifar10"."""
+    if isinstance(config, PreparedConfig):
+        words = [word.strip(",;:").rpartition("/")[2] for word in read_manifest(config.path).source.split()]
+        return next((kind for kind in JUDGED if kind in words), config.type)
+    return config.type
+
+
 def judge_of(kind: str, data: Data) -> Judge:
-    """The judge of a data set, by its config's type."""
-    if kind == "mnist" and isinstance(data, LabelledData):
-        return DigitJudge(data)
+    """The judge of data of a type, as `kind_of` has it."""
+    if kind in DOMAINS:
+        domain = DOMAINS[kind]
+        return PictureJudge(domain, data if isinstance(data, LabelledData) else domain.published())
     return ShapesJudge() if kind == "shapes" else NoJudge(data)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from fromnoise.evaluation.digits import wilson
 from fromnoise.evaluation.estimate import estimate
+from fromnoise.evaluation.protocol import wilson
 
 JUDGED = ("accuracy", "frechet", "frechet_floor", "diversity", "images_per_second")
 

@@ -35,6 +35,10 @@ class BackboneConfig(Config, ABC):
     def multiple(self) -> int:
         """Sides of a picture are multiples of this."""
 
+    def stretched(self, ratio: float) -> BackboneConfig:
+        """The same network for pictures whose sides are `ratio` times as long; most take any size as they are."""
+        return self
+
 
 class MMDiTConfig(BackboneConfig):
     """Dual-stream multimodal diffusion transformer (SD3, Qwen-Image)."""
@@ -75,6 +79,13 @@ class MMDiTConfig(BackboneConfig):
     def multiple(self) -> int:
         """Sides of a picture are multiples of this."""
         return self.patch
+
+    def stretched(self, ratio: float) -> MMDiTConfig:
+        """The same network for pictures whose sides are `ratio` times as long: with as many more learned places. Other
+        places are measured in patches, or by the grid that was first trained on, and reach as far as is asked."""
+        if self.absolute != "learned":
+            return self
+        return self.model_copy(update={"grid": max(1, round(self.grid * ratio))})
 
 
 class UNetConfig(BackboneConfig):

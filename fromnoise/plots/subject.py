@@ -9,13 +9,14 @@ from typing import Literal, NamedTuple
 
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.conditioning.text import TextConditioner
-from fromnoise.core.config import hint, read_yaml
+from fromnoise.core.config import hint
 from fromnoise.core.files import content_hash
 from fromnoise.data import cifar10, mnist, scenes
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.recipes import RECIPES, named
+from fromnoise.training.directory import run_of
 from fromnoise.training.run import Run
 
 MOST_STEPS = 50  # of a sampler, where no number is asked for: 1000 would take minutes and look no different
@@ -157,11 +158,8 @@ def find(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
         raise ValueError(f"{text!r} is neither a run nor a recipe; recipes {hint(text, RECIPES)}")
     file = weights(path, raw=raw)
     pipeline = load(file, device=device)
-    above = [parent / "run.yaml" for parent in (file.parent, *file.parents[1:3])]
-    record = next((record for record in above if record.is_file()), None)
     name = path.stem if path.is_file() else path.resolve().name
-    run = read_yaml(Run, record) if record else None
-    return Subject(name, pipeline.config, pipeline, run, {"checkpoint": content_hash(file)})
+    return Subject(name, pipeline.config, pipeline, run_of(file), {"checkpoint": content_hash(file)})
 
 
 def _label(prompt: str, classes: int) -> int:

@@ -33,6 +33,8 @@ def vae_small() -> VAERun:
     Hardware: two CPU cores.
     Command:  fromnoise train vae-small --directory runs/vae-small
     """
-    model = AutoencoderConfig(vae=VAEConfig(width=32, multipliers=(1, 2, 2), layers=1), loss=Loss(kl=1e-3))
+    model = AutoencoderConfig(
+        vae=VAEConfig(latent_channels=8, width=32, multipliers=(1, 2, 2), layers=1), loss=Loss(kl=1e-3)
+    )
     training = TrainingBase(steps=4000, batch=32, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=100, decay=0.7)
     return VAERun(recipe="vae-small", data=CIFAR10Config(), model=model, training=training)

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fromnoise.core.config import write_yaml
+from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.training.latents import measured_space
@@ -47,8 +47,7 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
     """
     record = directory / "run.yaml"
     if record.is_file():
-        there = read_run(record)
-        if found := _difference(there, run):
+        if found := another(read_run(record), run):
             key, old, new = found
             if key == "training.steps":
                 why = "its learning rate and its average depend on the steps planned, from the first one on"
@@ -57,6 +56,13 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
             raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
+
+
+def run_of(weights: Path) -> Run | None:
+    """The run that a file of weights is from, by the directories above it; None where only the file is known."""
+    above = [parent / "run.yaml" for parent in (weights.parent, *weights.parents[1:3])]
+    record = next((record for record in above if record.is_file()), None)
+    return read_yaml(Run, record) if record else None
 
 
 @contextmanager
@@ -96,13 +102,18 @@ def claim(run: Run | VAERun, directory: Path) -> None:
     write_yaml(run, directory / "run.yaml")
 
 
-def _difference(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | None:
-    """The first key whose values differ and matter, and both values."""
+def another(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | None:
+    """The first key that makes them different runs, and both values; None where they are the same."""
+    harmless = ("recipe", *(f"training.{name}" for name in HARMLESS))
+    return next((found for found in differences(there, here) if found[0] not in harmless), None)
+
+
+def differences(there: Config, here: Config) -> Iterator[tuple[str, Any, Any]]:
+    """The keys whose values differ, and both values."""
     old, new = dict(_leaves(there.model_dump(mode="json"))), dict(_leaves(here.model_dump(mode="json")))
     for key in [*old, *(key for key in new if key not in old)]:
-        if key not in ("recipe", *(f"training.{name}" for name in HARMLESS)) and old.get(key) != new.get(key):
-            return key, old.get(key), new.get(key)
-    return None
+        if old.get(key) != new.get(key):
+            yield key, old.get(key), new.get(key)
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

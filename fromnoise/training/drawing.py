@@ -11,6 +11,7 @@ from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.ema import Ema
+from fromnoise.training.origin import begin
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
@@ -28,9 +29,12 @@ class Drawing(Trainee):
         self.run, self.data, self.say = run, data, say
 
     def build(self) -> Pipeline:
-        """A fresh pipeline, whose vocabulary is that of the captions."""
+        """A fresh pipeline, whose vocabulary is that of the captions, or one with the weights to begin with."""
         captions = self.data.captions(CAPTIONS)
-        pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed)
+        if self.run.start.run is None:
+            pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed)
+        else:
+            pipeline = begin(self.run.model, self.run.start.run, self.say)
         if notice := pipeline.conditioner.notice(captions):
             self.say(f"captions: {notice}")
         return pipeline

@@ -15,14 +15,16 @@ from fromnoise.training.run import Run, read_run
 PICTURES, PART = 256, 8  # that are looked at, and at a time
 
 
-def recorded_space(run: Run, directory: Path) -> Run:
-    """`run` with what its space leaves out as the run in `directory` has it, if there is one.
+def recorded_space(run: Run, *directories: Path | None) -> Run:
+    """`run` with what its space leaves out as the run in the first of `directories` that holds one has it.
 
-    A training that goes on thus measures nothing, and another device's rounding makes no other run of it.
+    A training that goes on thus measures nothing, and another device's rounding makes no other run of it; and weights
+    that are taken over see what they were trained on.
     """
-    if not (directory / "run.yaml").is_file():
+    records = [place / "run.yaml" for place in directories if place and (place / "run.yaml").is_file()]
+    if not records:
         return run
-    recorded = read_run(directory / "run.yaml")
+    recorded = read_run(records[0])
     if not isinstance(recorded, Run):  # which is found to be another run, and told
         return run
     there, here = dict(recorded.model.space), dict(run.model.space)

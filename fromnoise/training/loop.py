@@ -24,6 +24,7 @@ from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
+from fromnoise.training.origin import adapt, find_origin, unsealed
 from fromnoise.training.prefetch import ahead
 from fromnoise.training.reconstruction import Reconstruction, fit
 from fromnoise.training.run import Run, VAERun
@@ -40,13 +41,16 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
 
     Raises:
         ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
-            the disk is full, or the loss is not finite. What was saved before stays.
+            the run to begin with does not fit, the disk is full, or the loss is not finite. What was saved stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
+    old = find_origin(run, directory)
+    run = unsealed(run, old) if old else run
     data = run.data.build(run.training.seed)
-    run = derive(recorded_space(run, directory), data, live.say)
+    run = derive(recorded_space(run, directory, run.start.run), data, live.say)
+    run = adapt(run, old, live.say) if old else run
     state = follow(Drawing(run, data, live.say), directory, live)
     return Pipeline.load(weights(directory), state.model.device)
 

@@ -92,6 +92,17 @@ class Training(TrainingBase):
     """Prompts of the preview grid; none takes the first validation captions."""
 
 
+class Start(Config):
+    """The weights that training begins with: drawn by chance, or those of a trained run of the same architecture, at
+    another size of pictures as a rule."""
+
+    run: Path | None = None
+    """Directory of the run whose averaged weights and vocabulary are taken; left out, weights are drawn by chance."""
+    adapt: bool = True
+    """Derive for the new size what is still as it was in that run: batch, shift of times and steps, guidance interval,
+    grid of learned places."""
+
+
 class Run(Config):
     """Everything that decides a training run."""
 
@@ -99,6 +110,7 @@ class Run(Config):
     """Name of the recipe this began as."""
     data: Annotated[DataConfig, Kind(DATASETS)] = ShapesConfig()
     model: ModelConfig = ModelConfig()
+    start: Start = Start()
     training: Training = Training()
 
 

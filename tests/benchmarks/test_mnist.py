@@ -12,7 +12,7 @@ from benchmarks.mnist import main
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.data.config import MNISTConfig
-from fromnoise.evaluation import cost, digits
+from fromnoise.evaluation import cost, protocol
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
@@ -51,10 +51,10 @@ def test_a_run_gets_a_record_a_picture_and_a_row(
 ) -> None:
     def few(classifier, data):  # features of 65,000 digits take half a minute
         images, labels = data.pictures("validation")
-        seen = classifier.classify(digits.scaled(images[:400])).features
-        return digits.Reference(seen[:200], seen[200:], labels[:200])
+        seen = classifier.classify(protocol.scaled(images[:400])).features
+        return protocol.Reference(seen[:200], seen[200:], labels[:200])
 
-    monkeypatch.setattr(digits, "reference", few)
+    monkeypatch.setattr(protocol, "reference", few)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     places = ["--results", str(tmp_path), "--pictures", str(tmp_path), "--page", str(page)]

@@ -48,6 +48,23 @@ def test_a_run_is_trained_recorded_and_goes_on(
     assert main(["train", "run/run.yaml", "--directory", "again"]) == 0  # elsewhere it is the same run anew
     assert Path("again/checkpoints/step-00000002/model.safetensors").read_bytes() == before
 
+    larger = ["train", "run", "--start.run", "run", "--data.size", "32"]
+    assert main(larger) == 2
+    assert "run holds another run: data.size is 16 there, 32 here" in capsys.readouterr().err
+    assert main([*larger, "--directory", "large"]) == 0  # on at twice the side, from these weights
+    assert read_yaml(Run, "large/run.yaml").training.batch == 1
+    assert "training.batch 4 -> 1" in capsys.readouterr().err
+    for again in ([*larger, "--directory", "large"], ["train", "large"]):
+        assert main(again) == 0
+        assert "large is trained" in capsys.readouterr().err
+    assert main(["train", "run", "--start.run", "run", "--model.backbone.depth", "2", "--directory", "deep"]) == 2
+    told = "fromnoise: the weights of run do not fit: model.backbone.depth is 1 there, 2 here"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    assert main(["sample", "large", "a red circle", "--size", "48x80", "--steps", "1"]) == 0
+    assert main(["sample", "large", "a red circle", "--size", "48x81"]) == 2
+    told = "fromnoise: size is 48x81 (height x width); allowed: multiples of 8 from 8 to 4096 pixels"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+
 
 def test_a_yaml_elsewhere_is_kept_under_runs(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

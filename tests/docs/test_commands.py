@@ -49,6 +49,9 @@ def read(line: str) -> None:
     if command == "train" and args[0] in EVERY:
         _, words = parse(train.start(args[0])[0], args[1:], usage="", description="")
         assert not words
+    elif command == "train" and is_run(args[0]):
+        _, words = parse(train.Started(), args[1:], usage="", description="")
+        assert not words
     elif command == "sample":
         _, words = parse(sample.Options(), args, usage="", description="")
         assert words

@@ -12,7 +12,9 @@ from torch import Tensor
 from fromnoise.core.files import save_tensors
 from fromnoise.data.config import MNISTConfig
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation.classifier import ASSET, DigitClassifier, digest, jiggle, load, rate, save, train
+from fromnoise.evaluation.classifier import Classifier, digest, load, save
+from fromnoise.evaluation.domains import DIGITS, jiggle
+from fromnoise.evaluation.fit import rate, train
 from fromnoise.evaluation.frechet import floor, frechet_distance
 
 FILES = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "mnist"
@@ -21,8 +23,8 @@ REAL = pytest.mark.skipif(not FILES.is_dir(), reason="$FROMNOISE_DATA/mnist is a
 
 
 @pytest.fixture(scope="module")
-def judge() -> DigitClassifier:
-    return load()[0]
+def judge() -> Classifier:
+    return load(DIGITS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,9 @@ def splits() -> Splits:
     return {split: data.pictures(split) for split in ("train", "validation", "test")}
 
 
-def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: DigitClassifier) -> None:
-    assert ASSET.stat().st_size < 2 * 2**20
-    known = load()[1]
+def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: Classifier) -> None:
+    assert DIGITS.asset.stat().st_size < 2 * 2**20
+    known = load(DIGITS)[1]
     assert known["command"].startswith("python -m benchmarks.mnist_classifier --seed ") and len(known["data"]) == 64
     assert float(known["accuracy"]) >= 0.995
     assert not judge.training
@@ -41,25 +43,25 @@ def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: Dig
 
 @REAL
 class TestReal:
-    def test_digits_never_trained_on_are_recognised(self, judge: DigitClassifier, splits: Splits) -> None:
+    def test_digits_never_trained_on_are_recognised(self, judge: Classifier, splits: Splits) -> None:
         images, labels = splits["test"]
         found = judge.classify(scaled(images))
         assert found.logits.shape == (10_000, 10) and found.features.shape == (10_000, 128)
         right = (found.logits.argmax(1) == labels).double().mean().item()
         assert right >= 0.995
         # Another machine may round one digit in a thousand the other way.
-        assert right == pytest.approx(float(load()[1]["accuracy"]), abs=1e-3)
+        assert right == pytest.approx(float(load(DIGITS)[1]["accuracy"]), abs=1e-3)
 
     def test_the_data_on_record_are_the_digits_trained_on(self, splits: Splits) -> None:
-        assert digest(*splits["train"]) == load()[1]["data"]
+        assert digest(*splits["train"]) == load(DIGITS)[1]["data"]
 
-    def test_padded_digits_are_the_same_digits(self, judge: DigitClassifier, splits: Splits) -> None:
+    def test_padded_digits_are_the_same_digits(self, judge: Classifier, splits: Splits) -> None:
         images = scaled(splits["test"][0][:100])
         padded = F.pad(images, (2, 2, 2, 2), value=-1.0)
         for ours, theirs in zip(judge.classify(padded), judge.classify(images), strict=True):
             assert torch.equal(ours, theirs)
 
-    def test_the_frechet_distance_grows_with_what_is_spoilt(self, judge: DigitClassifier, splits: Splits) -> None:
+    def test_the_frechet_distance_grows_with_what_is_spoilt(self, judge: Classifier, splits: Splits) -> None:
         images = scaled(splits["validation"][0][:2000])
         reference = judge.classify(scaled(splits["test"][0])).features
         least = floor(judge.classify(scaled(splits["validation"][0])).features, reference, 2000)
@@ -73,7 +75,7 @@ class TestReal:
             assert distances == sorted(distances)
             assert distances[0] < 3 * least and distances[-1] > 10 * distances[0]
 
-    def test_a_class_left_out_is_seen(self, judge: DigitClassifier, splits: Splits) -> None:
+    def test_a_class_left_out_is_seen(self, judge: Classifier, splits: Splits) -> None:
         (images, labels), reference = splits["validation"], judge.classify(scaled(splits["test"][0])).features
         features = judge.classify(scaled(images)).features
         whole = frechet_distance(features, reference)
@@ -82,8 +84,8 @@ class TestReal:
     def test_training_is_a_function_of_its_arguments_and_learns(self, splits: Splits) -> None:
         images, labels = (some[:2048] for some in splits["train"])
         losses: list[float] = []
-        first = train(images, labels, 3, 2, lambda epoch, loss: losses.append(loss))
-        again, other = train(images, labels, 3, 2), train(images, labels, 4, 2)
+        first = train(DIGITS, images, labels, 3, 2, lambda epoch, loss: losses.append(loss))
+        again, other = train(DIGITS, images, labels, 3, 2), train(DIGITS, images, labels, 4, 2)
         assert losses[1] < losses[0] < 2.5
         for name, tensor in first.state_dict().items():
             assert torch.equal(tensor, again.state_dict()[name])
@@ -92,15 +94,15 @@ class TestReal:
     def test_the_benchmark_writes_weights_and_record(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
     ) -> None:
-        from benchmarks import mnist_classifier
+        from benchmarks import classifier
 
         few = {split: (images[:512], labels[:512]) for split, (images, labels) in splits.items()}
         monkeypatch.setattr("fromnoise.data.labelled.LabelledData.pictures", lambda self, split: few[split])
-        monkeypatch.setattr(mnist_classifier, "COUNTS", (100, 500))
+        monkeypatch.setattr(classifier, "COUNTS", (100, 500))
         weights, result = tmp_path / "a.safetensors", tmp_path / "a.json"
         monkeypatch.setattr(sys, "argv", ["_", "--epochs", "1", "--weights", str(weights), "--result", str(result)])
-        mnist_classifier.main()
-        assert load(weights)[1]["data"] == digest(*few["train"]) and '"frechet_floor"' in result.read_text()
+        classifier.main("mnist", 10)
+        assert load(DIGITS, weights)[1]["data"] == digest(*few["train"]) and '"frechet_floor"' in result.read_text()
 
 
 class TestPieces:
@@ -108,12 +110,12 @@ class TestPieces:
         torch.manual_seed(7)
         expected = torch.rand(3)
         torch.manual_seed(7)
-        model, _ = load()
+        model, _ = load(DIGITS)
         assert torch.equal(torch.rand(3), expected)
         assert all(tensor.device.type == "cpu" for tensor in model.state_dict().values())
 
     def test_what_is_no_digit_is_refused(self) -> None:
-        model = DigitClassifier().eval()
+        model = Classifier(DIGITS).eval()
         for shape in ((1, 3, 28, 28), (1, 1, 30, 30), (1, 28, 28)):
             with pytest.raises(ValueError, match=r"allowed: \(N, 1, 28, 28\) and \(N, 1, 32, 32\)"):
                 model.classify(torch.zeros(shape))
@@ -121,7 +123,7 @@ class TestPieces:
             model.classify(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
 
     def test_batches_change_nothing(self) -> None:
-        model, images = DigitClassifier().eval(), torch.rand(10, 1, 28, 28) * 2 - 1
+        model, images = Classifier(DIGITS).eval(), torch.rand(10, 1, 28, 28) * 2 - 1
         for ours, theirs in zip(model.classify(images, batch=3), model.classify(images), strict=True):
             torch.testing.assert_close(ours, theirs)
 
@@ -136,15 +138,15 @@ class TestPieces:
         assert (moved[:, :, :4] == -1).all() and (moved[:, :, -4:] == -1).all()
 
     def test_the_rate_rises_then_falls(self) -> None:
-        rates = [rate(k / 100) for k in range(101)]
+        rates = [rate(k / 100, 0.15) for k in range(101)]
         assert rates[0] == 0 and max(rates) == rates[15] == 1 and rates[-1] == pytest.approx(0)
         assert rates[:16] == sorted(rates[:16]) and rates[15:] == sorted(rates[15:], reverse=True)
 
     def test_another_network_is_refused(self, tmp_path: Path) -> None:
-        save(DigitClassifier(), tmp_path / "a.safetensors", {"seed": "0"})
-        assert load(tmp_path / "a.safetensors")[1]["seed"] == "0"
+        save(Classifier(DIGITS), tmp_path / "a.safetensors", {"seed": "0"})
+        assert load(DIGITS, tmp_path / "a.safetensors")[1]["seed"] == "0"
         save_tensors(tmp_path / "b.safetensors", {"w": torch.zeros(3)}, {})
-        with pytest.raises(ValueError, match=r"^.*b.safetensors is no digit classifier: "):
-            load(tmp_path / "b.safetensors")
+        with pytest.raises(ValueError, match=r"^.*b.safetensors is no classifier of digits: "):
+            load(DIGITS, tmp_path / "b.safetensors")
         with pytest.raises(ValueError, match="no file at"):
-            load(tmp_path / "c.safetensors")
+            load(DIGITS, tmp_path / "c.safetensors")

@@ -14,7 +14,7 @@ from fromnoise.conditioning.config import ConditionerConfig, LabelConfig, NoCond
 from fromnoise.core.files import save_tensors
 from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.path import VP, Cosine, Linear
-from fromnoise.models.config import MMDiTConfig
+from fromnoise.models.config import BackboneConfig, CNNConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import CHUNK, Pipeline
 
@@ -25,7 +25,7 @@ LONG = "a red circle left of a blue square " * 9
 def build(conditioner: ConditionerConfig | None = None, **fields: Any) -> Pipeline:
     """A tiny pipeline whose weights are far from zero: what it draws depends on all it is given."""
     config = ModelConfig(
-        backbone=MMDiTConfig(width=32, depth=2, head_width=16),
+        backbone=fields.pop("backbone", MMDiTConfig(width=32, depth=2, head_width=16)),
         conditioner=conditioner or TextConfig(width=32, depth=1, heads=2, vocabulary=300),
         size=16,
         **fields,
@@ -95,6 +95,43 @@ def test_sizes_and_shapes(pipeline: Pipeline) -> None:
     assert pipeline("a", steps=1)[0].size == (16, 16)
     assert pipeline("a", steps=1, size=24)[0].size == (24, 24)
     assert pipeline("a", steps=1, size=(8, 20))[0].size == (20, 8)  # PIL's order is width, height
+
+
+TINY_MMDIT = {"width": 16, "depth": 2, "head_width": 8, "grid": 4, "largest": 12}
+ANY_SIZE: dict[str, BackboneConfig] = {
+    **{
+        f"{code}": MMDiTConfig.model_validate({**TINY_MMDIT, "rotation": "none", "absolute": "none", **code})
+        for code in (
+            {},
+            {"absolute": "sincos"},
+            {"absolute": "learned"},
+            {"absolute": "cropped"},
+            {"rotation": "rope"},
+            {"rotation": "scaling"},
+            {"rotation": "msrope", "absolute": "sincos"},
+        )
+    },
+    "dit": DiTConfig(width=16, depth=2, head_width=8),
+    "crossdit": CrossDiTConfig(width=16, depth=2, head_width=8),
+    "unet": UNetConfig(width=8, multipliers=(1, 2, 2), attention=(1,), groups=4, heads=2, layers=1),
+    "cnn": CNNConfig(width=16),
+}
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_every_backbone_draws_any_size_and_aspect(name: str) -> None:
+    pipeline = build(backbone=ANY_SIZE[name])
+    assert pipeline.multiple == 4
+    for height, width in ((4, 4), (4, 48), (48, 32), (20, 24)):
+        assert pipeline("a", steps=1, size=(height, width))[0].size == (width, height)
+    with pytest.raises(ValueError, match=r"size is 20x22 \(height x width\); allowed: multiples of 4 from 4 to 4096"):
+        pipeline("a", steps=1, size=(20, 22))
+
+
+def test_a_picture_beyond_the_largest_cropped_grid_is_refused() -> None:
+    pipeline = build(backbone=MMDiTConfig.model_validate({**TINY_MMDIT, "absolute": "cropped"}))
+    with pytest.raises(ValueError, match=r"13x4 patches are more than backbone.largest, 12, along a side"):
+        pipeline("a", steps=1, size=(52, 16))
 
 
 @pytest.mark.parametrize("target", ["x0", "eps", "v", "flow"])

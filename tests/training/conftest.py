@@ -30,7 +30,7 @@ def make_run(**training: Any) -> Run:
     return Run(model=model, training=Training(**(usual | every | training)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_run() -> Callable[..., Run]:
     return make_run
 

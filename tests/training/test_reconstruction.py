@@ -232,7 +232,7 @@ def test_held_out_pictures_are_looked_at_once(tmp_path: Path) -> None:
 
 def test_grey_pictures_make_a_grey_vae() -> None:
     grey = ShapesData(ShapesConfig(), 0)
-    grey.image_shape = (1, 32, 32)
+    grey.image_shape = (1, 32, 32)  # type: ignore[assignment]
     told: list[str] = []
     run = VAERun(model=AutoencoderConfig(vae=VAEConfig(width=8, multipliers=(1, 2), groups=4)))
     fitted = fit(run, grey, told.append)

@@ -25,7 +25,7 @@ class Published(NamedTuple):
     """A data set as it was published."""
 
     load: Callable[[], LabelledData]
-    """Its training pictures; some are held out there, and come last here."""
+    """Its training pictures; those held out there, which judge what is drawn, are no part of a source."""
     content: str
     """What its pictures are known by."""
 
@@ -50,19 +50,16 @@ class PublishedSource(Source):
         """
         data = _loaded(name)
         self.name, self.said, self.classes = name, [tuple(captions) for captions in data.said], data.classes
-        self.entries = len(data.learned.labels) + len(data.held_out.labels)
+        self.entries = len(data.learned.labels)
         self.portions = ranges(self.entries, options.shard)
         self.parts = {"captions": hashed(map(repr, self.said)), "pictures": hashed([PUBLISHED[name].content])}
         self.about = f"{self.entries:,} pictures of {name}, {self.classes} classes, {len(self.said[0])} captions each"
 
     def read(self, portion: Portion) -> Iterator[Picture | Fault]:
         """Its pictures, as PNG."""
-        data = _loaded(self.name)
-        count = len(data.learned.labels)
+        images, labels = _loaded(self.name).learned
         for place in range(portion["first"], portion["first"] + portion["count"]):
-            images, labels = data.learned if place < count else data.held_out
-            row = place if place < count else place - count
-            pixels, label = images[row].transpose(1, 2, 0), int(labels[row])  # (S, S, C)
+            pixels, label = images[place].transpose(1, 2, 0), int(labels[place])  # (S, S, C)
             yield Picture(f"{self.name}:{place}", png(pixels), self.said[label], label)
 
 

@@ -8,37 +8,37 @@ import pytest
 import torch
 
 from fromnoise.conditioning.config import LabelConfig
-from fromnoise.data.config import MNISTConfig
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation import classifier, digits
-from fromnoise.evaluation.digits import Digits, Reference, draw, measure, prompts, spread, wilson
+from fromnoise.evaluation import classifier
+from fromnoise.evaluation.domains import DIGITS, PHOTOS
+from fromnoise.evaluation.protocol import Drawn, Reference, draw, measure, prompts, spread, wilson
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
-def judge() -> classifier.DigitClassifier:
-    return classifier.load()[0]
+def judge() -> classifier.Classifier:
+    return classifier.load(DIGITS)[0]
 
 
 @pytest.fixture(scope="module")
 def held_out() -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = MNISTConfig().build(0).pictures("validation")
+    images, labels = DIGITS.published().pictures("validation")
     return scaled(images[:2000]), labels[:2000]
 
 
 @pytest.fixture(scope="module")
-def real(judge: classifier.DigitClassifier, held_out: tuple[torch.Tensor, torch.Tensor]) -> Reference:
-    """As `digits.reference`, of fewer digits."""
-    data = MNISTConfig().build(0)
+def real(judge: classifier.Classifier, held_out: tuple[torch.Tensor, torch.Tensor]) -> Reference:
+    """As `protocol.reference`, of fewer digits."""
+    data = DIGITS.published()
     (learned, labels), (test, _) = data.pictures("train"), data.pictures("test")
     seen = judge.classify(scaled(learned[:4000])).features
     return Reference(seen, judge.classify(scaled(test[:4000])).features, labels[:4000])
 
 
 def test_real_digits_are_right_near_and_diverse(judge, held_out, real) -> None:
-    found = measure(Digits(*held_out, seconds=4.0), judge, real)
+    found = measure(Drawn(*held_out, seconds=4.0), judge, real)
     assert found["accuracy"] > 0.98
     assert found["accuracy_interval"][0] < found["accuracy"] < found["accuracy_interval"][1]
     assert found["frechet"] < 2.5 * found["frechet_floor"]
@@ -49,12 +49,12 @@ def test_real_digits_are_right_near_and_diverse(judge, held_out, real) -> None:
 
 def test_wrong_labels_noise_and_one_picture_over_and_over_are_found_out(judge, held_out, real) -> None:
     images, labels = held_out
-    good = measure(Digits(images, labels, 1.0), judge, real)
-    assert measure(Digits(images, (labels + 1) % 10, 1.0), judge, real)["accuracy"] < 0.02
+    good = measure(Drawn(images, labels, 1.0), judge, real)
+    assert measure(Drawn(images, (labels + 1) % 10, 1.0), judge, real)["accuracy"] < 0.02
     noise = torch.rand(500, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert measure(Digits(noise, labels[:500], 1.0), judge, real)["frechet"] > 20 * good["frechet"]
+    assert measure(Drawn(noise, labels[:500], 1.0), judge, real)["frechet"] > 20 * good["frechet"]
     first = torch.stack([images[labels == k][0] for k in range(10)])
-    again = measure(Digits(first.repeat(100, 1, 1, 1), torch.arange(10).repeat(100), 1.0), judge, real)
+    again = measure(Drawn(first.repeat(100, 1, 1, 1), torch.arange(10).repeat(100), 1.0), judge, real)
     assert again["accuracy"] > 0.89
     assert again["diversity"] < 0.01
     assert again["frechet"] > 5 * good["frechet"]
@@ -63,8 +63,8 @@ def test_wrong_labels_noise_and_one_picture_over_and_over_are_found_out(judge, h
 def test_blurred_digits_are_further_away_than_sharp_ones(judge, held_out, real) -> None:
     images, labels = held_out
     blurred = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1)
-    sharp = measure(Digits(images, labels, 1.0), judge, real)["frechet"]
-    assert measure(Digits(blurred, labels, 1.0), judge, real)["frechet"] > 3 * sharp
+    sharp = measure(Drawn(images, labels, 1.0), judge, real)["frechet"]
+    assert measure(Drawn(blurred, labels, 1.0), judge, real)["frechet"] > 3 * sharp
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (95, 100), (9900, 10_000)])
@@ -84,9 +84,22 @@ def test_spread_of_normal_features_is_known() -> None:
 
 
 def test_classes_go_round_in_words_and_numbers() -> None:
-    said, labels = prompts(12)
+    said, labels = prompts(DIGITS, 12)
     assert labels == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     assert said[7] == "a handwritten seven" and said[10] == "a handwritten zero"
+
+
+def test_the_ways_to_say_a_class_go_round_too() -> None:
+    said, labels = prompts(PHOTOS, 60)
+    assert [said[i] for i in (5, 10, 25, 35, 45, 55)] == [
+        "a photo of a dog",
+        "a picture of an airplane",
+        "a small photo of a dog",
+        "a dog",
+        "dog",
+        "a photo of a dog",
+    ]
+    assert all(caption in PHOTOS.said[label] for caption, label in zip(said, labels, strict=True))
 
 
 MODEL = ModelConfig(
@@ -104,8 +117,8 @@ def test_a_digit_is_the_same_in_whatever_batch() -> None:
     for parameter in pipeline.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     told: list[tuple[int, int]] = []
-    whole = draw(pipeline, 7, seed=3)
-    parts = draw(pipeline, 7, seed=3, batch=3, progress=lambda done, total: told.append((done, total)))
+    whole = draw(DIGITS, pipeline, 7, seed=3)
+    parts = draw(DIGITS, pipeline, 7, seed=3, batch=3, progress=lambda done, total: told.append((done, total)))
     assert told == [(3, 7), (6, 7), (7, 7)]
     assert whole.images.shape == (7, 1, 28, 28) and whole.seconds > 0
     torch.testing.assert_close(whole.images, parts.images, atol=5e-3, rtol=0)
@@ -115,5 +128,5 @@ def test_a_digit_is_the_same_in_whatever_batch() -> None:
 
 def test_a_model_of_colours_draws_no_digits() -> None:
     pipeline = Pipeline.build(MODEL.model_copy(update={"channels": 3}), [], seed=0)
-    with pytest.raises(ValueError, match="a model of 3 channels draws no MNIST digits; allowed: 1 channel"):
-        digits.draw(pipeline, 1)
+    with pytest.raises(ValueError, match="3 channels and 28 pixels draws no digits that can be judged"):
+        draw(DIGITS, pipeline, 1)

@@ -22,6 +22,7 @@ from fromnoise.data.manifest import FORMAT, Counts, Layout, Manifest, ShardEntry
 from fromnoise.data.split import chance
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+TOGETHER = 16  # latents whose statistics are taken at once: in float64 they are four times as large
 DTYPES = {"F16": np.int16, "BF16": np.int16, "F64": np.float64, "I64": np.int64, "U8": np.uint8}
 
 
@@ -192,7 +193,7 @@ def _statistics(layout: Layout, samples: Sequence[Sample]) -> Statistics:
     total = Statistics.none(layout.latent)
     for size in layout.sizes:
         latents = [one.latent for one in samples if _size(one.latent) == size]
-        if latents:
+        for first in range(0, len(latents), TOGETHER):
             mean, std = (
                 torch.stack([zeros if x is None else x for x in numbers])  # (N, C, h, w)
                 .to(HALVES[layout.dtype])
@@ -201,7 +202,7 @@ def _statistics(layout: Layout, samples: Sequence[Sample]) -> Statistics:
                 .flatten(1)  # (C, N h w)
                 .numpy()
                 for zeros in [torch.zeros(layout.latent, *size)]
-                for numbers in zip(*latents, strict=True)
+                for numbers in zip(*latents[first : first + TOGETHER], strict=True)
             )
             total = total.merged(Statistics.of(mean, std))
     return total

@@ -72,6 +72,7 @@ def run_on_ray(
         raise ValueError('preparation by Ray needs: pip install "fromnoise[cluster]"') from None
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items([{"portion": i} for i in todo], override_num_blocks=len(todo))
         worker: Any = Encode  # its types name functions only

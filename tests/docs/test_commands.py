@@ -63,8 +63,8 @@ def read(line: str) -> None:
         _, words = parse(buckets.Options(), args, usage="", description="")
         assert len(words) == 1
     elif command == "prepare":
-        options, words = parse(prepare.Options(), args, usage="", description="")
-        assert len(words) == 1 and options.out
+        _, words = parse(prepare.Options(), args, usage="", description="")
+        assert len(words) == 1
     elif command == "compare":
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
+from fromnoise.core.needs import peak_memory
 from fromnoise.data.shards import pack_shard
 from fromnoise.preparation.encode import Encoder
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source
@@ -44,7 +41,7 @@ def estimate(encoder: Encoder, source: Source, portions: Sequence[Portion], entr
             break
     count = min(count, len(first))
     seconds = entries * (reading + took / max(count, 1))
-    memory = _peak() + int(COPIES * each * min(shard, entries))
+    memory = peak_memory() + int(COPIES * each * min(shard, entries))
     return Estimate(count, int(each * entries), memory, seconds)
 
 
@@ -55,31 +52,3 @@ def _measure(encoder: Encoder, entries: Sequence[Picture | Fault]) -> tuple[floa
     took = time.perf_counter() - start
     arrays = pack_shard(encoder.layout, done.samples, done.texts)
     return took, sum(array.nbytes for array in arrays.values()) / max(len(entries), 1)
-
-
-def refuse_full(directory: Path, need: int) -> None:
-    """Find that the disk of `directory` has room for `need` bytes.
-
-    Raises:
-        ValueError: one line.
-    """
-    free = shutil.disk_usage(directory).free
-    if need > free:
-        raise ValueError(
-            f"{directory} needs about {size(need)}, and its disk has {size(free)} free; choose another disk, a smaller "
-            "size or fewer pictures"
-        )
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 3.2 GiB."""
-    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while count >= 1024 and len(units) > 1:
-        count, units = count / 1024, units[1:]
-    return f"{count:,.0f} {units[0]}" if count >= 100 or units[0] == "bytes" else f"{count:.1f} {units[0]}"
-
-
-def _peak() -> int:
-    """Bytes of memory that this process had at most."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from fromnoise.core.files import write_text
 from fromnoise.core.line import Line
+from fromnoise.core.needs import refuse_full, size
 from fromnoise.data.manifest import Manifest
 from fromnoise.data.shards import faults_of, finish
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.encode import Encoder, Models
-from fromnoise.preparation.estimate import estimate, refuse_full, size
+from fromnoise.preparation.estimate import estimate
 from fromnoise.preparation.local import run
 from fromnoise.preparation.plan import Plan, alone, check, sweep
 from fromnoise.preparation.sources.open import open_source
@@ -62,7 +63,7 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
                 f"{entries:,} pictures need about {size(need.disk)} on disk, {size(need.memory)} of memory and "
                 f"{duration(need.seconds)} ({need.measured} measured)"
             )
-            refuse_full(out, need.disk)
+            refuse_full(out, need.disk, "a smaller size or fewer pictures")
             plan.write(out)
             sweep(out)
             encoder.stages = stages = Stages()  # what was measured for the estimate does not count

@@ -20,6 +20,7 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
+from fromnoise.training.estimate import tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
@@ -99,6 +100,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
 
     with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
         if progress.step == 0:
+            tell_needs(trainee, model, choices, directory, live.say)
             report.metrics.write(0, validation.losses(model, ema, choices.dtype))
         for step, sample in enumerate(meter.timed(samples), progress.step):
             sample = sample.to(model.device)

@@ -1,0 +1,38 @@
+"""What long work needs of a machine, told before it begins: disk and memory."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+
+def refuse_full(directory: Path, need: int, remedy: str) -> None:
+    """Find that the disk of `directory` has room for `need` bytes; `remedy` is what else a user can choose.
+
+    Raises:
+        ValueError: one line.
+    """
+    free = shutil.disk_usage(directory).free
+    if need > free:
+        raise ValueError(
+            f"{directory} needs about {size(need)}, and its disk has {size(free)} free; choose another disk, {remedy}"
+        )
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 3.2 GiB."""
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count, units = count / 1024, units[1:]
+    return f"{count:,.0f} {units[0]}" if count >= 100 or units[0] == "bytes" else f"{count:.1f} {units[0]}"
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process had at most; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024

@@ -19,7 +19,7 @@ from fromnoise.evaluation import classifier, cost, protocol
 from fromnoise.evaluation.domains import DIGITS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, read_run
 
 ROOT = Path(__file__).parent.parent
 REPAID = 1000  # digits whose drawing repays half a minute of compilation
@@ -31,7 +31,7 @@ def trained(directory: Path) -> dict[str, object]:
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "seconds" in line][-1]
     losses = [line for line in lines if "validation_ema" in line]
-    run = read_yaml(Run, directory / "run.yaml")
+    run = read_run(directory / "run.yaml")
     return {
         "steps": last["step"],
         "images": last["step"] * run.training.batch,
@@ -45,7 +45,7 @@ def trained(directory: Path) -> dict[str, object]:
 
 def told(done: int, total: int) -> None:
     """One line now and then, of work that takes minutes."""
-    print(f"{done:,} of {total:,} digits drawn", file=sys.stderr, flush=True)
+    print(f"{done:,} of {total:,} pictures drawn", file=sys.stderr, flush=True)
 
 
 def table(results: Path) -> str:

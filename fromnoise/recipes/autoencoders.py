@@ -25,12 +25,13 @@ def vae(path: str | Path = "your-pictures") -> VAERun:
 
 
 def vae_small() -> VAERun:
-    """A VAE of .95M parameters for photographs of 32 pixels, CIFAR-10's: 4 pixels a cell, 4 channels.
+    """A VAE of .96M parameters for photographs of 32 pixels, CIFAR-10's: 4 pixels a cell, 8 channels.
 
-    Muon learns far faster here than AdamW, and bfloat16 convolutions are quicker by a third for the same result:
-    docs/vae.md.
+    With 4 channels, Stable Diffusion's number, so little is left of so small a picture that a classifier recognises 54 %
+    of the reconstructions; with 8 it is 74 %, of the photographs themselves 91 %: docs/vae.md.
 
-    Hardware: two CPU cores.
+    Hardware: two CPU cores; 9 minutes 35 seconds beside other work.
+    Expect:   reconstructions of held-out photographs at 29.7 dB.
     Command:  fromnoise train vae-small --directory runs/vae-small
     """
     model = AutoencoderConfig(

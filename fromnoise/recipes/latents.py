@@ -94,7 +94,7 @@ def phase5_classes(path: str | Path = "prepared/cifar10", vae: str | Path = "run
 
 def _on_cifar10(name: str, path: str | Path, model: ModelConfig, previews: tuple[str, ...]) -> Run:
     training = Training(
-        steps=10_000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=200, decay=0.7, previews=previews
+        steps=7000, batch=64, optimizer=Muon(lr=3e-3, adamw_lr=1e-3), warmup=200, decay=0.7, previews=previews
     )
     return Run(recipe=name, data=PreparedConfig(path=Path(path)), model=model, training=training)
 

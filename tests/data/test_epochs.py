@@ -55,7 +55,7 @@ def test_buckets_have_orders_of_their_own_and_turns_differ():
     turns = [[epochs.batch(step, 50) for step in range(first, first + 100)] for first in (0, 100)]
     assert [bucket for bucket, _ in turns[0]] != [bucket for bucket, _ in turns[1]]
     first = [next(draws.order for bucket, draws in turns[0] if bucket == which) for which in (0, 1)]
-    assert not np.array_equal(*first)
+    assert not np.array_equal(first[0], first[1])
     passes = [[draws.order for bucket, draws in turn if bucket == 0] for turn in turns]
     assert not any(np.array_equal(ours, theirs) for ours, theirs in zip(*passes, strict=True))
     assert [bucket for bucket, _ in turns[0]] != [BucketEpochs([50, 50], 1).batch(step, 50)[0] for step in range(100)]

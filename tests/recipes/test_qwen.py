@@ -16,12 +16,15 @@ import torch
 from safetensors import safe_open
 
 from fromnoise.cli.main import main
-from fromnoise.conditioning.config import TextConfig
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
+from fromnoise.conditioning.folder import EncoderFault
 from fromnoise.diffusion.times import LogitNormal
 from fromnoise.models.config import MMDiTConfig, VAEConfig
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.recipes import RECIPES, named
 from fromnoise.space.folder import WEIGHTS, VAEFault
 from fromnoise.training.loop import train
@@ -32,14 +35,14 @@ EMOJI = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "noto_emoji_128"
 
 def test_the_backbone_is_the_known_one_less_what_nothing_reads() -> None:
     model = named("qwen-258m").model
-    assert isinstance(model.backbone, MMDiTConfig) and isinstance(model.conditioner, TextConfig)
+    assert isinstance(model.backbone, MMDiTConfig) and isinstance(model.conditioner, FrozenTextConfig)
     vae = VAEConfig()  # Stable Diffusion's
     assert (vae.latent_channels, model.size // vae.factor) == (4, 32)
     with torch.device("meta"):
         backbone = model.backbone.build(vae.latent_channels, model.conditioner.width)
     assert sum(p.numel() for p in backbone.parameters()) == 249_403_344 == 257_669_392 - 8_266_048
     assert model.backbone == MMDiTConfig(patch=2, width=768, depth=12, head_width=64, rope_theta=10000.0)
-    assert (model.conditioner.length, model.conditioner.width) == (77, 768)
+    assert (model.conditioner.encoders[0].length, model.conditioner.width) == (77, 768)
 
 
 def test_it_is_trained_and_drawn_with_as_published() -> None:
@@ -72,12 +75,12 @@ def emoji(tmp_path: Path) -> Path:
     return tmp_path / "emoji"
 
 
-def shrunk(pictures: Path, vae: Path) -> Run:
-    """The recipe, 32 wide and 2 deep, on pictures of 32 pixels, for three steps."""
+def shrunk(prepared: Path, vae: Path, encoder: Path) -> Run:
+    """The recipe, 32 wide and 2 deep, on what was prepared with `vae` and `encoder`, for three steps."""
     values = named("qwen-258m").model_dump()
-    values["data"] |= {"path": pictures, "size": 32}
+    values["data"] |= {"path": prepared}
     values["model"]["backbone"] |= {"width": 32, "depth": 2, "head_width": 16}
-    values["model"]["conditioner"] |= {"width": 32, "depth": 1, "heads": 2, "vocabulary": 300}
+    values["model"]["conditioner"] |= {"width": 32, "encoders": [{"path": str(encoder), "length": 8}]}
     values["model"]["space"] |= {"path": vae}
     values["model"]["sampling"] |= {"steps": 2}
     values["training"] |= {"steps": 3, "batch": 4, "warmup": 1, "save_every": 1, "keep": 3, "device": "cpu"}
@@ -91,12 +94,18 @@ def tensors_in(file: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="$FROMNOISE_DATA/noto_emoji_128 is absent")
-def test_it_trains_resumes_and_draws_at_toy_size_and_refuses_another_vae(
-    emoji: Path, tmp_path: Path, save_vae: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+def test_it_trains_resumes_and_draws_at_toy_size_and_refuses_what_it_was_not_trained_with(
+    emoji: Path,
+    tmp_path: Path,
+    save_vae: Callable[..., Path],
+    save_encoder: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    vae = save_vae(tmp_path / "vae")
+    vae, encoder, prepared = save_vae(tmp_path / "vae"), save_encoder(tmp_path / "clip", "bert"), tmp_path / "prepared"
+    settings = Preparation(size=32, vae=vae, text=(EncoderConfig(path=str(encoder), length=8),))
+    prepare(str(emoji), prepared, settings, "cpu")
     before = hashlib.sha256((vae / WEIGHTS).read_bytes()).hexdigest()
-    run, place = shrunk(emoji, vae), tmp_path / "run"
+    run, place = shrunk(prepared, vae, encoder), tmp_path / "run"
     checkpoints = place / "checkpoints"
     model = train(run, place)
     assert "latents of a frozen VAE of" in capsys.readouterr().err
@@ -124,11 +133,27 @@ def test_it_trains_resumes_and_draws_at_toy_size_and_refuses_another_vae(
     with pytest.raises(ValueError, match=r"size is 30x30 .*; allowed: multiples of 4 from 4 to 4096 pixels"):
         load(place)("grinning face", size=30)
 
-    save_vae(vae, seed=1)
+    save_encoder(encoder, "bert", seed=1)
     for go_on in (lambda: load(place), lambda: train(run, place)):
-        with pytest.raises(VAEFault, match="holds another VAE") as error:
+        with pytest.raises(EncoderFault, match="holds another text encoder"):
             go_on()
-        assert "damaged" not in str(error.value) and "\n" not in str(error.value)
+    save_encoder(encoder, "bert")
+
+    save_vae(vae, seed=1)
+    with pytest.raises(VAEFault, match="holds another VAE") as error:
+        load(place)
+    assert "damaged" not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(
+        ValueError, match=r"^.*/prepared holds latents of another VAE \(sha256 .*\) than model.space.path"
+    ):
+        train(run, place)
+
+    save_vae(vae)
+    prepare(str(emoji), tmp_path / "again", settings.model_copy(update={"background": 0}), "cpu")
+    shutil.rmtree(prepared)
+    (tmp_path / "again").rename(prepared)
+    with pytest.raises(ValueError, match=r"^.*/run holds another run: data.sha256 is '"):
+        train(run, place)
 
 
 def test_a_missing_vae_is_told_before_pictures_are_read_and_missing_pictures_next(
@@ -140,11 +165,13 @@ def test_a_missing_vae_is_told_before_pictures_are_read_and_missing_pictures_nex
     assert told.startswith("fromnoise: no folder at your-vae; model.space.path is") and told.count("\n") == 1
     assert main(["train", "qwen-258m", "--model.space.path", str(vae)]) == 2
     told = capsys.readouterr().err
-    assert "your-pictures" in told and told.count("\n") == 1
+    assert "no prepared data set at prepared/pictures" in told and told.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_sizes_that_do_not_make_whole_patches_of_latents_are_refused(vae: Path, tmp_path: Path) -> None:
-    model = shrunk(tmp_path, vae).model.model_copy(update={"size": 30})
+def test_sizes_that_do_not_make_whole_patches_of_latents_are_refused(
+    vae: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    model = shrunk(tmp_path, vae, folders["bert"]).model.model_copy(update={"size": 30})
     with pytest.raises(ValueError, match=r"model\.size is 30; allowed: multiples of 4 pixels"):
         Pipeline.build(model, ["a"], 0)

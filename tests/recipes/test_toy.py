@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fromnoise.conditioning.config import LabelConfig
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, LabelConfig
 from fromnoise.core.config import Config
-from fromnoise.data.config import FolderConfig
+from fromnoise.data.config import FolderConfig, PreparedConfig
+from fromnoise.data.manifest import read_manifest
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.recipes import RECIPES, VAE_RECIPES, named
 from fromnoise.space.config import LatentConfig
 from fromnoise.training import drawing, loop, reconstruction, validation
@@ -20,6 +23,7 @@ from fromnoise.training.run import Run, Training, TrainingBase
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 PICTURES = 6
+SIZES = [("phase5", 64), ("phase5", 128), ("phase5-classes", 64), ("phase5-classes", 128), ("scratch-128", 128)]
 TOY = {"width": 16, "depth": 1, "layers": 1, "head_width": 8, "heads": 2, "groups": 4, "vocabulary": 280}
 """Sizes of any backbone and any conditioner that has such a field."""
 SHORT = {"steps": 3, "batch": 4, "warmup": 1, "device": "cpu", "precision": "float32", "compile": "off"}
@@ -32,13 +36,16 @@ def shrunk(config: Config) -> Config:
     return type(config).model_validate(dict(config) | {key: TOY[key] for key in TOY if key in dict(config)})
 
 
-def toy(run: Run, pictures: Path, vae: Path) -> Run:
-    """The recipe at toy size; a folder's pictures are in `pictures`, the VAE of latents in `vae`."""
-    space = run.model.space
+def toy(run: Run, pictures: Path, vae: Path, encoders: tuple[EncoderConfig, ...] = (), prepared: Path = Path()) -> Run:
+    """The recipe at toy size; a folder's pictures are in `pictures`, the VAE of latents in `vae`, what was prepared
+    with it and the frozen text `encoders` in `prepared`."""
+    space, conditioner = run.model.space, shrunk(run.model.conditioner)
+    if isinstance(conditioner, FrozenTextConfig):
+        conditioner = conditioner.model_copy(update={"encoders": encoders})
     model = run.model.model_copy(
         update={
             "backbone": shrunk(run.model.backbone),
-            "conditioner": shrunk(run.model.conditioner),
+            "conditioner": conditioner,
             "space": space.model_copy(update={"path": vae}) if isinstance(space, LatentConfig) else space,
             "sampling": run.model.sampling.model_copy(update={"steps": 2}),
         }
@@ -46,7 +53,14 @@ def toy(run: Run, pictures: Path, vae: Path) -> Run:
     training = Training.model_validate(dict(run.training) | SHORT | {"previews": run.training.previews[:2]})
     folder = isinstance(run.data, FolderConfig)
     data = run.data.model_copy(update={"path": pictures, "size": 32}) if folder else run.data
+    if isinstance(data, PreparedConfig):
+        data = data.model_copy(update={"path": prepared})
     return run.model_copy(update={"data": data, "model": model, "training": training})
+
+
+def spread(prepared: Path) -> tuple[float, ...]:
+    """Standard deviation of each channel of the latents there."""
+    return read_manifest(prepared).statistics.std
 
 
 def essence(run: Run) -> list[object]:
@@ -67,19 +81,46 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.fixture(scope="module")
+def encoders(folders: dict[str, Path]) -> tuple[EncoderConfig, ...]:
+    """A tiny frozen text encoder."""
+    return (EncoderConfig(path=str(folders["bert"]), length=8),)
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    emoji: Path, vae: Path, encoders: tuple[EncoderConfig, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Path]:
+    """Emoji of several sizes, prepared with the VAE and the text encoder."""
+    places = {size: tmp_path_factory.mktemp("prepared") / str(size) for size in (32, 64, 128)}
+    for size, place in places.items():
+        prepare(str(emoji), place, Preparation(size=size, vae=vae, text=encoders), "cpu")
+    return places
+
+
+@pytest.mark.parametrize(("name", "size"), [*((name, 32) for name in RECIPES), *SIZES])
 def test_a_recipe_trains_and_draws(
-    name: str, emoji: Path, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    size: int,
+    emoji: Path,
+    vae: Path,
+    encoders: tuple[EncoderConfig, ...],
+    prepared: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(drawing, "CAPTIONS", 200)  # enough for so small a vocabulary
     monkeypatch.setattr(validation, "PER_BIN", 2)
     monkeypatch.setattr(validation, "COUNT", 2 * validation.BINS)
-    run = toy(named(name), emoji, vae)
+    run = toy(named(name), emoji, vae, encoders, prepared[size])
     assert essence(run) == essence(named(name))
     pipeline = loop.train(run, tmp_path / "run")
     assert (tmp_path / "run" / "previews" / "step-00000003.png").is_file()
     told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert told[-1]["step"] == 3
+    if isinstance(run.data, PreparedConfig):
+        assert pipeline.config.size == size
+        assert pipeline.space.state["scale"] == pytest.approx([1 / std for std in spread(prepared[size])], rel=1e-4)
     size = pipeline.config.size
     prompt = "3" if isinstance(run.model.conditioner, LabelConfig) else "a red heart"
     *_, last = pipeline.stream(prompt)

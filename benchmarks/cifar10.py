@@ -1,0 +1,95 @@
+"""CIFAR-10's protocol on trained runs: what the judge sees in 5,000 drawn photographs, or in a VAE's reconstructions of
+held-out ones, and what the training took. One JSON each.
+
+python -m benchmarks.cifar10 runs/vae-small runs/phase5 ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import describe_machine, write_record
+from benchmarks.mnist import REPAID, ROOT, told, trained
+from fromnoise.core.files import content_hash
+from fromnoise.data.labelled import scaled
+from fromnoise.evaluation import classifier, cost, protocol, reconstruction
+from fromnoise.evaluation.domains import PHOTOS
+from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.space.latent import LatentSpace
+from fromnoise.training.run import VAERun, read_run
+
+RECONSTRUCTED = 1000  # held-out photographs
+SHOWN = 40  # pictures of the grid beside the numbers, four of each class
+
+
+def of_vae(directory: Path, run: VAERun, judge: classifier.Classifier) -> dict[str, Any]:
+    """How near reconstructions come, and the share of them in which the judge sees the class of the photograph."""
+    found = reconstruction.evaluate(run, directory, n=RECONSTRUCTED)
+    images, labels = (part[:RECONSTRUCTED] for part in PHOTOS.published().pictures("validation"))
+    space = LatentSpace(directory / "vae", (0.0,), (1.0,))
+    mean = space.encode(scaled(images))[:, : space.channels]  # (N, Z, h, w)
+    seen = {"photographs": scaled(images), "reconstructions": space.decode(mean)}
+    recognised = {
+        what: (judge.classify(pictures).logits.argmax(1) == labels).double().mean().item()
+        for what, pictures in seen.items()
+    }
+    return {"latent_channels": run.model.vae.latent_channels, **found, "recognised": recognised}
+
+
+def of_pipeline(
+    directory: Path, judge: classifier.Classifier, real: protocol.Reference, given: argparse.Namespace
+) -> dict[str, Any]:
+    """What the judge sees in drawn photographs; their grid is written, too."""
+    pipeline = load(directory)
+    asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
+    with pipeline.compiled(given.count >= REPAID):
+        drawn = protocol.draw(PHOTOS, pipeline, given.count, progress=told, **asked)
+    grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"cifar10_{directory.name}.png")
+    return {
+        "parameters": cost.parameters(pipeline),
+        "flops": cost.flops(pipeline),
+        "sampling": pipeline.config.sampling.model_dump(mode="json")
+        | {key: value for key, value in asked.items() if value is not None},
+        **protocol.measure(drawn, judge, real),
+    }
+
+
+def main(args: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--sampler", help="left out, as the run has it, like the two below")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
+    given = parser.parse_args(args)
+    judge, known = classifier.load(PHOTOS)
+    for directory in given.runs:
+        run = read_run(directory / "run.yaml")
+        if isinstance(run, VAERun):
+            found = of_vae(directory, run, judge)
+        else:
+            found = of_pipeline(directory, judge, protocol.reference(judge, PHOTOS.published()), given)
+        record = {
+            "recipe": run.recipe,
+            "command": f"python -m benchmarks.cifar10 {shlex.join(args)}",
+            "training_command": f"fromnoise train {run.recipe} --directory runs/{directory.name}",
+            "machine": describe_machine(),
+            "checkpoint": content_hash(weights(directory)),
+            "judge": {"sha256": content_hash(PHOTOS.asset), "seed": known["seed"], "accuracy": known["accuracy"]},
+            "training": trained(directory),
+            **found,
+        }
+        write_record(given.results / f"cifar10_{directory.name}.json", record)
+        print(directory.name, {key: value for key, value in found.items() if isinstance(value, float)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

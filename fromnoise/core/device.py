@@ -90,6 +90,17 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def release_freed_memory() -> None:
+    """Give the system back what this process freed, which the C library may keep. Only glibc needs to be told.
+
+    Small things that are kept, allocated by several threads between large ones that are freed, hold hundreds of MiB
+    otherwise: it took 460 MiB in place of 750 after 512 pictures were prepared.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
+
+
 def peak_flops(device: torch.device) -> float | None:
     """Dense bfloat16 FLOP/s that `device` can reach at best; None where it is not known."""
     if device.type != "cuda":

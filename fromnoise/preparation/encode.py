@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.config import FrozenTextConfig
 from fromnoise.conditioning.frozen import FrozenTextConditioner
-from fromnoise.core.device import pick
+from fromnoise.core.device import pick, release_freed_memory
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.folder import SIDED
 from fromnoise.data.manifest import Layout
@@ -39,6 +39,7 @@ from fromnoise.space.latent import sha256_of
 
 PIXELS = {"cpu": 2**17, "other": 2**19}  # encoded together, by one core or by a whole accelerator
 TEXTS = 64  # captions encoded together
+RELEASE = 16  # batches after which freed memory is given back
 
 
 class Models:
@@ -181,6 +182,7 @@ class Encoder:
         done = self.complete(portion)
         with self.stages.timed("write", len(done.samples)):
             write_shard(path, self.layout, *done)
+        release_freed_memory()
 
     def _decode(self, entry: Picture | Missing) -> Ready | Fault:
         """A picture's pixels, in the size of its bucket."""
@@ -217,6 +219,8 @@ class Encoder:
             self._encode(portion, portion.batches.pop(size))
 
     def _encode(self, portion: Encoding, batch: list[Ready]) -> None:
+        if len(portion.latents) % RELEASE == 0:
+            release_freed_memory()
         ahead = 2 * self.threads
         if len(portion.latents) >= ahead:
             portion.latents[-ahead].result()

@@ -40,6 +40,9 @@ class BackboneConfig(Config, ABC):
         return self
 
 
+TABLES = ("learned",)  # absolute places with a parameter for each, of which there are as many as were trained
+
+
 class MMDiTConfig(BackboneConfig):
     """Dual-stream multimodal diffusion transformer (SD3, Qwen-Image)."""
 
@@ -83,7 +86,7 @@ class MMDiTConfig(BackboneConfig):
     def stretched(self, ratio: float) -> MMDiTConfig:
         """The same network for pictures whose sides are `ratio` times as long: with as many more learned places. Other
         places are measured in patches, or by the grid that was first trained on, and reach as far as is asked."""
-        if self.absolute != "learned":
+        if self.absolute not in TABLES:
             return self
         return self.model_copy(update={"grid": max(1, round(self.grid * ratio))})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fromnoise.cli.main import COMMANDS, main
-from fromnoise.recipes import RECIPES
+from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 HELPS = [["--help"], ["recipes"], *([command, "--help"] for command in COMMANDS)]
 HELPS += [["train", recipe, "--help"] for recipe in RECIPES]
@@ -106,7 +106,7 @@ def test_the_process_ends_with_2_and_no_traceback() -> None:
     command = [sys.executable, "-m", "fromnoise.cli.main", "train", "shaps"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    allowed = ", ".join(RECIPES)
+    allowed = ", ".join([*RECIPES, *VAE_RECIPES])
     assert done.stderr == f"fromnoise: unknown recipe 'shaps'; allowed: {allowed}; nearest: shapes\n"
 
 

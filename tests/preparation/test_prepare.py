@@ -344,7 +344,9 @@ def test_the_estimate_is_near_what_comes_of_it(
 ) -> None:
     prepare(str(folder), tmp_path / "out", settings())
     told = capsys.readouterr().err
-    assert re.search(r"21 pictures need about [\d.]+ KiB on disk, \d+ MiB of memory and 0:\d\d \(\d+ measured\)", told)
+    assert re.search(
+        r"21 pictures need about [\d.]+ KiB on disk, [\d.]+ [MG]iB of memory and 0:\d\d \(\d+ measured\)", told
+    )
     kib = float(told.split("need about ")[1].split(" KiB")[0])
     real = sum(len(data) for name, data in content(tmp_path / "out").items() if name.endswith("tensors")) / 1024
     assert 0.4 < kib / real < 1.2  # names of tensors and the like are not counted

@@ -23,6 +23,7 @@ from fromnoise.data.shapes import ShapesData
 from fromnoise.models.config import VAEConfig
 from fromnoise.pipeline.load import load
 from fromnoise.space.config import LatentConfig
+from fromnoise.space.folder import describe
 from fromnoise.training import reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.reconstruction import Sample, fit
@@ -81,6 +82,8 @@ def test_a_run_leaves_a_vae_that_opens_everywhere(
     drawn = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     for told_as, expected in (("latents_mean", drawn.mean((0, 2, 3))), ("latents_std", drawn.std((0, 2, 3)))):
         torch.testing.assert_close(torch.tensor(stock.config[told_as]), expected, atol=0.02, rtol=0.01)
+    shift, scale = describe(tmp_path / "vae")[1:]
+    space = LatentConfig(path=tmp_path / "vae", shift=shift, scale=scale).build()
     z = space.latent(space.encode(images), torch.Generator().manual_seed(0))
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(4), atol=0.03, rtol=0)
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(4), atol=0.03, rtol=0)

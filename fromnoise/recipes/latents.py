@@ -56,8 +56,8 @@ def phase5(path: str | Path = "prepared/cifar10", vae: str | Path = "runs/vae-sm
     `path` is what `fromnoise prepare` wrote, `vae` the VAE it was prepared with; from the command line they are
     --data.path and --model.space.path. Pictures of 64 or 128 pixels are a matter of what was prepared.
 
-    Hardware: two CPU cores.
-    Expect:   not measured.
+    Hardware: two CPU cores; 37 minutes beside other work, after 10 for vae-small and 1 to prepare.
+    Expect:   a classifier sees the class asked for in 84 % of the photographs drawn: docs/cifar10.md.
     Command:  fromnoise train phase5 --directory runs/phase5
     """
     model = ModelConfig(

@@ -166,7 +166,7 @@ def test_sizes_are_those_of_known_autoencoders(config: VAEConfig, count: int, to
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
 def test_a_compiled_block_in_bfloat16_passes_its_gradient_on() -> None:
     torch.manual_seed(0)
-    block, x = UpBlock(8, 8, 1, 4, last=False), torch.randn(2, 8, 8, 8).bfloat16().requires_grad_()
+    block, x = UpBlock(64, 64, 2, 32, last=False), torch.randn(8, 64, 16, 16).bfloat16().requires_grad_()
     compiled = torch.compile(block, dynamic=False)
 
     def gradient(run: Callable[[Tensor], Tensor]) -> Tensor:

@@ -19,12 +19,11 @@ import torch
 from PIL import Image
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
-from fromnoise.core import files
+from fromnoise.core import files, needs
 from fromnoise.data.manifest import MANIFEST, read_manifest
 from fromnoise.data.pictures import read_picture
 from fromnoise.data.prepared import verify
 from fromnoise.data.shards import Shard, faults_of
-from fromnoise.preparation import estimate as estimating
 from fromnoise.preparation import prepare as module
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import QUARANTINE, prepare
@@ -314,7 +313,7 @@ class TestFullDisk:
         self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(estimating.shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+        monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
         with pytest.raises(ValueError, match=r"out needs about [\d.]+ KiB, and its disk has 1,000 bytes free; choose"):
             prepare(str(folder), tmp_path / "out", settings())
         assert not (tmp_path / "out").exists()

@@ -24,7 +24,6 @@ from fromnoise.data.shuffle import Shuffle, permute
 from fromnoise.data.split import split
 
 TRAINING, VALIDATION = 0, 1  # streams of chance
-KEPT = 16  # batches whose memory is kept mapped: some 100 MiB, however large the data set is
 
 
 class Drawn(NamedTuple):
@@ -104,9 +103,6 @@ class PreparedData:
         """
         if size % ranks:
             raise ValueError(f"a batch of {size} for {ranks} processes; allowed: multiples of {ranks}")
-        if step % KEPT == 0:
-            for shard in self.shards:
-                shard.release()
         bucket, turn = self.turns.at(step)
         epoch, place = self.shuffles[bucket].batch(turn, size)  # (size,) each
         mine = slice(rank * size // ranks, (rank + 1) * size // ranks)
@@ -143,6 +139,8 @@ class PreparedData:
             self._draw(int(sample), chances(seed, stream, int(sample), int(epoch)), stream == TRAINING)
             for sample, epoch in zip(samples, epochs, strict=True)
         ]
+        for shard in {self._find(int(sample))[0] for sample in samples}:
+            shard.release()
         stored = torch.stack([one.stored for one in drawn])  # (B, 2 C, h, w)
         labels = torch.tensor([one.label for one in drawn])  # (B,)
         features = pad([one.text for one in drawn])

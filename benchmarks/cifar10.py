@@ -21,11 +21,21 @@ from fromnoise.evaluation import classifier, cost, protocol, reconstruction
 from fromnoise.evaluation.domains import PHOTOS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.space.latent import LatentSpace
-from fromnoise.training.run import VAERun, read_run
+from fromnoise.training.directory import differences
+from fromnoise.training.run import Run, VAERun, read_run
 
+DERIVED = ("data.sha256", "model.size", "model.space.shift", "model.space.scale")  # filled in as a training begins
 RECONSTRUCTED = 1000  # held-out photographs
 SHOWN = 40  # pictures of the grid beside the numbers, four of each class
+
+
+def changes(run: Run | VAERun) -> str:
+    """The flags that make the recipe this run, each with a space behind it."""
+    recipe = ({**RECIPES, **VAE_RECIPES})[run.recipe]()
+    changed = (flag for flag in differences(recipe, run) if flag[0] not in DERIVED)
+    return "".join(f"--{key} {value} " for key, _, value in changed)
 
 
 def of_vae(directory: Path, run: VAERun, judge: classifier.Classifier) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def main(args: Sequence[str]) -> None:
         record = {
             "recipe": run.recipe,
             "command": f"python -m benchmarks.cifar10 {shlex.join(args)}",
-            "training_command": f"fromnoise train {run.recipe} --directory runs/{directory.name}",
+            "training_command": f"fromnoise train {run.recipe} {changes(run)}--directory runs/{directory.name}",
             "machine": describe_machine(),
             "checkpoint": content_hash(weights(directory)),
             "judge": {"sha256": content_hash(PHOTOS.asset), "seed": known["seed"], "accuracy": known["accuracy"]},

@@ -40,10 +40,8 @@ def matched(run: Run, data: PreparedData, say: Callable[[str], None]) -> Run:
             f"{config.path} holds latents of another VAE (sha256 {vae[:12]}...) than model.space.path, {space.path} "
             f"({there[:12]}...): prepare the data anew, or give the VAE that it was prepared with"
         )
-    found = {name: value for name, value in data.scaling._asdict().items() if getattr(space, name) is None}
-    if found:
-        say(f"from the data: {', '.join(f'model.space.{name}' for name in found)}")
-    space = space.model_copy(update=found)
+    if space.shift is None or space.scale is None:
+        space = space.filled(*data.scaling, say)
     return run.model_copy(update={"model": run.model.model_copy(update={"space": space})})
 
 

@@ -27,13 +27,15 @@ STYLE: Any = {
 
 
 class Line(NamedTuple):
-    """One recipe in a chart."""
+    """One line of a chart: of a recipe, of a run, of one thing that was measured."""
 
-    name: str
+    name: str  # in the legend; "" for none there
     colour: str
     x: Sequence[float]
     seeds: Sequence[Sequence[float]]  # a row of values for each seed
     dashed: bool = False
+    thin: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None  # from which value to which, shaded
 
 
 def chart(
@@ -53,8 +55,11 @@ def chart(
                     axes.plot(line.x, row, style, color=line.colour, linewidth=0.7, alpha=0.5)
             mean = [math.fsum(column) / len(column) for column in zip(*line.seeds, strict=True)]
             marker = "o" if marks else None
-            axes.plot(line.x, mean, style, color=line.colour, linewidth=1.8, marker=marker, markersize=4)
-            axes.lines[-1].set_label(line.name.replace("$", r"\$").lstrip("_"))  # no mathematics, and never hidden
+            if line.band:
+                axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.2, linewidth=0)
+            width, alpha = (0.7, 0.5) if line.thin else (1.8, 1.0)
+            axes.plot(line.x, mean, style, color=line.colour, linewidth=width, alpha=alpha, marker=marker, markersize=4)
+            axes.lines[-1].set_label(line.name.replace("$", r"\$").lstrip("_"))  # no mathematics, never hidden
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if log_x:
@@ -65,7 +70,8 @@ def chart(
             ticks = sorted({value for line in lines for value in line.x})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-        axes.legend(fontsize=8.5)
+        if any(line.name for line in lines):
+            axes.legend(fontsize=8.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inner(buffer.getvalue(), name)

@@ -39,11 +39,23 @@ class Line(NamedTuple):
 
 
 def chart(
-    lines: Sequence[Line], x: str, y: str, *, name: str, log_x: bool = False, log_y: bool = False, marks: bool = False
+    lines: Sequence[Line],
+    x: str,
+    y: str,
+    *,
+    name: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    marks: bool = False,
+    top: float | None = None,
 ) -> str:
-    """An SVG of the mean of each line over its seeds, each seed thinly beside it; `name` is unique in a page."""
+    """An SVG of the mean of each line over its seeds, each seed thinly beside it; `name` is unique in a page.
+
+    top: what is larger lies above the chart.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -66,6 +78,10 @@ def chart(
             axes.set_xscale("log")
         if log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        if top is not None:
+            axes.set_ylim(top=top)
         if marks:
             ticks = sorted({value for line in lines for value in line.x})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -12,6 +12,8 @@ SIZE = (5.2, 3.3)  # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#117733", "#882255", "#666666")
 """Okabe and Ito's, then Tol's: told apart by the colour-blind too."""
 
+DECADE = 10  # times as much at the top of an axis as at its bottom: fewer, and labelled powers of ten are too few
+
 STYLE: Any = {
     "svg.fonttype": "none",  # text, not outlines: it can be selected and searched
     "font.family": "sans-serif",
@@ -55,7 +57,7 @@ def chart(
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import FuncFormatter
 
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -78,10 +80,13 @@ def chart(
             axes.set_xscale("log")
         if log_y:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         if top is not None:
             axes.set_ylim(top=top)
+        if log_y:
+            low, high = axes.get_ylim()
+            some = "123456789" if high < DECADE * low else "25" if high < DECADE**2 * low else ""
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: _leading(value, some)))
         if marks:
             ticks = sorted({value for line in lines for value in line.x})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -91,6 +96,11 @@ def chart(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inner(buffer.getvalue(), name)
+
+
+def _leading(value: float, digits: str) -> str:
+    """The value, where its first digit is one of these."""
+    return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
 
 def _inner(svg: str, name: str) -> str:

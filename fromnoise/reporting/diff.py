@@ -13,7 +13,7 @@ import torch
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.device import pick
 from fromnoise.evaluation.measure import strip
-from fromnoise.evaluation.page import chip, data, figures, folded, how, notes, page, plain, png, table
+from fromnoise.evaluation.page import chip, data, figures, folded, how, large, notes, page, percent, plain, png, table
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.reporting import record as recorded
@@ -27,6 +27,24 @@ from fromnoise.training.run import Run, VAERun
 ROWS = 2  # of pictures of each run
 SHOWN = 8  # pictures that VAEs reconstruct
 MISSING = "–"
+MANY = 10**7  # more is told in three digits
+SHARE = "waiting for data"
+TIME = "time"
+NAMES = {
+    "steps": "optimizer steps",
+    "loss": "training loss",
+    "validation_raw": "validation loss, weights as they are",
+    "validation_ema": "validation loss, averaged weights",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "pictures": "pictures seen",
+    "seconds": TIME,
+    "images_per_second": "images/s",
+    "waiting_for_data": SHARE,
+    "parameters": "parameters",
+    "training_flops": "FLOPs of training on one picture",
+}
+"""What both came to, and what it is called."""
 
 Row = tuple[str, Any, Any]
 """What is compared, and what each run says of it; None for nothing."""
@@ -46,18 +64,20 @@ def settings(first: Record, second: Record) -> list[Row]:
 
 def results(first: Record, second: Record) -> list[Row]:
     """What both came to: losses, cost, and all numbers of `fromnoise evaluate` that either has."""
-    rows: list[Row] = [("steps", first.steps, second.steps)]
-    for key in ("loss", "validation_raw", "validation_ema", "psnr", "ssim"):
-        lines = [(record.logged if key == "loss" else record.validated)[-1:] for record in (first, second)]
-        a, b = (line[0].get(key) if line else None for line in lines)
-        if (a, b) != (None, None):
-            rows.append((key.replace("_", " "), a, b))
-    ours, theirs = ({**recorded.costs(record), **recorded.sizes(record)} for record in (first, second))
-    for key in ("pictures", "seconds", "images_per_second", "waiting_for_data", "parameters", "training_flops"):
-        rows.append((key.replace("_", " "), ours.get(key), theirs.get(key)))
+    ours, theirs = (_known(record) for record in (first, second))
+    rows: list[Row] = [
+        (name, ours.get(key), theirs.get(key)) for key, name in NAMES.items() if key in ours or key in theirs
+    ]
     found = [_plain_numbers(record.evaluation) for record in (first, second)]
     rows += [(name, found[0].get(name), found[1].get(name)) for name in dict.fromkeys([*found[0], *found[1]])]
     return rows
+
+
+def _known(record: Record) -> Tree:
+    """The last losses of a run, its cost and its size."""
+    last = [line for lines in (record.logged, record.validated) for line in lines[-1:]]
+    told = {key: value for line in last for key, value in line.items()}
+    return told | recorded.costs(record) | recorded.sizes(record)
 
 
 def _plain_numbers(evaluation: Tree | None) -> dict[str, float]:
@@ -152,9 +172,11 @@ def summary(first: Record, second: Record) -> str:
 def _short(name: str, value: float | None) -> str:
     if value is None:
         return MISSING
-    if name == "seconds":
-        return duration(value)
-    return f"{value:,}" if isinstance(value, int) else plain(value)
+    if name in (TIME, SHARE):
+        return duration(value) if name == TIME else percent(value)
+    if isinstance(value, int):
+        return f"{value:,}" if value < MANY else large(value)
+    return f"{value:.4g}" if abs(value) < 1000 else plain(value)
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -117,8 +117,8 @@ def _curves(record: Record) -> str:
         return "<p>Nothing was logged yet.</p>"
     told = (
         "<p>Training loss and gradient norm as they were logged, thin, and averaged over a thirtieth of the training; "
-        "validation on samples that never change. What the first steps lost may lie above a chart. The height of a loss means something only beside others of the same "
-        "objective, data and space.</p>"
+        "validation on samples that never change. What the first steps lost may lie above a chart. The height of a "
+        "loss means something only beside others of the same objective, data and space.</p>"
     )
     if curve:
         seeds = ", ".join(map(str, curve.seeds))

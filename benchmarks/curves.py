@@ -4,7 +4,8 @@ python -m benchmarks.curves runs/mnist runs/dit runs/dit-seed1 ...
 
 Runs of one recipe may differ in the seed only, and must be what the recipe is today. A run that was planned longer or
 shorter counts up to the step where its learning rate leaves the recipe's, without its average. fromnoise/training/
-reference.py says what a band is; here is where its parts come from.
+reference.py says what a band is; here is where its parts come from. How far seeds lie apart is measured where a recipe
+has two or more. Of a single run it is not known, and `LEVEL` and `SHIFT` are assumed: the curve says which it is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import exp, hypot, log, sqrt
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -25,7 +27,7 @@ from fromnoise.core.config import Config, explain
 from fromnoise.core.files import write_text
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training.environment import FILE as ENVIRONMENT
-from fromnoise.training.reference import Curve, Trained, Validated, deciding, fingerprint
+from fromnoise.training.reference import WIDTH, Curve, Trained, Validated, deciding, fingerprint
 from fromnoise.training.run import Run, VAERun, read_run
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +36,8 @@ DESCRIPTION = "Makes the reference curves of recipes from finished runs of them,
 DERIVED = ("model.channels", "model.size", "model.vae.channels")  # from the data, whatever a recipe has there
 TREND = 7  # lines on each side that the trend of a line is the mean of, fewer near both ends
 NEAR = 15  # lines on each side that its noise is taken from
-SETTLED = 100  # steps: the noise that recipes are compared by is that of later lines
+LEVEL = 0.02  # assumed of a recipe of one run: how far seeds lie apart, as a share of the loss
+SHIFT = 0.1  # and as a share of the steps that the same loss takes
 
 
 class Settings(Config):
@@ -57,16 +60,6 @@ class Told(NamedTuple):
     ema: dict[int, float]
 
 
-class Spread(NamedTuple):
-    """How far seeds of one recipe lie apart: standard deviations of one run's logarithm."""
-
-    recipe: str
-    noise: float  # of a line, which tells what the spread of another recipe is to be scaled by
-    lines: list[float]
-    raw: float
-    ema: float
-
-
 def main(args: Sequence[str]) -> None:
     settings, words = parse(Settings(), args, usage=USAGE, description=DESCRIPTION)
     if not words:
@@ -75,19 +68,21 @@ def main(args: Sequence[str]) -> None:
     for place in map(Path, words):
         run = read_run(place / "run.yaml")
         groups.setdefault(run.recipe, []).append(told(run, place))
-    spreads = [spread_of(name, runs) for name, runs in groups.items() if len(runs) > 1]
-    if not spreads:
-        raise ValueError("every run is the only one of its recipe; two seeds of one recipe or more are needed")
     settings.out.mkdir(parents=True, exist_ok=True)
     for name, runs in groups.items():
-        curve = curve_of(name, runs, spreads)
+        curve = curve_of(name, runs)
         write_text(settings.out / f"{name}.json", as_text(curve))
-        widths = [3 * hypot(a, b) for a, b in zip(curve.training.noise, curve.training.spread, strict=True)]
-        print(
-            f"{name}: seeds {curve.seeds}, {len(widths)} lines to step {curve.training.steps[-1]:,.0f}; the band is "
-            f"± {100 * statistics.median(widths):.1f} % (median), {100 * max(widths):.0f} % at most; validation "
-            f"± {300 * curve.validation_raw.spread:.1f} % raw, ± {300 * curve.validation_ema.spread:.1f} % averaged"
-        )
+        print(f"{name}: {as_line(curve)}")
+
+
+def as_line(curve: Curve) -> str:
+    """How far the curve goes, and how wide its bands are."""
+    losses = curve.training
+    kinds = {"training": [WIDTH * hypot(a, b) for a, b in zip(losses.noise, losses.spread, strict=True)]}
+    for name, validated in (("validation raw", curve.validation_raw), ("averaged", curve.validation_ema)):
+        kinds[name] = [WIDTH * spread for spread in validated.spread[1:]] or [0.0]
+    widths = [f"{name} ± {100 * median(wide):.1f} % ({100 * max(wide):.0f} % at most)" for name, wide in kinds.items()]
+    return f"seeds {curve.seeds}, {len(losses.steps)} lines to step {losses.steps[-1]:,.0f}; {', '.join(widths)}"
 
 
 def told(run: Run | VAERun, place: Path) -> Told:
@@ -137,7 +132,7 @@ def machine_of(place: Path) -> dict[str, Any]:
 def trend(losses: Sequence[float]) -> list[float]:
     """The mean of the lines around each: as many on one side as on the other, so that a slope moves nothing."""
     sides = [min(TREND, k // 3, len(losses) - 1 - k) for k in range(len(losses))]
-    return [statistics.fmean(losses[k - side : k + side + 1]) for k, side in enumerate(sides)]
+    return [fmean(losses[k - side : k + side + 1]) for k, side in enumerate(sides)]
 
 
 def noise(losses: Sequence[float]) -> list[float]:
@@ -152,55 +147,25 @@ def noise(losses: Sequence[float]) -> list[float]:
     for k in range(len(losses)):
         side = min(NEAR, max(1, k // 2))
         near = bends[max(0, min(k, len(bends)) - side) : k + side]
-        found.append(sqrt(statistics.fmean(bend**2 for bend in near) / 1.5))
-    least = statistics.median(found)
+        found.append(sqrt(fmean(bend**2 for bend in near) / 1.5))
+    least = median(found)
     return [max(one, least) for one in found]
 
 
-def spread_of(recipe: str, runs: Sequence[Told]) -> Spread:
-    """How far the seeds of a recipe lie apart, up to the step that two of them reached."""
-    columns = [[run.trend[k] for run in runs if k < len(run.trend)] for k in range(max(len(r.trend) for r in runs))]
-    apart = [statistics.variance(column) for column in columns if len(column) > 1]
-    smooth = [sqrt(statistics.fmean(apart[max(0, k - k // 2) : k + k // 2 + 1])) for k in range(len(apart))]
-
-    def validated(kind: str) -> float:
-        tables: list[dict[int, float]] = [getattr(run, kind) for run in runs]
-        rows = [[table[step] for table in tables if step in table] for step in max(tables, key=len) if step]
-        return sqrt(statistics.fmean(statistics.variance(row) for row in rows if len(row) > 1))
-
-    return Spread(recipe, settled(runs), smooth, validated("raw"), validated("ema"))
-
-
-def settled(runs: Sequence[Told]) -> float:
-    """The noise of a line once the first steps are over."""
-    return statistics.median(
-        one for run in runs for step, one in zip(run.steps, run.noise, strict=True) if step > SETTLED
-    )
-
-
-def curve_of(recipe: str, runs: Sequence[Told], spreads: Sequence[Spread]) -> Curve:
-    """The curve of a recipe, from its own spread or, of a single run, from that of the recipes that have one."""
-    first, length = runs[0], max(len(run.losses) for run in runs)
+def curve_of(recipe: str, runs: Sequence[Told]) -> Curve:
+    """The curve of a recipe from one run of it, or from some of different seeds."""
     longest = max(runs, key=lambda run: len(run.losses))
-    own = [spread for spread in spreads if spread.recipe == recipe]
-    used = own or list(spreads)
-    scales = [1.0 if own else max(1.0, settled(runs) / spread.noise) for spread in used]
-    further = sqrt(1 + 1 / len(runs))  # how far a further run lies from the mean of these, by one run's deviation
-
-    def widest(values: Iterable[float]) -> float:
-        return significant(further * max(scale * value for scale, value in zip(scales, values, strict=True)))
-
-    window = first.run.training.log_every
-    columns = [[run.trend[k] for run in runs if k < len(run.trend)] for k in range(length)]
-    noises = [[run.noise[k] for run in runs if k < len(run.noise)] for k in range(length)]
+    columns = [[run.trend[k] for run in runs if k < len(run.trend)] for k in range(len(longest.losses))]
+    noises = [[run.noise[k] for run in runs if k < len(run.noise)] for k in range(len(longest.losses))]
+    window = longest.run.training.log_every
     training = Trained(
         steps=tuple(step - (window - 1) / 2 for step in longest.steps),
-        mean=tuple(significant(exp(statistics.fmean(column))) for column in columns),
-        noise=tuple(significant(sqrt(statistics.fmean(one**2 for one in column))) for column in noises),
-        spread=tuple(widest(spread.lines[min(k, len(spread.lines) - 1)] for spread in used) for k in range(length)),
+        mean=tuple(significant(exp(fmean(column))) for column in columns),
+        noise=tuple(significant(sqrt(fmean(one**2 for one in column))) for column in noises),
+        spread=tuple(map(significant, apart(columns) if len(runs) > 1 else assumed(longest))),
         window=window,
     )
-    run = first.run
+    run = runs[0].run
     return Curve(
         recipe=recipe,
         sha256=fingerprint(run),
@@ -208,34 +173,73 @@ def curve_of(recipe: str, runs: Sequence[Told], spreads: Sequence[Spread]) -> Cu
         seeds=tuple(sorted(one.run.training.seed for one in runs)),
         command=f"fromnoise train {recipe}",
         machine=longest.machine,
-        made=explained(recipe, runs, used, bool(own)),
+        made=explained(runs),
         training=training,
-        validation_raw=validated([one.raw for one in runs], widest(spread.raw for spread in used)),
-        validation_ema=validated([one.ema for one in runs], widest(spread.ema for spread in used)),
+        validation_raw=validated([one.raw for one in runs], longest, training),
+        validation_ema=validated([one.ema for one in runs], longest, training),
     )
 
 
-def validated(tables: Sequence[dict[int, float]], spread: float) -> Validated:
-    """The mean of the seeds' validation losses, where there are any."""
+def apart(columns: Sequence[Sequence[float]]) -> list[float]:
+    """How far a further seed lies from the mean of those in each column, as a standard deviation.
+
+    Lines near each other are taken together, more of them later on, and as many as are before it where fewer than two
+    runs go on.
+    """
+    variances = [statistics.variance(column) if len(column) > 1 else None for column in columns]
+    known = [one for one in variances if one is not None]
+    found = []
+    for k, column in enumerate(columns):
+        near = known[k - k // 2 : k + k // 2 + 1] or known[-len(known) // 2 :]
+        found.append(sqrt(fmean(near) * (1 + 1 / len(column))))
+    return found
+
+
+def assumed(run: Told) -> list[float]:
+    """The same where there is one run only: what `LEVEL` and, where losses fall steeply, `SHIFT` come to."""
+    slopes = []
+    for k in range(len(run.trend)):
+        side = max(1, k // 4)  # far enough for chance to be little beside the slope
+        first, last = max(0, k - side), min(len(run.trend) - 1, k + side)
+        slopes.append((run.trend[last] - run.trend[first]) / log(run.steps[last] / run.steps[first]))
+    return [hypot(LEVEL, SHIFT * slope) for slope in slopes]
+
+
+def validated(tables: Sequence[dict[int, float]], longest: Told, training: Trained) -> Validated:
+    """Validation losses: their mean and how far seeds lie apart, measured where there are several; else as that of the
+    training losses there and, since fixed samples are few, by as much again as a line of these scatters."""
     steps = max(tables, key=len)
-    means = [statistics.fmean(table[step] for table in tables if step in table) for step in steps]
-    return Validated(steps=tuple(steps), mean=tuple(significant(exp(mean)) for mean in means), spread=spread)
+    means, spreads = [], []
+    for step in steps:
+        column = [table[step] for table in tables if step in table]
+        means.append(significant(exp(fmean(column))))
+        spreads.append(significant(hypot(*near(step, longest, training))))
+    if len(tables) > 1:
+        columns = [[table[step] for table in tables if step in table] for step in steps if step]
+        known = fmean(statistics.variance(column) for column in columns if len(column) > 1)
+        spreads = [significant(sqrt(known * (1 + 1 / len(tables))))] * len(steps)
+    return Validated(steps=tuple(steps), mean=tuple(means), spread=tuple(spreads))
 
 
-def explained(recipe: str, runs: Sequence[Told], used: Sequence[Spread], own: bool) -> tuple[str, ...]:
+def near(step: int, longest: Told, training: Trained) -> tuple[float, float]:
+    """Spread and noise of the training losses at a step, or at the first that is known."""
+    k = min(range(len(longest.steps)), key=lambda k: abs(longest.steps[k] - step))
+    return training.spread[k], training.noise[k]
+
+
+def explained(runs: Sequence[Told]) -> tuple[str, ...]:
     """How the curve was made."""
     lines = [f"seed {one.run.training.seed} to step {one.steps[-1]:,}" for one in runs]
     sentences = [
         f"Mean: of the logarithms of the losses of {', '.join(lines)}, smoothed over {2 * TREND + 1} lines.",
         f"Noise: how a line lies between its neighbours, over the {2 * NEAR + 1} lines around it.",
     ]
-    if own:
-        sentences.append("Spread: between these seeds, held where fewer than two go on, for a further run.")
+    if len(runs) > 1:
+        sentences.append("Spread: measured between these seeds, held where fewer than two go on, for a further run.")
     else:
-        names = ", ".join(spread.recipe for spread in used)
         sentences.append(
-            f"Spread: not known of one run; the widest of that of {names}, where its losses scatter more than theirs "
-            f"by as much wider, for a further run."
+            f"Spread: assumed, for it is not known of one run: {LEVEL:.0%} of the loss, and {SHIFT:.0%} of the steps "
+            "that it takes to reach it; of a validation loss, the noise of a line besides."
         )
     if not runs[0].ema:
         sentences.append("The run was planned for other steps: it counts while its learning rate is the recipe's.")

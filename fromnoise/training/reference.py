@@ -6,7 +6,8 @@ variance is the sum of two:
 
     noise^2 window / n      how far the mean of n losses lies from its trend in one run, by chance: known of the
                             `window` losses that a line of the curve's runs is the mean of, and falling as 1 / n
-    spread^2                how far the trends of two seeds lie apart; for a recipe of one run, that of other recipes
+    spread^2                how far the trend of a further seed lies from the curve: measured where the curve is made
+                            from several seeds, else assumed, which it says of itself
 
 A validation loss is of samples that never change, so that only the second is left.
 """
@@ -44,7 +45,7 @@ class Validated(Config):
     """After how many optimizer steps."""
     mean: tuple[float, ...]
     """Geometric mean over seeds."""
-    spread: float
+    spread: tuple[float, ...]
     """Standard deviation of the logarithm between seeds."""
 
 
@@ -122,7 +123,7 @@ class Reference:
         side = (loss > band.high) - (loss < band.low)
         self.outside = [*(other for other in self.outside if other == side), side] if side else []
         if len(self.outside) == PATIENCE:
-            self._warn(f"{self.told}: line {PATIENCE} in a row {_where(side)} the band")
+            self._warn(f"{self.told[0].upper()}{self.told[1:]}; {_where(side)} the band {PATIENCE} times in a row")
 
     def validated(self, step: int, losses: dict[str, Any]) -> None:
         """Take in the validation losses after `step` steps, and tell of all losses there."""
@@ -131,10 +132,10 @@ class Reference:
             band, loss = measured(curve, step), losses[f"validation_{what}"]
             if band is None:
                 continue
-            told = f"validation_{what} {loss:.4f}, the reference {band}"
+            told = f"validation loss ({what}) {loss:.4f}, the reference was {band}"
             parts.append(told)
             if side := (loss > band.high) - (loss < band.low):
-                self._warn(f"at step {step:,} {told}: {_where(side)} the band")
+                self._warn(f"At step {step:,}: {told}; {_where(side)} the band")
         if step and parts:
             self.say("; ".join(parts))
 
@@ -199,7 +200,8 @@ def measured(curve: Validated, step: int) -> Band | None:
     """What a validation loss is expected to be after `step` steps; None where none was measured."""
     if step not in curve.steps:
         return None
-    return _band(math.log(curve.mean[curve.steps.index(step)]), curve.spread)
+    k = curve.steps.index(step)
+    return _band(math.log(curve.mean[k]), curve.spread[k])
 
 
 def _band(mean: float, deviation: float) -> Band:

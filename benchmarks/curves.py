@@ -19,12 +19,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import ValidationError
 
-from benchmarks.harness import describe_machine
 from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, explain
 from fromnoise.core.files import write_text
+from fromnoise.core.machine import describe_machine
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training.environment import FILE as ENVIRONMENT
 from fromnoise.training.reference import WIDTH, Curve, Trained, Validated, deciding, fingerprint
@@ -125,8 +126,9 @@ def machine_of(place: Path) -> dict[str, Any]:
     record = place / ENVIRONMENT
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8").splitlines()[-1])["machine"]
-    here = {key: value for key, value in describe_machine().items() if key != "load_before"}
-    return here | {"recorded": "where the curve was made, as the run recorded no machine"}
+    return describe_machine(torch.device("cpu")) | {
+        "recorded": "where the curve was made, as the run recorded no machine"
+    }
 
 
 def trend(losses: Sequence[float]) -> list[float]:

@@ -53,7 +53,7 @@ def chart(
 ) -> str:
     """An SVG of the mean of each line over its seeds, each seed thinly beside it; `name` is unique in a page.
 
-    top: what is larger lies above the chart.
+    top: what is larger lies above the chart; for values above 0.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -81,7 +81,8 @@ def chart(
         if log_y:
             axes.set_yscale("log")
         if top is not None:
-            axes.set_ylim(top=top)
+            lows = [value for line in lines for row in (*line.seeds, *(line.band or ())) for value in row]
+            axes.set_ylim(0.97 * min(lows), top)
         if log_y:
             low, high = axes.get_ylim()
             some = "123456789" if high < DECADE * low else "25" if high < DECADE**2 * low else ""

@@ -151,4 +151,4 @@ def _chart(
     """A chart of the lines that have points, on a logarithmic axis where that is asked for and possible."""
     drawn = [line for line in lines if len(line.x)]
     positive = all(value > 0 for line in drawn for row in line.seeds for value in row)
-    return chart(drawn, x, label, name=name, log_y=log and positive, top=top) if drawn else ""
+    return chart(drawn, x, label, name=name, log_y=log and positive, top=top if positive else None) if drawn else ""

@@ -13,7 +13,21 @@ import torch
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.device import pick
 from fromnoise.evaluation.measure import strip
-from fromnoise.evaluation.page import chip, data, figures, folded, how, large, notes, page, percent, plain, png, table
+from fromnoise.evaluation.page import (
+    chip,
+    data,
+    figures,
+    folded,
+    how,
+    large,
+    listed,
+    notes,
+    page,
+    percent,
+    plain,
+    png,
+    table,
+)
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.reporting import record as recorded
@@ -93,15 +107,16 @@ def diff(first: Record, second: Record, seed: int, device: str) -> str:
     head = [chip(side.name, side.colour) for side in shown]
     unlike = [[escape(key), escape(_text(a)), escape(_text(b))] for key, a, b in settings(first, second)]
     came_to = [[escape(name), _cell(name, a), _cell(name, b)] for name, a, b in results(first, second)]
-    hashes = [[side.name, escape(name), f"<code>{value}</code>"] for side in shown
-              for name, value in recorded.hashes(side.record).items()]  # fmt: skip
+    hashes = "".join(
+        f"<p>{chip(side.name, side.colour)}</p>{listed(list(recorded.hashes(side.record).items()))}" for side in shown
+    )
     same = "<p>No setting differs.</p>"
     sections = [
         ("Settings that differ", table(["setting", *head], unlike) if unlike else same),
         ("What they came to", table(["", *head], came_to)),
         ("Pictures", pictures(shown, seed, device)),
         ("Curves", curves + how(f"<p>{_told(shown)}</p>")),
-        ("Where they are", folded("Hashes", table(["run", "sha256 of", ""], hashes))),
+        ("Hashes", folded("sha256 of both", hashes)),
     ]
     intro = "".join(
         f"<p>{chip(side.name, side.colour)}: <code>{escape(str(side.record.directory))}</code></p>" for side in shown

@@ -20,6 +20,7 @@ from fromnoise.evaluation.page import (
     folded,
     how,
     large,
+    listed,
     notes,
     page,
     pairs,
@@ -124,8 +125,8 @@ def _curves(record: Record) -> str:
         seeds = ", ".join(map(str, curve.seeds))
         told += (
             f"<p>Grey: the reference of the recipe (seed {seeds}, <code>{escape(curve.command)}</code>, "
-            f"{escape(_machine(curve.machine))}) with its band of {reference.WIDTH:g} standard deviations. "
-            f"{escape(' '.join(curve.made))}</p>"
+            f"{curve.machine['processor']}, {curve.machine['device']}) with its band of {reference.WIDTH:g} standard "
+            f"deviations. {escape(' '.join(curve.made))}</p>"
         )
     return figures(charts, pairwise=True) + how(told)
 
@@ -248,7 +249,7 @@ def derived(record: Record) -> Iterator[tuple[str, str]]:
 
 def _environment(record: Record) -> str:
     if not record.environment:
-        return f"<p>{NOT_RECORDED}.</p>"
+        return f"<p>{NOT_RECORDED.capitalize()}.</p>"
     rows = []
     for line in record.environment:
         software = ", ".join(f"{name} {number}" for name, number in line["versions"].items())
@@ -261,10 +262,10 @@ def _machine(machine: Tree) -> str:
 
 
 def _hashes(record: Record) -> str:
-    rows = [(name, f"<code>{value}</code>") for name, value in recorded.hashes(record).items()]
+    rows = list(recorded.hashes(record).items())
     if not record.environment:
         rows.append(("held-out pictures", NOT_RECORDED))
-    return pairs(rows)
+    return "<p>sha256 each.</p>" + listed(rows)
 
 
 def _text(value: Any) -> str:

@@ -91,11 +91,14 @@ class LatentSpace(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [-1, 1] to what is stored of them, (B, S, h, w): the mean, and the standard
-        deviation where the encoder says one (`std`)."""
-        device = next(self.vae.buffers()).device
-        parts = (part.to(device) for part in self._parts(images, images.shape))
+        deviation where the encoder says one (`std`).
+
+        Channels lie last in memory meanwhile: on a CPU an encoder's convolutions take a quarter less time so.
+        """
+        device, last = next(self.vae.buffers()).device, torch.channels_last
+        parts = (part.to(device, memory_format=last) for part in self._parts(images, images.shape))
         stored = [torch.cat(self.vae.encode(part), 1) for part in parts]  # (., S, h, w) each
-        return torch.cat(stored).to(images.device)  # (B, S, h, w)
+        return torch.cat(stored).to(images.device).contiguous()  # (B, S, h, w)
 
     def latent(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What is stored (B, S, h, w) to a latent (B, Z, h, w) for the backbone to learn: a fresh draw each time, where

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,6 @@ def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypa
         library = tmp_path / name[:2] / f"{name}.so"
         library.parent.mkdir(exist_ok=True)
         library.write_bytes(content)
-        os.utime(library, [library.stat().st_mtime - age] * 2)
+        os.utime(library, (time.time() - age,) * 2)
     remove_unlinked()
     assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]

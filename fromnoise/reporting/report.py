@@ -34,7 +34,7 @@ from fromnoise.reporting.record import Record, Tree
 from fromnoise.training import reference
 from fromnoise.training.directory import differences, leaves
 from fromnoise.training.log import duration
-from fromnoise.training.run import Run, VAERun
+from fromnoise.training.run import Muon, Run, VAERun
 
 SHEETS = 6  # previews on the page, the last among them
 WIDEST = 1600  # pixels of a preview on the page; wider ones are shrunk
@@ -121,6 +121,8 @@ def _curves(record: Record) -> str:
         "validation on samples that never change. What the first steps lost may lie above a chart. The height of a "
         "loss means something only beside others of the same objective, data and space.</p>"
     )
+    if isinstance(record.run.training.optimizer, Muon):
+        told += "<p>The learning rate is that of AdamW, which trains what Muon does not; Muon's goes alike.</p>"
     if curve:
         seeds = ", ".join(map(str, curve.seeds))
         told += (

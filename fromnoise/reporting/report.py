@@ -178,10 +178,12 @@ def metrics(record: Record) -> str:
 
 
 def numbers(tree: Tree) -> Iterator[tuple[str, Any]]:
-    """What a record holds, a name for each; a long list is only counted, an estimate stays together."""
+    """What a record holds, a name for each; records in a list are numbered, an estimate stays together."""
     for name, value in tree.items():
         if isinstance(value, dict) and not {"low", "high"} <= value.keys():
             yield from ((f"{name}: {inner}".replace("_", " "), told) for inner, told in numbers(value))
+        elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            yield from numbers({f"{name} {k}": one for k, one in enumerate(value, start=1)})
         else:
             yield name.replace("_", " "), value
 

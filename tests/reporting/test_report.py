@@ -86,12 +86,14 @@ def test_made_anew_it_has_what_was_found_since(
         "checkpoint": content_hash(weights(place)),
         "adherence": {"overall": 0.125, "single_object": {"mean": 0.25, "low": 0.1, "high": 0.4}},
         "confusion": [[1, 2], [3, 4]],
+        "features": [{"extractor": "pixels", "frechet": 1.5}, {"extractor": "clip", "frechet": 2.5}],
     }
     (place / "evaluation.json").write_text(json.dumps(found))
     assert main(["report", str(place)]) == 0
     assert capsys.readouterr().out == f"{place / 'report.html'}\n"
     page = read_page((place / "report.html").read_text())
-    assert {0.125, 0.25, 0.1, 0.4} <= set(page.values) and "adherence: single object" in page.words
+    assert {0.125, 0.25, 0.1, 0.4, 1.5, 2.5} <= set(page.values) and "features 2: frechet" in page.words
+    assert "adherence: single object" in page.words
     assert "of other weights" not in page.words
     assert "| adherence: overall | 0.125 |" in (place / "README.md").read_text()
 

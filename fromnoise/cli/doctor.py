@@ -30,7 +30,7 @@ RECIPE is the name of a recipe, RUN the directory of a run or its run.yaml, DATA
 wrote, a directory of captioned pictures, or cifar10. Flags change fields as for `fromnoise train`, or of the data.
 """
 WIDTH = 110  # characters of a line
-NAME = 22  # of them for a check's name
+NAME = 24  # of them for a check's name
 
 
 def main(args: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fromnoise.core.device import release_freed_memory
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.folder import FolderData
 from fromnoise.data.labelled import LabelledData
@@ -198,6 +199,7 @@ def memory(subject: Subject) -> Finding:
     why = "data that is held in memory grows with its number, until there is no room for a model"
     if isinstance(data, PreparedData):
         total = sum(entry.bytes for entry in data.manifest.shards)
+        release_freed_memory()  # or it would be used again, and not be seen
         before = held()
         again = PreparedData(data.directory, data.seed)
         for step in range(4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -104,11 +105,11 @@ def recorded_rate(subject: Subject) -> Finding | None:
 
 
 def restarts(rates: Sequence[float]) -> int:
-    """How often a curve rises again after it fell, by more than rounding."""
-    count, fallen, low = 0, False, rates[0]
-    for before, now in zip(rates, rates[1:], strict=False):
+    """How often a curve rises again after it fell, by more than a thousandth of its peak."""
+    count, fallen, low, least = 0, False, rates[0], 1e-3 * max(rates)
+    for before, now in pairwise(rates):
         fallen, low = fallen or now < before, min(low, now) if fallen else now
-        if fallen and now > low + 1e-3 * max(rates):
+        if fallen and now > low + least:
             count, fallen, low = count + 1, False, now
     return count
 

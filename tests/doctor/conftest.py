@@ -22,7 +22,7 @@ from fromnoise.training import drawing
 from fromnoise.training.run import Run, Training, TrainingBase, VAERun
 
 MODEL = ModelConfig(
-    backbone=MMDiTConfig(patch=8, width=16, depth=2, head_width=8, pooled=True, rope_theta=100.0),
+    backbone=MMDiTConfig(patch=8, width=32, depth=2, head_width=16, pooled=True, rope_theta=100.0),
     conditioner=TextConfig(width=16, depth=1, heads=2, vocabulary=400),
     objective=Objective(target="flow", measure="flow"),
     sampling=Sampling(sampler="euler", steps=10, guidance=3.0),
@@ -78,6 +78,11 @@ def fine(finding: Finding | None) -> None:
     """Find that a check is content."""
     assert finding is not None
     assert finding.level == "fine", finding
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Run]:
+    return make_run
 
 
 @pytest.fixture

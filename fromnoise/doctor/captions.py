@@ -18,8 +18,8 @@ LARGEST_EMPTY = 0.01
 """Share of captions. Nothing said is trained on purpose (model.objective.dropout), and more of it by accident takes the
 place of what could be said."""
 LARGEST_REPEATED = 0.2
-"""Share of the pictures of which the same is said. Ten classes in one wording are a tenth each; a placeholder that stands
-for all ("image") is more."""
+"""Share of the pictures of which the same is said. Ten classes in one wording are a tenth each; a placeholder that
+stands for all ("image") is more."""
 LARGEST_DOUBLED = 0.01  # share of captions that say everything twice
 
 
@@ -51,7 +51,9 @@ def cut(subject: Subject) -> Finding:
     if not read:
         return left_out(name, "the model reads labels, not captions")
     share, lost = conditioner.cut(captions), lost_ends(subject, captions)
-    silent = f"; the end of {lost} of the {LONGEST} longest is not read, and nobody says so" if lost and not share else ""
+    silent = (
+        f"; the end of {lost} of the {LONGEST} longest is not read, and nobody says so" if lost and not share else ""
+    )
     return judged(
         name,
         share <= LARGEST_CUT and not silent,

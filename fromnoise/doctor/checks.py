@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fromnoise.doctor import (
+    blocks,
     captions,
     data,
+    fields,
     gradients,
     keeping,
     latents,
@@ -39,7 +41,7 @@ OF_STEPS: tuple[Check, ...] = (
     optimisation.average,
     gradients.without_gradient,
     gradients.optimized,
-    gradients.unread_fields,
+    fields.unread_fields,
     keeping.seeds,
     keeping.round_trip,
     keeping.recorded_config,
@@ -58,9 +60,9 @@ OF_RUN: tuple[Check, ...] = (
     sampling.to_noise_and_back,
     sampling.guided_mean,
     sampling.null_condition,
-    gradients.padding,
-    gradients.fresh_blocks,
-    gradients.logits,
+    blocks.padding,
+    blocks.fresh_blocks,
+    blocks.logits,
     positions.devices,
     latents.latents,
     captions.cut,

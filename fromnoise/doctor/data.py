@@ -257,6 +257,6 @@ def stored(subject: Subject) -> Finding | None:
         padding <= PADDED and other <= LARGEST_LEFTOVER * total + 2**20,
         f"{mib(total)} for {data.manifest.counts.samples:,} samples, {padding:.1%} of the text's tokens are padding, "
         f"{mib(other)} in files that training never reads",
-        "padding to 77 tokens takes most of the room that text features need; pictures left over, ten times the latents'",
+        "padding to 77 tokens takes most of the room of text features; pictures left over, ten times that of latents",
         "store real tokens only (fromnoise prepare does), and remove what is left over",
     )

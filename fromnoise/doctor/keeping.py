@@ -88,7 +88,10 @@ def different(one: State, other: State) -> int:
     count = 0
     for a, b in (
         (one.model.state_dict(), other.model.state_dict()),
-        (dict(zip(one.ema.names, one.ema.average, strict=True)), dict(zip(other.ema.names, other.ema.average, strict=True))),
+        (
+            dict(zip(one.ema.names, one.ema.average, strict=True)),
+            dict(zip(other.ema.names, other.ema.average, strict=True)),
+        ),
         (one.optimizer.tensors(), other.optimizer.tensors()),
     ):
         count += len(a.keys() ^ b.keys()) + sum(not torch.equal(a[key], b[key]) for key in a.keys() & b.keys())

@@ -20,8 +20,8 @@ PART = 16  # that are encoded together
 SECONDS = 10.0
 LARGEST_MEAN = 0.3  # of a channel, in standard deviations: 256 pictures, which are alike within, miss by .1
 SPREAD = (0.75, 1.35)
-"""Standard deviation of a channel. 256 pictures miss it by .1; the one factor .18215 for Stable Diffusion's four channels
-leaves .8 to 1.1, latents that are not scaled at all 4 and more."""
+"""Standard deviation of a channel. 256 pictures miss it by .1; the one factor .18215 for Stable Diffusion's four
+channels leaves .8 to 1.1, latents that are not scaled at all 4 and more."""
 LARGEST_KURTOSIS = 30.0
 """3 is normal. The VAEs here have 3 to 6; where a channel is 0 but for a few cells, it is hundreds, and its scale says
 nothing of what is seen."""

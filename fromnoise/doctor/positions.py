@@ -8,8 +8,8 @@ import math
 import torch
 
 from fromnoise.core.types import Cond
+from fromnoise.doctor.blocks import condition
 from fromnoise.doctor.finding import Finding, judged, left_out
-from fromnoise.doctor.gradients import condition
 from fromnoise.doctor.subject import Chance, Subject
 from fromnoise.models import mmdit
 from fromnoise.models.config import MMDiTConfig
@@ -19,9 +19,10 @@ from fromnoise.training.run import Run
 
 CELL = 8  # pixels along the side of a latent cell, where the VAE is not here: Stable Diffusion's
 STILL = 0.1
-"""Turn in radians over the whole picture below which a frequency tells nothing: its cosine changes by half a percent."""
+"""Turn in radians over the whole picture below which a frequency tells nothing: its cosine changes by .5 %."""
 LARGEST_STILL = 0.34
-"""Share of the frequencies that stand still. At theta 1000, 8 patches a side, it is a quarter; at 10000 with 16, 7 of 16."""
+"""Share of the frequencies that stand still. At theta 1000 and 8 patches a side it is a quarter; at 10000 and 16, 7 of
+16."""
 
 
 def rotary(subject: Subject) -> Finding:

@@ -35,8 +35,8 @@ ROWS = 64
 
 
 def asked(objective: Objective, path: Path, x0: Tensor, eps: Tensor, t: Tensor, cond: Any) -> Tensor:
-    """The answer (B, C, H, W) at which the training's own loss is least, found from its gradients: the loss is a parabola
-    in every number of the answer, and two slopes tell where its bottom is."""
+    """The answer (B, C, H, W) at which the training's own loss is least, found from its gradients: the loss is a
+    parabola in every number of the answer, and two slopes tell where its bottom is."""
 
     def slope(level: float) -> Tensor:
         y = torch.full_like(x0, level).requires_grad_()
@@ -103,7 +103,8 @@ def to_noise_and_back(subject: Subject) -> Finding:
         returned = max(returned, float((predict(x_t, part).x0 - x0).abs().max() / x0.abs().max().clamp(min=1e-3)))
     with replaced(model, Oracle(model)):
         x = drawn(subject, model, 1.0, steps=STEPS_TO_CONVERGE)
-        own = drawn(subject, model, 1.0, steps=min(config.sampling.steps, STEPS_TO_CONVERGE))
+        few = min(config.sampling.steps, STEPS_TO_CONVERGE)
+        own = drawn(subject, model, 1.0, steps=few)
     wanted = MEAN if reads(subject) else 0.0
     mean, spread = float(x.mean()), float(x.std())
     sampling = config.sampling
@@ -111,10 +112,10 @@ def to_noise_and_back(subject: Subject) -> Finding:
         "noise and back",
         returned < LARGEST_RETURN and abs(mean - wanted) < LARGEST_MISS and abs(spread / STD - 1) < LARGEST_MISS,
         f"x0 comes back to {returned:.1g}; {sampling.sampler} draws mean {mean:.2f}, spread {spread:.2f} in "
-        f"{STEPS_TO_CONVERGE} steps where {wanted:.2f}, {STD:.2f} are right; in {min(sampling.steps, STEPS_TO_CONVERGE)}, "
-        f"{float(own.mean()):.2f}, {float(own.std()):.2f}",
-        "a sampler that takes the answer for another target, sign or amplitude than training asks for draws no pictures",
-        "let target, path and sampler share one convention: x_t = alpha x0 + sigma eps, solved by diffusion.target.solve",
+        f"{STEPS_TO_CONVERGE} steps where {wanted:.2f}, {STD:.2f} are right; in {few}, {float(own.mean()):.2f}, "
+        f"{float(own.std()):.2f}",
+        "a sampler that takes the answer for another target, sign or amplitude than it was trained for draws nothing",
+        "share one convention: x_t = alpha x0 + sigma eps, and the answer solved by diffusion.target.solve",
     )
 
 
@@ -178,8 +179,8 @@ def null_condition(subject: Subject) -> Finding:
     return judged(
         name,
         gap < 1e-5 and abs(dropped - objective.dropout) < LARGEST_GAP and (dropped > 0 or not needed),
-        f"{dropped:.1%} of prompts dropped in training where {objective.dropout:.1%} are asked for; the null of drawing "
-        f"differs from that by {gap:.1g}",
+        f"{dropped:.1%} of prompts dropped in training where {objective.dropout:.1%} are asked for; the null of "
+        f"drawing differs from that by {gap:.1g}",
         f"guidance {sampling.guidance:g} sets what is said against nothing said, which must have been trained",
         "set model.objective.dropout to 0.05 to 0.2, and take the null from the conditioner in both places",
     )

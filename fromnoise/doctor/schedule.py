@@ -53,7 +53,7 @@ def terminal_signal(subject: Subject) -> Finding:
         left < TERMINAL_SIGNAL,
         f"{left:.2%} of the picture's amplitude at t = {float(start):.4g}, where drawing starts from noise alone",
         "training never shows pure noise, and drawing starts from it: every picture is biased towards the mean",
-        f"rescale the betas (VP.rescaled) until less than {TERMINAL_SIGNAL:.0%} is left, or take model.path.type linear",
+        f"rescale the betas (VP.rescaled) until less than {TERMINAL_SIGNAL:.0%} is left, or take the linear path",
     )
 
 
@@ -67,7 +67,7 @@ def determinants(subject: Subject) -> Finding:
         bool((growth <= LARGEST_AMPLIFICATION).all()),
         f"errors grow at most {float(growth[worst]):.3g}-fold on the way to x0, at t = {float(times[worst]):.4g} "
         f"(target {config.objective.target}, {len(times)} times)",
-        "where the determinant of path and target nears 0, what the network gets wrong is multiplied before it is drawn",
+        "where the determinant of path and target nears 0, what the network gets wrong is multiplied before it is seen",
         "take model.objective.target v, flow or x0, or start at the t that diffusion.target.largest_start gives",
     )
 
@@ -85,7 +85,7 @@ def learning_rate(subject: Subject) -> Finding:
         ends and rises == 0 and peak > 1 - ENDS,
         f"rises to {peak:.0%} of its peak over {training.warmup} of {steps:,} steps, restarts {rises} times, "
         f"ends at {shares[-1]:.2%}",
-        "a curve that is counted in epochs where it should be in steps, or the other way round, restarts or never falls",
+        "a curve counted in epochs where it should be in steps, or the other way round, restarts or never falls",
         "count training.warmup and training.decay in steps planned; warm-up must be over before the fall begins",
     )
 

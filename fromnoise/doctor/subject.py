@@ -196,9 +196,9 @@ def missing(run: Run | VAERun) -> str:
 
 def affordable(run: Run) -> tuple[Run, str]:
     """The run, with fewer blocks where it has a great many parameters; and in what it is smaller."""
-    backbone = run.model.backbone
+    backbone, width = run.model.backbone, dict(run.model.conditioner)["width"]
     with torch.device("meta"):
-        count = sum(p.numel() for p in backbone.build(run.model.channels, run.model.conditioner.width).parameters())
+        count = sum(p.numel() for p in backbone.build(run.model.channels, width).parameters())
     depth = dict(backbone).get("depth", 0)
     if count <= LARGE or depth <= BLOCKS:
         return run, ""

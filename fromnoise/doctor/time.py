@@ -15,11 +15,12 @@ from fromnoise.doctor.watch import time_features
 TIMES = 1000
 TOGETHER = 100  # times of one forward
 LEAST_RANK = 4.0
-"""Of t in [0, 1] in place of [0, 1000], the effective rank is 1.03 to 1.08 for 16 to 256 features; of 1000 t it is 11 to
-59."""
+"""Of t in [0, 1] in place of [0, 1000], the effective rank is 1.05 to 1.08 for 16 to 256 features; of 1000 t it is 11
+to 59."""
 STEPS = 7  # of a drawing whose features are compared; no seventh is exact in bfloat16
 LARGEST_ERROR = 1e-2
-"""Relative difference of the features in training and in drawing. A time cast to bfloat16 has .24, float32 below 1e-4."""
+"""Relative difference of the features in training and in drawing: .24 for a time cast to bfloat16, below 1e-4 in
+float32."""
 
 
 def trained_features(subject: Subject, t: Tensor) -> Tensor | None:
@@ -64,7 +65,13 @@ def rank(subject: Subject) -> Finding:
 def same_time(subject: Subject) -> Finding:
     """The features of equal times, in training under autocast and in drawing."""
     model, times = subject.model, schedule(STEPS)[:-1]  # (STEPS,)
-    request = {"labels": subject.batch.labels[:1].tolist(), "guidance": 1.0, "shift": 1.0, "eta": 0.0, "precision": "bfloat16"}
+    request = {
+        "labels": subject.batch.labels[:1].tolist(),
+        "guidance": 1.0,
+        "shift": 1.0,
+        "eta": 0.0,
+        "precision": "bfloat16",
+    }
 
     def drawing() -> None:
         for _ in model.stream(subject.batch.captions[:1], STEPS, sampler="euler", **request):
@@ -78,4 +85,6 @@ def same_time(subject: Subject) -> Finding:
     if trained is None or drawn is None:
         return judged(name, False, "no time embedding hangs on t", why, remedy)
     error = float((trained - drawn).norm() / drawn.norm())
-    return judged(name, error < LARGEST_ERROR, f"features in training and in drawing differ by {error:.2%}", why, remedy)
+    return judged(
+        name, error < LARGEST_ERROR, f"features in training and in drawing differ by {error:.2%}", why, remedy
+    )

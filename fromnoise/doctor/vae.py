@@ -1,4 +1,4 @@
-"""What a VAE is asked for. Legend: B batch, C channels, H, W sides of a picture; Z channels, h, w sides of its latent."""
+"""What a VAE is asked for. Legend: B batch, C, H, W channels and sides of a picture, Z, h, w of its latent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fromnoise.training.reconstruction import FOLDER
 
 PICTURES = 4
 LARGEST_BETA = 0.2
-"""Of the divergence beside the squared error, both summed: sqrt(beta / 2) is the standard deviation that it takes a pixel
-value in [-1, 1] to be noisy by. The recipes have .006 and .048 (.05 and .15 a pixel); 1e-5 of a summed divergence beside a
-mean error is .49 (.5), and blurs."""
+"""Of the divergence beside the squared error, both summed: sqrt(beta / 2) is the standard deviation by which it takes a
+pixel value in [-1, 1] to be noisy. The recipes have .006 and .048 (.05 and .15 a pixel); 1e-5 of a summed divergence
+beside a mean error is .49 (.5), and blurs."""
 
 
 def kl_weight(subject: Subject) -> Finding:
@@ -33,7 +33,7 @@ def kl_weight(subject: Subject) -> Finding:
         "KL weight",
         beta < LARGEST_BETA,
         f"beta {beta:.3g} in sum of squares against sum of nats: a pixel value may be off by {(beta / 2) ** 0.5:.2g}",
-        "a divergence that weighs more than the picture's detail buys noise in the latents, and pictures come back blurred",
+        "a divergence that weighs more than detail does buys noise in the latents, and pictures come back blurred",
         "lower model.loss.kl, which weighs means against means; bring latents to size by scale, not by the divergence",
     )
 

@@ -61,9 +61,10 @@ def time_features(model: Any, act: Callable[[], object], *, stop: bool) -> Tenso
         if stop and _vary(features):
             raise Seen
 
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args, i=i: look(i, args[0])) for i, module in enumerate(embeddings)
-    ]
+    def looking(i: int) -> Callable[..., None]:
+        return lambda _, args: look(i, args[0])
+
+    hooks = [module.register_forward_pre_hook(looking(i)) for i, module in enumerate(embeddings)]
     try:
         with suppress(Seen):
             act()

@@ -59,9 +59,7 @@ def examined() -> Iterator[Callable[..., Subject]]:
 @pytest.fixture
 def vae_run() -> VAERun:
     """A tiny VAE that halves the side of shapes three times."""
-    model = AutoencoderConfig(
-        vae=VAEConfig(width=8, multipliers=(1, 1, 1, 1), layers=1, groups=4), loss=Loss(kl=1e-3)
-    )
+    model = AutoencoderConfig(vae=VAEConfig(width=8, multipliers=(1, 1, 1, 1), layers=1, groups=4), loss=Loss(kl=1e-3))
     training = TrainingBase(**TRAINING.model_dump(exclude={"previews"}))
     return VAERun(data=ShapesConfig(), model=model, training=training)
 

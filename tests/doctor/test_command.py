@@ -13,7 +13,7 @@ from PIL import Image
 
 from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
-from fromnoise.doctor import gradients
+from fromnoise.doctor import blocks
 from fromnoise.doctor.checks import OF_STEPS, examine, tried, wrong
 from fromnoise.doctor.finding import Finding
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -125,7 +125,7 @@ def test_data_that_are_not_here_are_said(
 def test_what_breaks_under_a_check_is_a_finding(examined: Any, is_wrong: Any) -> None:
     subject = examined()
     subject.model.backbone.to(torch.bfloat16)
-    is_wrong(tried(gradients.logits, subject), "RuntimeError: ")
+    is_wrong(tried(blocks.logits, subject), "RuntimeError: ")
 
 
 def test_every_recipe_was_examined_in_under_a_minute() -> None:
@@ -133,5 +133,5 @@ def test_every_recipe_was_examined_in_under_a_minute() -> None:
     told = json.loads(RECORD.read_text(encoding="utf-8"))["examined"]
     assert {*RECIPES, *VAE_RECIPES} <= set(told)
     assert {name: one["findings"] for name, one in told.items() if one["findings"]} == {}
-    assert max(one["seconds"] for one in told.values()) < 60
+    assert max(one["processor_seconds"] for one in told.values()) < 60  # other work does not lengthen it
     assert min(one["checks"] for name, one in told.items() if name in RECIPES) > len(OF_STEPS)

@@ -18,6 +18,7 @@ from fromnoise.conditioning.frozen import FrozenTextConditioner
 from fromnoise.data import folder, shards
 from fromnoise.data.config import FolderConfig, PreparedConfig
 from fromnoise.data.labelled import Labelled, LabelledData
+from fromnoise.data.prepared import PreparedData
 from fromnoise.data.shapes import ShapesData
 from fromnoise.data.shards import Latent, Sample, Shard, Text, finish, write_shard
 from fromnoise.doctor import captions, data, latents
@@ -57,17 +58,16 @@ def ready(prepared: Path) -> Subject:
     return of_data("prepared", PreparedConfig(path=prepared))
 
 
-def of_numbers(place: Path, **changes: Any) -> Path:
+def of_numbers(place: Path, padded: int = 0, cells: int = 4) -> Path:
     """A data set of numbers of chance in `place`: 32 samples with features of a text."""
-    settings = {"padded": 0, "cells": 4} | changes
-    layout = shards.Layout(size=32, factor=8, latent=4, sizes=((settings["cells"],) * 2,), texts=(6,))
-    generator, shape = torch.Generator().manual_seed(0), (4, settings["cells"], settings["cells"])
+    layout = shards.Layout(size=32, factor=8, latent=4, sizes=((cells, cells),), texts=(6,))
+    generator, shape = torch.Generator().manual_seed(0), (4, cells, cells)
     place.mkdir()
     there, texts = [], {}
     for i in range(32):
         numbers = torch.randn(shape, generator=generator)
         there.append(Sample(f"{i:02}", Latent(numbers, numbers.abs()), [f"caption {i}"]))
-        tokens = torch.cat((torch.randn(5, 6, generator=generator), torch.zeros(settings["padded"], 6)))
+        tokens = torch.cat((torch.randn(5, 6, generator=generator), torch.zeros(padded, 6)))
         texts[f"caption {i}"] = Text((tokens,), (tokens[0],))
     write_shard(place / "0.safetensors", layout, there, texts, [], cut=0)
     finish(place, layout, ["0.safetensors"], "chance")
@@ -88,19 +88,21 @@ def test_latents_that_are_turned_round(ready: Subject, is_wrong: Judge, is_fine:
     is_fine(data.flips(ready))
     stored = Shard.stored
     monkeypatch.setattr(
-        Shard, "stored", lambda self, at, flipped: stored(self, at, False).flip(-1) if flipped else stored(self, at, False)
+        Shard,
+        "stored",
+        lambda self, at, flipped: stored(self, at, False).flip(-1) if flipped else stored(self, at, False),
     )
     is_wrong(data.flips(ready), "their latents differ from mirrored ones by 0%", "6 of 24 mirrored samples name a side")
 
 
 def test_samples_that_are_turned_round_while_training(ready: Subject, is_wrong: Judge, monkeypatch: Any) -> None:
-    train = type(ready.data).train
+    train = PreparedData.train
 
     def turned(self: Any, step: int, size: int) -> Any:
         batch = train(self, step, size)
         return batch._replace(images=batch.images.flip(-1))
 
-    monkeypatch.setattr(type(ready.data), "train", turned)
+    monkeypatch.setattr(PreparedData, "train", turned)
     is_wrong(data.flips(ready), "64 of 64 samples trained on are stored in no such way")
 
 
@@ -146,10 +148,20 @@ def test_more_than_memory_holds(pictures: Path, is_wrong: Judge, is_fine: Judge,
 
 
 def test_encoders_that_run_at_every_step(
-    examined: Examined, tiny: Any, vae: Path, prepared: Path, folders: Any, is_wrong: Judge, is_fine: Judge, monkeypatch: Any
+    examined: Examined,
+    tiny: Any,
+    vae: Path,
+    prepared: Path,
+    folders: Any,
+    is_wrong: Judge,
+    is_fine: Judge,
+    monkeypatch: Any,
 ) -> None:
     space = LatentConfig(path=vae)
-    is_wrong(data.frozen_encoders(examined(space=space.model_copy(update={"shift": (0.0,), "scale": (1.0,)}))), "of their layers")
+    is_wrong(
+        data.frozen_encoders(examined(space=space.model_copy(update={"shift": (0.0,), "scale": (1.0,)}))),
+        "of their layers",
+    )
     text = FrozenTextConfig(encoders=(EncoderConfig(path=str(folders["bert"]), length=8),), width=16)
     run = tiny(data=PreparedConfig(path=prepared), space=space, conditioner=text)
     backbone = run.model.backbone.model_copy(update={"patch": 4})
@@ -172,11 +184,13 @@ def test_latents_of_another_scale(examined: Examined, vae: Path, is_wrong: Judge
     is_wrong(latents.latents(subject), "4 channels: mean", "kurtosis")
 
 
-def test_a_manifest_that_is_not_of_its_latents(ready: Subject, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
+def test_a_manifest_that_is_not_of_its_latents(
+    ready: Subject, is_wrong: Judge, is_fine: Judge, monkeypatch: Any
+) -> None:
     is_fine(latents.stored_scale(ready))
     scaling = ready.data.scaling  # type: ignore[union-attr]
     halved = scaling._replace(scale=tuple(one / 2 for one in scaling.scale))
-    monkeypatch.setattr(type(ready.data), "scaling", halved)
+    monkeypatch.setattr(PreparedData, "scaling", halved)
     is_wrong(latents.stored_scale(ready), "std 0.")
 
 
@@ -225,5 +239,7 @@ def test_data_that_are_waited_for(examined: Examined, is_wrong: Judge, is_fine: 
 def test_a_run_that_waited(examined: Examined, is_wrong: Judge, tmp_path: Path) -> None:
     subject = examined()
     subject.directory = tmp_path
-    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "waiting_for_data": 0.4}\n{"step": 40, "waiting_for_data": 0.6}')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 20, "waiting_for_data": 0.4}\n{"step": 40, "waiting_for_data": 0.6}'
+    )
     is_wrong(data.recorded_wait(subject), "50.0% of the time")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +13,12 @@ from fromnoise.conditioning.config import LabelConfig, TextConfig
 from fromnoise.conditioning.label import LabelConditioner
 from fromnoise.conditioning.text import TextConditioner
 from fromnoise.core.types import Cond
-from fromnoise.diffusion import path as paths
 from fromnoise.diffusion import sample as samplers
 from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.path import VP, Coefs, Cosine
 from fromnoise.diffusion.predict import guided, predictor
 from fromnoise.diffusion.target import TARGETS
-from fromnoise.doctor import captions, gradients, optimisation, positions, sampling, schedule, time
+from fromnoise.doctor import blocks, captions, gradients, optimisation, positions, sampling, schedule, time
 from fromnoise.models import mmdit
 from fromnoise.models.config import CNNConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.models.mmdit import MMDiT
@@ -82,15 +80,15 @@ def test_theta_of_a_larger_grid(examined: Examined, is_wrong: Judge, is_fine: Ju
 
 def test_padding_attended(examined: Examined, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
     subject = examined()
-    is_fine(gradients.padding(subject))
+    is_fine(blocks.padding(subject))
     monkeypatch.setattr(mmdit, "bias_of", lambda mask: bias_of(torch.ones_like(mask)))
-    is_wrong(gradients.padding(subject), "changes the backbone's answer by")
+    is_wrong(blocks.padding(subject), "changes the backbone's answer by")
 
 
 def test_padding_attended_by_the_text_encoder(examined: Examined, is_wrong: Judge, monkeypatch: Any) -> None:
     subject = examined()
     monkeypatch.setattr("fromnoise.conditioning.text.bias_of", lambda mask: bias_of(torch.ones_like(mask)))
-    finding = gradients.padding(subject)
+    finding = blocks.padding(subject)
     is_wrong(finding)
     assert float(finding.number.split("text encoder's by ")[1].split()[0]) > 1e-3
 
@@ -155,7 +153,7 @@ def test_guidance_that_moves_one_of_two_states(examined: Examined, is_wrong: Jud
 def test_modulation_that_does_not_start_at_zero(
     examined: Examined, is_wrong: Judge, is_fine: Judge, monkeypatch: Any
 ) -> None:
-    is_fine(gradients.fresh_blocks(examined()))
+    is_fine(blocks.fresh_blocks(examined()))
     start = MMDiT.init_weights
 
     def careless(self: MMDiT) -> None:
@@ -165,7 +163,7 @@ def test_modulation_that_does_not_start_at_zero(
                 nn.init.normal_(p, std=0.5)
 
     monkeypatch.setattr(MMDiT, "init_weights", careless)
-    is_wrong(gradients.fresh_blocks(examined()), "2 transformer blocks change their input by")
+    is_wrong(blocks.fresh_blocks(examined()), "2 transformer blocks change their input by")
 
 
 def test_blocks_without_gates(examined: Examined, is_wrong: Judge, monkeypatch: Any) -> None:
@@ -174,7 +172,7 @@ def test_blocks_without_gates(examined: Examined, is_wrong: Judge, monkeypatch: 
         return image + from_image + self.img_mlp(image), text + from_text + self.txt_mlp(text)
 
     monkeypatch.setattr(mmdit.Block, "forward", forward)
-    is_wrong(gradients.fresh_blocks(examined()))
+    is_wrong(blocks.fresh_blocks(examined()))
 
 
 @pytest.mark.parametrize("target", ["x0", "flow"])
@@ -266,12 +264,12 @@ def test_a_gradient_that_is_cut_off(examined: Examined, is_wrong: Judge, monkeyp
 
 def test_logits_that_grew(examined: Examined, is_wrong: Judge, is_fine: Judge) -> None:
     subject = examined()
-    is_fine(gradients.logits(subject))
+    is_fine(blocks.logits(subject))
     with torch.no_grad():
         for name, p in subject.model.named_parameters():
             if "norm_q" in name or "norm_added_q" in name:
                 p.mul_(1000)
-    is_wrong(gradients.logits(subject), "of fresh weights")
+    is_wrong(blocks.logits(subject), "of fresh weights")
 
 
 def test_a_device_in_the_code(examined: Examined, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from fromnoise.autoencoder import autoencoder
 from fromnoise.core.config import write_yaml
 from fromnoise.diffusion.loss import Objective
-from fromnoise.doctor import gradients, keeping, optimisation, schedule, vae
+from fromnoise.doctor import fields, gradients, keeping, optimisation, schedule, vae
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
@@ -109,15 +109,15 @@ class Dropping(Objective):
 
 def test_a_field_that_is_never_read(examined: Examined, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
     subject = examined()
-    is_fine(gradients.unread_fields(subject))
-    is_wrong(gradients.unread_fields(examined(objective=Dropping(target="flow", measure="flow"))), "cfg_dropout_prob")
+    is_fine(fields.unread_fields(subject))
+    is_wrong(fields.unread_fields(examined(objective=Dropping(target="flow", measure="flow"))), "cfg_dropout_prob")
 
 
 def test_a_field_that_is_set_and_does_nothing(examined: Examined, is_wrong: Judge, is_fine: Judge) -> None:
     sampling = Sampling(sampler="euler", steps=10, guidance=3.0)
     backbone = MMDiTConfig(patch=8, width=32, depth=2, head_width=16, largest=64)  # which cropped places alone read
-    is_wrong(gradients.unread_fields(examined(backbone=backbone, sampling=sampling)), "MMDiTConfig.largest")
-    is_fine(gradients.unread_fields(examined(backbone=backbone.model_copy(update={"absolute": "cropped"}))))
+    is_wrong(fields.unread_fields(examined(backbone=backbone, sampling=sampling)), "MMDiTConfig.largest")
+    is_fine(fields.unread_fields(examined(backbone=backbone.model_copy(update={"absolute": "cropped"}))))
 
 
 def test_models_that_are_not_of_one_size(examined: Examined, is_wrong: Judge, is_fine: Judge) -> None:
@@ -230,9 +230,7 @@ def test_latents_whose_scale_is_not_stored(
     (tmp_path / "vae").unlink()
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text(json.dumps(told))
-    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").symlink_to(
-        vae / "diffusion_pytorch_model.safetensors"
-    )
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").symlink_to(vae / "diffusion_pytorch_model.safetensors")
     is_wrong(checks.scale(subject), "none is stored")
 
 

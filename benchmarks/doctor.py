@@ -73,14 +73,14 @@ def main(args: Sequence[str]) -> None:
         found = ", ".join(f"{key}: {number}" for key, number in kept[name]["findings"].items())
         took = f"{kept[name]['seconds']:.1f} s, {kept[name]['processor_seconds']:.1f} s of a core"
         say(f"{name}: {took}, {kept[name]['checks']} checks, {found or 'nothing wrong'}")
-    record = {
-        "command": " ".join(["python -m benchmarks.doctor", *args]),
-        "machine": machine,
-        "slowest_seconds": max(one["seconds"] for one in kept.values()),
-        "slowest_processor_seconds": max(one["processor_seconds"] for one in kept.values()),
-        "examined": kept,
-    }
-    write_record(settings.out, record)
+        record = {
+            "command": " ".join(["python -m benchmarks.doctor", *args]),
+            "machine": machine,
+            "slowest_seconds": max(one["seconds"] for one in kept.values()),
+            "slowest_processor_seconds": max(one["processor_seconds"] for one in kept.values()),
+            "examined": kept,
+        }
+        write_record(settings.out, record)  # each time, so that what was measured is never lost
 
 
 if __name__ == "__main__":

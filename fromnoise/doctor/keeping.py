@@ -35,11 +35,13 @@ class Interrupted:
 def round_trip(subject: Subject) -> Finding:
     """The fresh state saved, as compilation would see it, and taken up again; then one that is cut off half way."""
     assert subject.state is not None and subject.trainee is not None and subject.run is not None
-    state, lost, faults = subject.state, 0, list[str]()
+    state, lost, faults, names = subject.state, 0, list[str](), set(subject.model.state_dict())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "checkpoints"
         try:
             with names_compiled(), state.model.compiled(True):
+                if renamed := sorted(set(state.model.state_dict()) - names):
+                    faults.append(f"compilation changes {len(renamed)} names ({renamed[0]}, ...)")
                 saved = checkpoint.save(root, state, keep=2)
             again = loop.start(subject.trainee, root, Silent(subject.run.training.steps))
             lost = different(state, again)

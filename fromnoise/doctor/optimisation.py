@@ -32,8 +32,8 @@ FIT = 0.75
 """Largest share of one batch that is not learned after `STEPS`. A model that is deaf, or whose gradients are cut off,
 stays at 1; the recipes get below this in 5 to 50 steps."""
 RATE = 1e-3
-"""Of AdamW, whatever the run's optimizer: on four pictures no backbone here needs a warm-up at it, and Muon's steps would
-take most of a minute for 25M parameters."""
+"""Of AdamW, whatever the run's optimizer: on four pictures no backbone here needs a warm-up at it, and Muon's steps
+would take most of a minute for 25M parameters."""
 STEPS = 150
 SECONDS = 30.0  # of processor time, for these steps
 ROWS = 4  # different prompts, the last of them dropped

@@ -248,7 +248,7 @@ def test_a_condition_that_is_never_heard(examined: Examined, is_wrong: Judge, is
     forward = MMDiT.forward
 
     def deaf(self: MMDiT, x: Any, t: Any, cond: Cond) -> Any:
-        return forward(self, x, t, Cond(0 * cond.tokens + 1, cond.mask, 0 * cond.vector))
+        return forward(self, x, t, Cond(0 * cond.tokens + 1, torch.ones_like(cond.mask), 0 * cond.vector))
 
     monkeypatch.setattr(MMDiT, "forward", deaf)
     monkeypatch.setattr(optimisation, "STEPS", 60)

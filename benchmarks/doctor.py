@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from fromnoise.core.config import Config, explain
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 RECORD = Path(__file__).parent / "results" / "doctor.json"
-USAGE = "python -m benchmarks.doctor [RECIPE|RUN|DATA ...] [--out FILE]"
+USAGE = 'python -m benchmarks.doctor [RECIPE|RUN|DATA|"RECIPE --some.field VALUE" ...] [--out FILE]'
 DESCRIPTION = """\
 Runs `fromnoise doctor` in a fresh process for every recipe, and for what else is named; only what is named where
 something is.
@@ -38,7 +39,7 @@ def measure(name: str) -> dict[str, Any]:
     """Seconds of the whole command, by the clock and of the processor, which other work does not lengthen; how many
     checks there were, and what was found or left out."""
     start, before = time.perf_counter(), children()
-    command = [sys.executable, "-m", "fromnoise.cli.main", "doctor", name, "--json"]
+    command = [sys.executable, "-m", "fromnoise.cli.main", "doctor", *shlex.split(name), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds, used = time.perf_counter() - start, children() - before
     if done.returncode not in (0, 1):

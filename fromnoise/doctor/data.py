@@ -199,7 +199,6 @@ def memory(subject: Subject) -> Finding:
     why = "data that is held in memory grows with its number, until there is no room for a model"
     if isinstance(data, PreparedData):
         total = sum(entry.bytes for entry in data.manifest.shards)
-        release_freed_memory()  # or it would be used again, and not be seen
         before = held()
         again = PreparedData(data.directory, data.seed)
         for step in range(4):
@@ -223,6 +222,7 @@ def arrays(data: Any) -> Iterator[np.ndarray]:
 
 def held() -> int:
     """Bytes of memory of this process that no file stands for; 0 where the system does not tell."""
+    release_freed_memory()  # what is kept for later would count, and be used again unseen
     status = Path("/proc/self/status")
     found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text(), re.M) if status.is_file() else None
     return 1024 * int(found[1]) if found else 0

@@ -88,8 +88,8 @@ class Subject:
 
     @cached_property
     def trained(self) -> Pipeline | None:
-        """The model of the run's last checkpoint, as trained; None where there is none yet."""
-        if self.directory is None or not list_checkpoints(self.directory / "checkpoints"):
+        """The model of the run's last checkpoint, as trained; None where there is none, or its VAE is not here."""
+        if self.absent or self.directory is None or not list_checkpoints(self.directory / "checkpoints"):
             return None
         return Pipeline.load(weights(self.directory, raw=True))
 

@@ -47,6 +47,7 @@ def measure(name: str) -> dict[str, Any]:
     told = json.loads(done.stdout)
     kinds = {level: [one for one in told["findings"] if one["level"] == level] for level in ("wrong", "left out")}
     return {
+        "command": f"fromnoise doctor {name} --json",
         "seconds": round(seconds, 1),
         "processor_seconds": round(used, 1),
         "checks": len(told["findings"]),

@@ -59,7 +59,7 @@ class PreparedData:
             ValueError: one line: there is no prepared data set, it is empty, or a shard is missing or is not what the
                 manifest tells of it. What is inside the shards is not read: `verify` does that.
         """
-        self.manifest, self.seed = read_manifest(directory), seed
+        self.directory, self.manifest, self.seed = directory, read_manifest(directory), seed
         self.layout = layout = self.manifest.layout
         if not self.manifest.counts.samples:
             raise ValueError(f"the prepared data set at {directory} holds no samples")

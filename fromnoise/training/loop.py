@@ -47,15 +47,20 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
             the run to begin with does not fit, the disk is full, or the loss is not finite. What was saved stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
+    state = follow(drawing(run, directory, live.say), directory, live)
+    return Pipeline.load(weights(directory), state.model.device)
+
+
+def drawing(run: Run, directory: Path, say: Callable[[str], None]) -> Drawing:
+    """`run` with its data, and with what follows from them and from what it begins with filled in; see `train`."""
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
     old = find_origin(run, directory)
     run = unsealed(run, old) if old else run
     data = run.data.build(run.training.seed)
-    run = derive(recorded_space(run, directory, run.start.run), data, live.say)
-    run = adapt(run, old, live.say) if old else run
-    state = follow(Drawing(run, data, live.say), directory, live)
-    return Pipeline.load(weights(directory), state.model.device)
+    run = derive(recorded_space(run, directory, run.start.run), data, say)
+    run = adapt(run, old, say) if old else run
+    return Drawing(run, data, say)
 
 
 def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:

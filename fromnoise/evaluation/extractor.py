@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.conditioning.folder import hub_name
+from fromnoise.core.config import hint
 from fromnoise.core.files import content_hash
 from fromnoise.evaluation import classifier
 from fromnoise.evaluation.classifier import Domain
@@ -76,8 +77,8 @@ def extractor_of(name: str, device: torch.device) -> Extractor:
         from fromnoise.evaluation.vision import by_vision_model
 
         return by_vision_model(name, device)
-    known = f"pixels, {', '.join(DOMAINS)}, a folder or owner/name of a CLIP or DINO, Inception's .safetensors"
-    raise ValueError(f"nothing sees pictures at {name!r}; allowed: auto, {known}")
+    others = "the folder or owner/name of a CLIP or DINO, Inception's .safetensors"
+    raise ValueError(f"nothing sees pictures at {name!r}; {hint(name, [others, 'auto', 'pixels', *DOMAINS])}")
 
 
 def pixels() -> Extractor:

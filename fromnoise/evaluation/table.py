@@ -42,8 +42,9 @@ def class_lines(results: Tree, domain: Domain) -> Iterator[str]:
         yield f"{'accuracy':<16}{100 * results['accuracy']:6.2f} % ({100 * low:.2f} to {100 * high:.2f}, at 95 %)"
         by_class = zip(domain.classes, results["by_class"], strict=False)  # of fewer pictures than classes: of some
         yield from (f"  {name:<14}{100 * share:6.1f} %" for name, share in by_class)
-    floor = f"as many real {domain.name}: {results['frechet_floor']:.3f}"
-    yield f"{'frechet':<16}{results['frechet']:6.3f} ({floor})"
+    if "features" not in results:  # which tell it, too
+        floor = f"as many real {domain.name}: {results['frechet_floor']:.3f}"
+        yield f"{'frechet':<16}{results['frechet']:6.3f} ({floor})"
     if results["diversity"] is not None:
         yield f"{'diversity':<16}{100 * results['diversity']:6.1f} % of that of real {domain.name}"
     yield f"{'speed':<16}{results['images_per_second']:6.1f} images/s"

@@ -23,26 +23,6 @@ CPU = torch.device("cpu")
 PICTURES = torch.rand(5, 3, 40, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def save_clip(folder: Path, seed: int = 0) -> Path:
-    """A tiny CLIP of chance weights, as transformers saves one."""
-    import transformers
-
-    from tests.conftest import WORDS, small_tokenizer
-
-    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, projection_dim=12)
-    text = dict(vocab_size=len(WORDS) + 3, max_position_embeddings=12, bos_token_id=0, pad_token_id=0, eos_token_id=1)
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        config = transformers.CLIPConfig(
-            text_config=sizes | text, vision_config=sizes | {"image_size": 32, "patch_size": 16}, projection_dim=12
-        )
-        transformers.CLIPModel(config).save_pretrained(folder)
-        small_tokenizer().save_pretrained(folder)
-        side = {"height": 32, "width": 32}
-        transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
-    return folder
-
-
 def save_dino(folder: Path) -> Path:
     """A tiny DINOv2."""
     import transformers
@@ -59,7 +39,7 @@ def save_dino(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(save_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"))
 
 
@@ -138,7 +118,9 @@ class TestVision:
         extractor = extractor_of(str(clip), CPU)
         torch.testing.assert_close(extractor.see(grey), extractor.see(grey.expand(-1, 3, -1, -1)))
 
-    def test_other_weights_and_another_preprocessing_are_another_hash(self, clip: Path, tmp_path: Path) -> None:
+    def test_other_weights_and_another_preprocessing_are_another_hash(
+        self, clip: Path, save_clip: Callable[..., Path], tmp_path: Path
+    ) -> None:
         ours = extractor_of(str(clip), CPU).sha256
         other = save_clip(tmp_path / "other", seed=1)
         assert extractor_of(str(other), CPU).sha256 != ours
@@ -150,7 +132,7 @@ class TestVision:
         assert extractor_of(str(same), CPU).sha256 != ours
 
     def test_what_cannot_be_read_is_told_in_one_line(
-        self, clip: Path, tmp_path: Path, save_encoder: Callable[..., Path]
+        self, clip: Path, tmp_path: Path, save_clip: Callable[..., Path], save_encoder: Callable[..., Path]
     ) -> None:
         for missing, message in (
             ("preprocessor_config.json", "no file .*preprocessor_config.json"),

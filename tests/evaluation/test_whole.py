@@ -1,9 +1,10 @@
-"""`fromnoise evaluate` on a data set of pictures and prompts that has no judge: what is measured, kept, said, refused."""
+"""`fromnoise evaluate` on pictures and prompts that have no judge: what is measured, kept, said, refused."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run
-from tests.evaluation.test_extractor import save_clip
 
 HELD_OUT, LEARNED = 24, 50
 MODEL = ModelConfig(
@@ -71,7 +71,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(save_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"))
 
 
@@ -151,7 +151,7 @@ class TestChosen:
         assert kept.stat().st_mtime_ns > before  # of other pictures, it is
 
     def test_features_kept_elsewhere_are_compared_with_or_refused_by_name(
-        self, run: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, run: Path, clip: Path, save_clip: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         place = Path(shutil.copytree(run, tmp_path / "run"))
         args = ("--n", 20, "--measure", "features", "--features")

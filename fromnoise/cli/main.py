@@ -13,7 +13,7 @@ COMMANDS = {
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
-    "evaluate": "measure how often a model draws what the prompt asks for",
+    "evaluate": "measure a model: what was asked for, distance from real pictures, copies, whether it listens",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }

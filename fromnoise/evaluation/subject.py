@@ -72,7 +72,9 @@ class Subject:
             return self.wanted.judge
         if self.run is None:
             return "mnist" if self.pipeline.config.channels == 1 else "shapes"
-        return kind_of(self.run.data)
+        kind, config = kind_of(self.run.data), self.pipeline.config
+        sides = DOMAINS[kind].sides if kind in DOMAINS else (config.size,)
+        return kind if config.size in sides else self.run.data.type  # prepared at a size that the classifier knows not
 
     @property
     def domain(self) -> Domain | None:

@@ -148,6 +148,30 @@ class TestVision:
             extractor_of(str(text), CPU)
 
 
+class TestHub:
+    def test_a_name_is_fetched(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[str, str | None]] = []
+
+        def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+            asked.append((name, revision))
+            assert "*.bin" not in allow_patterns and "preprocessor_config.json" in allow_patterns
+            return str(clip)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        found = extractor_of("owner/tiny-clip@main", CPU)
+        assert asked == [("owner/tiny-clip", "main")] and found.sha256 == extractor_of(str(clip), CPU).sha256
+
+    def test_what_the_hub_does_not_give_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def download(*args: object, **more: object) -> str:
+            raise OSError("no route\nto anywhere")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        with pytest.raises(
+            ValueError, match=r"no folder at owner/none, and the hub does not give it \(no route to any"
+        ):
+            extractor_of("owner/none", CPU)
+
+
 class TestCLIPScore:
     def test_the_closed_form(self) -> None:
         angle = torch.tensor([0.0, 60.0, 90.0, 180.0]).deg2rad()

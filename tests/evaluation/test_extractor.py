@@ -88,7 +88,7 @@ class TestVision:
 
         extractor = extractor_of(str(clip), CPU)
         with quiet(), torch.no_grad():
-            model = transformers.CLIPModel.from_pretrained(clip).eval()
+            model: Any = transformers.CLIPModel.from_pretrained(clip).eval()
             processor = transformers.CLIPImageProcessorPil.from_pretrained(clip)
             shown = [Image.fromarray(rounded(one).permute(1, 2, 0).byte().numpy()) for one in PICTURES]
             pixels = processor(images=shown, return_tensors="pt")["pixel_values"]

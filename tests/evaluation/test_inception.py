@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +64,11 @@ class TestArchitecture:
 
     def test_sides_on_the_way(self, network: Inception) -> None:
         sides: dict[str, tuple[int, ...]] = {}
-        hooks = [
-            block.register_forward_hook(lambda _, __, out, name=name: sides.__setitem__(name, tuple(out.shape[1:])))
-            for name, block in network.named_children()
-        ]
+
+        def remember(name: str) -> Any:
+            return lambda block, args, out: sides.update({name: tuple(out.shape[1:])})
+
+        hooks = [block.register_forward_hook(remember(name)) for name, block in network.named_children()]
         with torch.no_grad():
             assert network(torch.zeros(1, 3, 299, 299)).shape == (1, 2048)
         for hook in hooks:

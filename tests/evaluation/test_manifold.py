@@ -56,7 +56,7 @@ def test_coverage_of_equal_distributions_is_known(k: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(manifold, "ROWS", 128)
     found = [density_coverage(normal(2 * s, m, 2), normal(2 * s + 1, n, 2), k) for s in range(12)]
     expected = 1 - math.prod((n - i) / (m + n - i) for i in range(1, k + 1))
-    density, coverage = np.mean(found, axis=0)
+    density, coverage = np.array(found).mean(0)
     assert density == pytest.approx(1, abs=0.05)
     assert coverage == pytest.approx(expected, abs=0.012)
 

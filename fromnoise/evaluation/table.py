@@ -79,8 +79,8 @@ def neighbour_lines(results: Tree) -> Iterator[str]:
 
 def listening_lines(results: Tree) -> Iterator[str]:
     found = results["listening"]
-    low, high = (100 * share for share in found["gap_interval"])
-    yield f"another's caption costs {100 * found['gap']:.1f} % more loss ({low:.1f} to {high:.1f}, at 95 %)"
+    low, high = (1 + share for share in found["gap_interval"])
+    yield f"under another's caption {1 + found['gap']:.2f} times the loss ({low:.2f} to {high:.2f}, at 95 %)"
     yield row("t", found["times"], "8.2f")
     for key, name in (("loss", "loss"), ("loss_shuffled", "another's"), ("loss_null", "none"), ("moved", "moved v")):
         yield row(name, found[key], "8.4f")

@@ -179,6 +179,42 @@ class TestCLIPScore:
         found = scores(seen, torch.tensor([[2.0, 0.0]]).expand(4, -1))
         torch.testing.assert_close(found, torch.tensor([2.5, 1.25, 0.0, 0.0]).double(), atol=1e-6, rtol=0)
 
+    def test_as_torchmetrics_has_it(self, clip: Path) -> None:
+        """Which counts on CLIP as transformers had it before version 5: here it is given that."""
+        import transformers
+        from torchmetrics.functional.multimodal import clip_score
+
+        class Old(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model: Any = transformers.CLIPModel.from_pretrained(clip).eval()
+                self.config = self.model.config
+
+            def get_image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+                return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+            def get_text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+                return self.model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+
+        shows = transformers.CLIPImageProcessorPil.from_pretrained(clip)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(clip)
+
+        def processor(images: Any = None, text: Any = None, **how: Any) -> Any:
+            if text is not None:
+                return tokenizer(text, **how)
+            return shows(images=[image.numpy() for image in images], return_tensors="pt")
+
+        prompts = ["a red circle", "two green square", "cat", "one blue photo of a square", "above"]
+        with quiet(), torch.no_grad():
+            model = Old()
+            levels = rounded(PICTURES).byte()
+            pairs = zip(levels, prompts, strict=True)
+            expected = [float(clip_score(one, said, lambda: (model, processor))) for one, said in pairs]  # type: ignore
+        extractor = extractor_of(str(clip), CPU)
+        seen = extractor.see(PICTURES)
+        found = clipscore(extractor, seen, prompts, seen, prompts)["cosine"]
+        assert found == pytest.approx(sum(expected) / 5, rel=1e-3) and found > 0.1
+
     def test_prompts_are_told_from_others_and_real_pictures_stand_beside(self) -> None:
         words = {"a": 0, "b": 1, "c": 2}
 

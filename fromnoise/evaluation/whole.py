@@ -175,9 +175,9 @@ def neighboured(subject: Subject) -> Results:
 
 
 def contact_sheet(subject: Subject, drawn: Nearest, file: Path) -> None:
-    """A PNG of the drawn pictures nearest to a training picture, each beside it."""
+    """A PNG of the drawn pictures relatively nearest to a training picture, each beside it."""
     tiles, labels = [], []
-    for row in drawn.distance[:, 0].argsort()[:SHOWN].tolist():
+    for row in drawn.relative.argsort()[:SHOWN].tolist():
         place, distance = int(drawn.place[row, 0]), float(drawn.distance[row, 0])
         pair = subject.drawn.images[row], learned_one(subject.pipeline, subject.pictures, place)
         for images in pair:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from fromnoise.evaluation.neighbours import memorisation, nearest
+from fromnoise.evaluation.neighbours import KEPT, memorisation, nearest
 
 
 def normal(seed: int, count: int, width: int = 6) -> torch.Tensor:
@@ -20,7 +20,7 @@ def test_as_by_all_pairs_however_they_come(seed: int, asked: int, learned: int, 
     told: list[int] = []
     found = nearest(x, None, y.split(part), told.append)
     across = cdist(x.numpy().astype(float), y.numpy().astype(float))
-    np.testing.assert_allclose(found.distance.numpy(), np.sort(across, 1)[:, :2], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.distance.numpy(), np.sort(across, 1)[:, :KEPT], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(found.place[:, 0].numpy(), across.argmin(1))
     assert told[-1] == learned
 
@@ -55,4 +55,11 @@ def test_blurred_pictures_are_no_copies() -> None:
     """All in the middle: nearer to the training pictures than those are to each other, but not to one of them."""
     learned = [normal(0, 2000, 40)]
     found = memorisation(nearest(0.2 * normal(1, 200, 40), None, learned), nearest(normal(2, 500, 40), None, learned))
-    assert found["near"] > 0.9 and found["copies"] == 0
+    assert found["distance"] < 0.8 * found["distance_held_out"]
+    assert found["near"] < 0.1 and found["copies"] == 0
+
+
+def test_a_copy_of_a_picture_that_was_trained_on_twice_is_near() -> None:
+    twice = normal(0, 1000).repeat(2, 1)
+    found = memorisation(nearest(twice[:100] + 1e-3, None, [twice]), nearest(normal(2, 500), None, [twice]))
+    assert found["near"] == 1 and found["copies"] == 0

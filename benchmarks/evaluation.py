@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/evaluate.md")
     given = parser.parse_args(args)
     subject = Subject(given.run, Wanted(n=given.n), watch)
@@ -56,7 +58,10 @@ def main(args: Sequence[str]) -> None:
         "table": table(results, subject.domain),
         **results,
     }
-    write_record(given.results / f"evaluation_{given.run.resolve().name}.json", record)
+    name = given.run.resolve().name
+    write_record(given.results / f"evaluation_{name}.json", record)
+    if "neighbours" in results:
+        shutil.copy(given.run / results["neighbours"]["sheet"], given.pictures / f"evaluation_{name}.png")
     put(f"```\n{record['table']}\n```", given.page)
 
 

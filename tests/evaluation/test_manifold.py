@@ -93,6 +93,10 @@ class TestCompared:
         real = normal(0, 500, 3)
         assert compared(normal(1, 400, 3), real[:30], real[30:])[0]["samples"] == 30
 
+    def test_balls_are_compared_among_equal_numbers(self) -> None:
+        real = normal(0, 2200, 3)
+        assert compared(normal(1, 200, 3), real[:200], real[200:])[0]["coverage"] > 0.9  # of all balls .4 at most
+
     @pytest.mark.parametrize(("count", "left"), [(9, 0), (10, 3), (19, 3), (20, 4)])
     def test_what_too_few_do_not_allow_is_said_and_not_computed(self, count: int, left: int) -> None:
         real = normal(0, 200, 3)

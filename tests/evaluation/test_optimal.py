@@ -23,7 +23,7 @@ from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.path import Path as DiffusionPath
 from fromnoise.evaluation import optimal
 from fromnoise.evaluation.optimal import Known, by_time, posterior_mean, read
-from fromnoise.evaluation.real import NotMeasured
+from fromnoise.evaluation.real import NotMeasured, halves
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.evaluation.whole import evaluate
@@ -190,6 +190,17 @@ class TestByTime:
         monkeypatch.setattr(optimal, "LARGEST", 639)
         with pytest.raises(NotMeasured, match="40 training pictures of 16 numbers are 640; allowed: 639 at most"):
             read(model(), small())
+
+
+def test_floor_and_reference_share_no_picture() -> None:
+    data = small()
+    for drawn, sizes in ((300, (300, 40)), (400, (20, 20))):  # held out there are 300
+        floor, reference = halves(model(), data, drawn, 100)
+        assert (floor.count, reference.count) == sizes
+        both = [
+            {tuple(image.flatten().tolist()) for part in some.read() for image in part} for some in (floor, reference)
+        ]
+        assert tuple(map(len, both)) == sizes and not both[0] & both[1]
 
 
 @pytest.mark.parametrize("honest", [False, True])

@@ -219,7 +219,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("args", "told"),
         [
-            (["--measure", "judge"], "there is no judge of folder data; allowed: --judge shapes, mnist, cifar10"),
+            (
+                ["--measure", "judge", "listening"],
+                "there is no judge of folder data; allowed: --judge shapes, mnist, cifar10",
+            ),
             (["--measure", "clipscore"], "CLIPScore needs a CLIP"),
             (["--measure", "fid"], "measure.0: given 'fid'; allowed: auto, judge, features"),
             (["--features", "dinov2"], "nothing sees pictures at 'dinov2'; allowed: the folder"),

@@ -14,6 +14,8 @@ COMMANDS = {
     "sample": "draw pictures of prompts",
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
     "evaluate": "measure a model: what was asked for, distance from real pictures, copies, whether it listens",
+    "report": "write what a run is and how it went, as an HTML page and a model card",
+    "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }

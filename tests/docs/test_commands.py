@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, evaluate, plot, prepare, sample, train
+from fromnoise.cli import buckets, compare, diff, evaluate, plot, prepare, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -69,6 +69,11 @@ def read(line: str) -> None:
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words
         assert all(is_run(word) for word in words)
+    elif command == "diff":
+        _, words = parse(diff.Options(), args, usage="", description="")
+        assert len(words) == 2 and all(is_run(word) for word in words)
+    elif command == "report":
+        assert len(args) == 1 and is_run(args[0])
     elif command == "plot":
         options, words = parse(plot.Options(), args, usage="", description="")
         assert plot.chosen(options.kinds) or not options.kinds

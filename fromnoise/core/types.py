@@ -32,6 +32,9 @@ class Data(Protocol):
     def sizes(self) -> Sequence[tuple[int, int]]: ...  # all H, W of those to train on; every batch has one of them
 
     @property
+    def count(self) -> int | None: ...  # pictures to train on; None where they have no end
+
+    @property
     def classes(self) -> int: ...  # labels are below this; 1 where a data set has none
 
     def train(self, step: int, size: int) -> Batch: ...  # what optimizer step `step` sees

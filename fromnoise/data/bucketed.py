@@ -58,6 +58,7 @@ class BucketData:
         self.said = [listing.captions[name] for name in self.names]
         learned, held_out = split(np.array([chance(name) for name in self.names]))
         self.learned, self.held_out = learned.tolist(), held_out.tolist()
+        self.count = len(self.learned)
         self.mirrors = np.array([config.flip and not any(map(SIDED.search, said)) for said in self.said])  # (N,)
 
         self.pictures = held

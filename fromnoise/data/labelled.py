@@ -43,6 +43,7 @@ class LabelledData:
         channels, size, _ = train.images.shape[1:]
         self.image_shape = (channels, size, size)
         self.sizes = [self.image_shape[1:]]
+        self.count = len(train.labels)
         self.classes = len(said)
         self.problems: list[str] = []
         self.epochs = Epochs(len(train.labels), seed)

@@ -78,6 +78,7 @@ class PreparedData:
         self.shards = [Shard(directory, layout, entry) for entry in self.manifest.shards]
         self.firsts = np.cumsum([0, *(len(shard.chance) for shard in self.shards)])  # (shards + 1,)
         self.learned, self.held_out = split(np.concatenate([shard.chance for shard in self.shards]))
+        self.count = len(self.learned)
         sizes = np.concatenate([shard.size for shard in self.shards])
         self.buckets = [rows for at in range(len(layout.sizes)) if len(rows := self.learned[sizes[self.learned] == at])]
         shapes = [layout.sizes[sizes[rows[0]]] for rows in self.buckets]

@@ -136,6 +136,7 @@ class ShapesData:
         self.config, self.seed, self.canvas = config, seed, canvas
         self.image_shape = (3, *pixels(canvas, config.size))
         self.sizes = [self.image_shape[1:]]
+        self.count = None
         self.classes = 1
         self.problems: list[str] = []
 

@@ -20,13 +20,13 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
-from fromnoise.training.estimate import tell_needs
+from fromnoise.training.estimate import due, tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.origin import adapt, find_origin, unsealed
-from fromnoise.training.prefetch import ahead
+from fromnoise.training.prefetch import ahead, workers
 from fromnoise.training.reconstruction import Reconstruction, fit
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.step import accumulate_gradients, clip_gradients
@@ -96,7 +96,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
     validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
     meter = measure(trainee, model, choices)
     report = Report(directory, live, meter, progress, config, choices.batch)
-    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model))
+    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model.device))
 
     with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
         if progress.step == 0:
@@ -124,11 +124,6 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
                 if stop.signal:
                     live.say(f"stopped; saved {saved}; the same command goes on")
                     raise SystemExit(128 + stop.signal)
-
-
-def due(step: int, every: int, steps: int) -> bool:
-    """Whether what comes every so many steps, and at the end, comes after this step."""
-    return step % every == 0 or step == steps
 
 
 def start(trainee: Trainee, root: Path, live: Live) -> State:
@@ -160,11 +155,6 @@ def maker(trainee: Trainee, model: Model, choices: Choices) -> Callable[[int], S
         return sample.pinned() if pinned else sample
 
     return make
-
-
-def workers(model: Model) -> int:
-    """Threads that make samples: one where they share the cores with the training itself."""
-    return 1 if model.device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:

@@ -14,6 +14,7 @@ from fromnoise.training.loop import train
 from fromnoise.training.run import AdamW, Run
 
 Making = Callable[..., Run]
+NEEDS = r"4 steps of 4 need about 0:\d\d, 3 validations and 1 previews among it, [\d.]+ [MG]iB of memory and ([\d.]+) MiB on disk"
 
 
 def test_disk_is_told_before_the_first_step_and_is_what_checkpoints_take(
@@ -21,7 +22,7 @@ def test_disk_is_told_before_the_first_step_and_is_what_checkpoints_take(
 ) -> None:
     train(tiny_run(keep=2, save_every=2, steps=4, optimizer=AdamW()), tmp_path / "run")
     said = capsys.readouterr().err
-    found = re.search(r"4 steps of 4 need about 0:\d\d, [\d.]+ [MG]iB of memory and ([\d.]+) MiB on disk", said)
+    found = re.search(NEEDS, said)
     assert found and said.index("on disk") < said.index("step 4/4")
     taken = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"))
     assert float(found[1]) * 2**20 == pytest.approx(1.5 * taken, rel=0.2)  # two are kept while a third is written

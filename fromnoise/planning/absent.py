@@ -150,7 +150,7 @@ def find_space(run: Run, assume: Say) -> nn.Module:
         return LatentSpace(config.path, config.shift, config.scale, VAE.build())
 
 
-def find_conditioner(run: Run, data: Data, captions: int, assume: Say) -> nn.Module:
+def find_conditioner(run: Run, data: Data, captions: int, assume: Say) -> Any:
     """The conditioner of `run`; encoders that are not here are assumed to be as published."""
     config = run.model.conditioner
     if not isinstance(config, FrozenTextConfig) or all(Path(one.path).is_dir() for one in config.encoders):

@@ -105,7 +105,7 @@ def counts_of(run: Run | VAERun, subject: Subject, rows: int) -> Counts:
     model.zero_grad()
     held = resident(model, run.training.optimizer)
     if isinstance(run, VAERun):
-        assert isinstance(one, reconstruction.Sample)
+        assert isinstance(one, reconstruction.Sample) and isinstance(model, Autoencoder)
         latent = model.latent_shape(*one.images.shape[2:])
         made = _flops(lambda: model.vae.decode(model.vae.encode(one.images).mean))
         parts = {"encoder": model.vae.encoder, "decoder": model.vae.decoder, "discriminator": model.discriminator}

@@ -25,7 +25,9 @@ class Memory(NamedTuple):
     frozen: int
     """VAE and text encoders."""
     program: int
-    """On a CPU, where memory is shared with it: Python, PyTorch and the data, and what the allocator holds back."""
+    """On a CPU, where memory is shared with it: Python, PyTorch and the data."""
+    overhead: int
+    """There, too: what the allocator holds back, libraries keep for themselves, and the compiler."""
 
     @property
     def total(self) -> int:

@@ -42,6 +42,11 @@ class Where(NamedTuple):
     memory: int
     """Bytes."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether the program itself takes of that memory."""
+        return self.chip is None and self.device.type == "cpu"
+
 
 def where(name: str) -> Where:
     """The device called `name`: auto, cuda, mps or cpu are those here, all others come from the table.
@@ -92,11 +97,12 @@ def make_plan(
         def memory_of(accumulate: int) -> Memory:
             dtype, fused = dtype_of(speed.precision), place.chip is not None
             counted = count_step(run, subject, batch, accumulate, dtype, fused)
-            return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, beside)
+            return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, *beside)
 
-        beside = 0
-        if speed.tried:
-            beside = program + (COMPILER if speed.compiled else 0) + _held_back(run, subject, counts, speed.tried)
+        beside = (0, 0)
+        if place.shared:
+            held_back = _held_back(run, subject, counts, speed.tried) if speed.tried else 0
+            beside = (program, held_back + (COMPILER if speed.compiled else 0))
         memory = memory_of(training.accumulate)
         verdict = fitting(memory, memory_of, batch, training.accumulate, place.memory, place.name)
     ahead, looks = left(training, done.step), trainee.looks()
@@ -169,19 +175,19 @@ def _hollow(run: Run | VAERun, data: Data, pieces: Pieces | None) -> Iterator[Su
         yield drawing(run, pieces)
 
 
-def _memory(counts: Counts, counted: Counted, share: float, program: int) -> Memory:
+def _memory(counts: Counts, counted: Counted, share: float, program: int, overhead: int) -> Memory:
     """The bytes of a step. share: of the activations of an eager step that are held."""
     held = counts.resident
     frozen = FLOAT32 * sum(counts.frozen.values())
     activations = int(share * counted.activations)
-    return Memory(held.weights, counted.gradients, held.moments, held.average, activations, frozen, program)
+    return Memory(held.weights, counted.gradients, held.moments, held.average, activations, frozen, program, overhead)
 
 
 def _held_back(run: Run | VAERun, subject: Subject, counts: Counts, tried: Tried) -> int:
     """Bytes by which the process grew beyond what is counted of the steps that were tried: the allocator keeps some of
     what is freed, and libraries some for themselves. Their average is not made, and what is frozen was there before."""
     counted = count_step(run, subject, tried.rows, tried.accumulate, dtype_of(tried.precision), fused=False)
-    return max(0, tried.grown - _memory(counts, counted, 1.0, 0).total + counts.resident.average)
+    return max(0, tried.grown - _memory(counts, counted, 1.0, 0, 0).total + counts.resident.average)
 
 
 def _trainee(run: Run | VAERun, data: Data) -> Trainee:

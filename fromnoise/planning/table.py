@@ -30,8 +30,12 @@ def _line(name: str, text: str) -> str:
 def _parameters(plan: dict[str, Any]) -> Iterator[str]:
     for kind, parts in plan["parameters"].items():
         if parts:
-            listed = ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in parts.items())
+            listed = ", ".join(f"{name} {_count(count)}" for name, count in parts.items())
             yield _line(kind, f"{sum(parts.values()) / 1e6:.2f}M parameters: {listed}")
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f}M" if number >= 10_000 else f"{number:,}"
 
 
 def _flops(plan: dict[str, Any]) -> Iterator[str]:
@@ -47,7 +51,7 @@ def _flops(plan: dict[str, Any]) -> Iterator[str]:
 def _memory(plan: dict[str, Any]) -> Iterator[str]:
     memory = plan["memory"]
     names = {"program": "program", "average": "EMA"}
-    parts = ("weights", "gradients", "moments", "average", "activations", "frozen", "program")
+    parts = ("weights", "gradients", "moments", "average", "activations", "frozen", "program", "overhead")
     listed = ", ".join(f"{names.get(part, part)} {size(memory[part])}" for part in parts if memory[part])
     yield _line("memory", f"{size(memory['total'])} of {size(memory['of'])} at most: {listed}")
     yield _line("", "it fits" if memory["fits"] else f"it does not fit: {memory['remedy']}")

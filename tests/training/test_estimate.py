@@ -14,7 +14,10 @@ from fromnoise.training.loop import train
 from fromnoise.training.run import AdamW, Run
 
 Making = Callable[..., Run]
-NEEDS = r"4 steps of 4 need about 0:\d\d, 3 validations and 1 previews among it, [\d.]+ [MG]iB of memory and ([\d.]+) MiB on disk"
+NEEDS = (
+    r"4 steps of 4 need about 0:\d\d, 3 validations and 1 previews among it, [\d.]+ [MG]iB of memory and "
+    r"([\d.]+) MiB on disk"
+)
 
 
 def test_disk_is_told_before_the_first_step_and_is_what_checkpoints_take(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which torch's optimizers import: part of the program, not of what a model adds to it
 from pydantic import PositiveInt, ValidationError
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
@@ -45,7 +46,7 @@ class Settings(Config):
 
     recipes: tuple[str, ...] = ("shapes", "mnist", "sd1", "dit", "phase5", "vae-small")
     """Recipes, whose data must be there."""
-    rounds: PositiveInt = 3
+    rounds: PositiveInt = 2
     """Times that each is planned, and trained."""
     steps: PositiveInt = 40
     """Steps of a training; the first quarter is left out."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo  # which torch's optimizers import: 100 MiB of the program, there before it is measured
 
 from fromnoise.core.chips import Chip, chip_named
 from fromnoise.core.device import available, pick
@@ -79,6 +80,8 @@ def make_plan(
     trainee = _trainee(run, data)
     pieces = pieces_of(run, data, assumed.append) if isinstance(run, Run) else None
     rows = rows_of_picture(run.model) if isinstance(run, Run) else 1
+    if isinstance(run, VAERun) and run.model.loss.perceptual:
+        assumed.append("LPIPS is left out: its VGG16 is 14.7M frozen parameters, and a forward of two pictures, more")
     program = used_memory()  # Python, PyTorch, data and what is frozen, as a training has them before its model
     training, batch = run.training, run.training.batch
 

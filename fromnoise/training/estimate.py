@@ -25,7 +25,7 @@ from fromnoise.training.trainee import Looks, Model, Sample, Trainee
 BYTES = 4  # of a number in float32
 PNG = 0.6  # share of its raw bytes that a picture takes on disk, about
 CAPTION = 4096  # bytes that its words take there, about
-LOOKED_AT = 16  # samples of a forward that is timed without gradients
+LOOKED_AT = 32  # samples of a forward that is timed without gradients
 
 
 class Resident(NamedTuple):

@@ -120,12 +120,15 @@ class Living(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        new = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
         if not func.is_view:
             self.kernels += 1
-            self.traffic += sum(x.nbytes for x in tree_leaves((args, kwargs, made)) if isinstance(x, Tensor))
-        for value in tree_leaves(made):
-            if isinstance(value, Tensor):
-                self._see(value.untyped_storage())
+            self.traffic += sum(x.nbytes for x in (*given, *new))
+        old = {id(x.untyped_storage()) for x in given}
+        for x in new:
+            if id(x.untyped_storage()) not in old:  # a view, or what is changed in place, is no new one
+                self._see(x.untyped_storage())
         return made
 
     def _see(self, storage: torch.UntypedStorage) -> None:

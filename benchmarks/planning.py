@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import describe_machine, write_record
+from benchmarks.mnist import put
 from fromnoise.cli.flags import parse
 from fromnoise.cli.started import find
 from fromnoise.core.config import Config, explain
@@ -32,12 +33,13 @@ from fromnoise.training.run import Run, VAERun
 from fromnoise.training.step import accumulate_gradients
 
 RECORD = Path(__file__).parent / "results" / "planning.json"
+PAGE = Path(__file__).parent.parent / "docs" / "plan.md"
 USAGE = "python -m benchmarks.planning [--option VALUE ...]"
 DESCRIPTION = """\
 Plans recipes by `fromnoise plan`, and trains each for some steps by the package's own loop in a fresh process, by
-turns: plan, training, plan, training. What was planned stands beside what happened: pictures a second, the process's most
-memory and its growth from before the model is made, validation and previews; and what is assumed of compilation, and
-counted of a step, beside what PyTorch's allocator is asked for.
+turns: plan, training, plan, training. What was planned stands beside what happened: pictures a second, the most memory
+of the process and its growth from before the model is made, validation and previews; and what is assumed of
+compilation. Also writes the table of docs/plan.md.
 """
 
 
@@ -52,6 +54,8 @@ class Settings(Config):
     """Steps of a training; the first quarter is left out."""
     out: Path = RECORD
     """File of the record."""
+    page: Path = PAGE
+    """Where its table goes."""
 
 
 def planned(recipe: str) -> dict[str, Any]:
@@ -167,6 +171,19 @@ def compared(plans: list[dict[str, Any]], truths: list[dict[str, Any]]) -> dict[
     return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]} | {"rounds": rounds}
 
 
+def table(record: Mapping[str, Any]) -> str:
+    """A row for each recipe, in Markdown."""
+    head = ("recipe", "s a step", "memory", "growth", "validation", "preview", "compiled step", "its activations")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for recipe, told in record["recipes"].items():
+        ratios = told["planned_over_happened"]
+        keys = ("step_seconds", "memory", "growth", "validation", "preview")
+        cells = [recipe, *(f"{ratios[key]:.2f}" for key in keys)]
+        cells += [f"{told[key]:.2f}" for key in ("compiled_time", "compiled_memory")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(args: Sequence[str]) -> None:
     settings, words = parse(Settings(), args, usage=USAGE, description=DESCRIPTION)
     if words:
@@ -197,10 +214,11 @@ def main(args: Sequence[str]) -> None:
     record = {
         "command": " ".join(["python -m benchmarks.planning", *args]),
         "machine": machine,
-        "settings": settings.model_dump(mode="json", exclude={"out"}),
+        "settings": settings.model_dump(mode="json", exclude={"out", "page"}),
         "recipes": found,
     }
     write_record(settings.out, record)
+    put(table(record), settings.page)
 
 
 if __name__ == "__main__":

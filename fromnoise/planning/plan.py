@@ -104,8 +104,10 @@ def make_plan(
 
         beside = (0, 0)
         if place.shared:
-            held_back = _held_back(run, subject, counts, speed.tried) if speed.tried else 0
-            beside = (program, held_back + (COMPILER if speed.compiled else 0))
+            overhead = COMPILER if speed.compiled else 0
+            if speed.tried and not speed.compiled:
+                overhead = _held_back(run, subject, counts, speed.tried)
+            beside = (program, overhead)
         memory = memory_of(training.accumulate)
         verdict = fitting(memory, memory_of, batch, training.accumulate, place.memory, place.name)
     ahead, looks = left(training, done.step), trainee.looks()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import mnist, positions
+from benchmarks import mnist, planning, positions
 
 ROOT = Path(mnist.__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -162,4 +162,5 @@ def test_a_source_that_is_not_there_is_seen() -> None:
 
 def test_tables_that_benchmarks_write_are_what_they_would_write() -> None:
     assert mnist.table(RESULTS) in (ROOT / "docs" / "mnist.md").read_text(encoding="utf-8")
+    assert planning.table(record("planning")) in (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
     assert positions.table(record("positions")) in (ROOT / "docs" / "positions.md").read_text(encoding="utf-8")

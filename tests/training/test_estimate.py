@@ -63,8 +63,9 @@ def test_what_is_left_is_counted_as_the_loop_counts_it(tiny_run: Making) -> None
 def test_adamw_holds_two_moments_of_a_weight_and_muon_one_of_its_matrices() -> None:
     model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(8, 4)]), "out": nn.Linear(4, 2)})
     inside, rest = 8 * 4, 4 + 4 * 2 + 2
-    assert resident(model, AdamW()) == Resident(*[4 * (inside + rest)] * 2, 4 * 2 * (inside + rest))
-    assert resident(model, Muon()) == Resident(*[4 * (inside + rest)] * 2, 4 * (inside + 2 * rest))
+    weights = 4 * (inside + rest)
+    assert resident(model, AdamW()) == Resident(weights, weights, 4 * 2 * (inside + rest))
+    assert resident(model, Muon()) == Resident(weights, weights, 4 * (inside + 2 * rest))
     for config in (AdamW(), Muon()):
         optimizer = Optimizer(model, config)
         for p in model.parameters():

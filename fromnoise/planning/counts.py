@@ -5,10 +5,11 @@ Legend: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,6 +52,8 @@ class Counts(NamedTuple):
     frozen: dict[str, int]
     flops: Flops
     resident: Resident
+    graphs: int
+    """Kinds of block, each of which is compiled by itself."""
     latent: tuple[int, int, int]
     """Shape of what the network sees of a picture (of a VAE: of what it tells)."""
 
@@ -112,7 +115,7 @@ def counts_of(run: Run | VAERun, subject: Subject, rows: int) -> Counts:
         trained = {name: _numbers(part.parameters()) for name, part in parts.items() if part}
         rest = _numbers(model.parameters()) - sum(trained.values())
         trained |= {"moments' mixing": rest} if rest else {}
-        return Counts(trained, {}, Flops(forward, training, made, rows), held, latent)
+        return Counts(trained, {}, Flops(forward, training, made, rows), held, _kinds(model.blocks()), latent)
     assert isinstance(one, step.Sample)
     decoded = _flops(lambda: model.space.decode(one.z))
     trained = {
@@ -120,7 +123,8 @@ def counts_of(run: Run | VAERun, subject: Subject, rows: int) -> Counts:
         "conditioner": _numbers(model.conditioner.parameters()),
     }
     flops = Flops(forward, training, rows * forward + decoded, rows)
-    return Counts(trained, _frozen(model), flops, held, model.latent_shape(run.model.size, run.model.size))
+    graphs, latent = _kinds(model.backbone.blocks()), model.latent_shape(run.model.size, run.model.size)
+    return Counts(trained, _frozen(model), flops, held, graphs, latent)
 
 
 def count_step(
@@ -155,3 +159,7 @@ def _frozen(model: Pipeline) -> dict[str, int]:
 
 def _numbers(tensors: Any) -> int:
     return sum(tensor.numel() for tensor in tensors)
+
+
+def _kinds(blocks: Sequence[nn.Module]) -> int:
+    return len({(type(block), tuple(p.shape for p in block.parameters())) for block in blocks})

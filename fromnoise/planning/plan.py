@@ -19,7 +19,7 @@ from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.planning.counts import Counts, Pieces, Subject, autoencoder, count_step, counts_of, drawing, pieces_of
 from fromnoise.planning.fit import Memory, fitting
 from fromnoise.planning.settled import done_in, settle
-from fromnoise.planning.speed import COMPILED_MEMORY, COMPILER, Tried, here, of_run, on_chip
+from fromnoise.planning.speed import COMPILED_MEMORY, COMPILER, GRAPH, Tried, here, of_run, on_chip
 from fromnoise.space.config import LatentConfig
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.estimate import disk, left, spent
@@ -104,7 +104,7 @@ def make_plan(
 
         beside = (0, 0)
         if place.shared:
-            overhead = COMPILER if speed.compiled else 0
+            overhead = COMPILER + counts.graphs * len(data.sizes) * GRAPH if speed.compiled else 0
             if speed.tried and not speed.compiled:
                 overhead = _held_back(run, subject, counts, speed.tried)
             beside = (program, overhead)

@@ -90,11 +90,14 @@ def count(
     model.zero_grad()
     with Living(model) as living:
         accumulate_gradients(model, wide, parts, dtype)
+        learned = living.kernels, living.traffic  # of so many parts, and there are `accumulate`
         clip_gradients(model, 1.0)
         own.step(1.0)
         model.zero_grad()
         ema.update(0)
-    return Counted(living.most - living.gradients, living.gradients, living.kernels, living.traffic)
+    more = accumulate / parts - 1
+    kernels, traffic = living.kernels + int(more * learned[0]), living.traffic + int(more * learned[1])
+    return Counted(living.most - living.gradients, living.gradients, kernels, traffic)
 
 
 class Living(TorchDispatchMode):

@@ -62,6 +62,10 @@ def test_a_batch_in_parts_holds_the_activations_of_one_and_all_gradients() -> No
     whole, halves = counted(4000), counted(4000, 2)
     assert halves.gradients == 4 * IN * OUT
     assert halves.activations == pytest.approx(whole.activations / 2, rel=0.05)
+    eighths = counted(4000, 8)
+    assert eighths.activations == pytest.approx(whole.activations / 8, rel=0.05)
+    assert eighths.traffic == pytest.approx(whole.traffic, rel=0.25)  # weights are read for each part
+    assert eighths.kernels - halves.kernels == pytest.approx(6 * (halves.kernels - whole.kernels), rel=0.03)
 
 
 def test_modules_are_what_they_were() -> None:

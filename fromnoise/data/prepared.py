@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fromnoise.core.types import Batch
+from fromnoise.core.types import Batch, Scaling
 from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
@@ -33,13 +33,6 @@ class Drawn(NamedTuple):
     caption: str
     label: int
     text: Text
-
-
-class Scaling(NamedTuple):
-    """What latents are moved and scaled by: z = (draw - shift) * scale."""
-
-    shift: tuple[float, ...]  # of each channel, to five digits
-    scale: tuple[float, ...]
 
 
 class PreparedData:
@@ -91,9 +84,7 @@ class PreparedData:
     @property
     def scaling(self) -> Scaling:
         """What makes each channel of the latents, as stored, one of mean 0 and standard deviation 1."""
-        statistics = self.manifest.statistics
-        shift, scale = statistics.mean, [1 / std for std in statistics.std]
-        return Scaling(*(tuple(float(f"{x:.5g}") for x in numbers) for numbers in (shift, scale)))
+        return Scaling.of(self.manifest.statistics.mean, self.manifest.statistics.std)
 
     def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets

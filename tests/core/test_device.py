@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from fromnoise.core.chips import CHIPS, chip_named, chip_of, spelt
-from fromnoise.core.device import autocast, available, peak_flops, pick
+from fromnoise.core.device import autocast, available, peak_flops, pick, remove_unlinked
 
 
 def test_auto_is_the_best_there_is() -> None:
@@ -60,3 +64,14 @@ def test_chips_are_typed_in_lower_case() -> None:
     assert chip_named("H100")[1] == chip_named("h100")[1] == CHIPS["H100"]
     with pytest.raises(ValueError, match=r"^unknown device 'h10'; allowed: cpu, .*; nearest: h100$"):
         chip_named("h10")
+
+
+def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for name, content, age in (("unlinked", b"", 100), ("being-linked", b"", 5), ("whole", b"code", 100)):
+        library = tmp_path / name[:2] / f"{name}.so"
+        library.parent.mkdir(exist_ok=True)
+        library.write_bytes(content)
+        os.utime(library, (time.time() - age,) * 2)
+    remove_unlinked()
+    assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]

@@ -211,14 +211,14 @@ def main(args: Sequence[str]) -> None:
             "most_memory": truths[-1]["most"],
             **truths[0]["alone"],
         }
-    record = {
-        "command": " ".join(["python -m benchmarks.planning", *args]),
-        "machine": machine,
-        "settings": settings.model_dump(mode="json", exclude={"out", "page"}),
-        "recipes": found,
-    }
-    write_record(settings.out, record)
-    put(table(record), settings.page)
+        record = {
+            "command": " ".join(["python -m benchmarks.planning", *args]),
+            "machine": machine,
+            "settings": settings.model_dump(mode="json", exclude={"out", "page"}),
+            "recipes": found,
+        }
+        write_record(settings.out, record)  # after each, for all take long
+        put(table(record), settings.page)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ class LatentSpace(nn.Module):
         folder: Path,
         shift: Sequence[float] | None,
         scale: Sequence[float] | None,
-        vae: nn.Module | None = None,
+        vae: Any = None,
     ):
-        """vae: that of `folder`, where it has been read."""
+        """vae: that of `folder`, one of fromnoise.models, where it has been built."""
         super().__init__()
         config = vae.config if vae else describe(folder).config
         self.vae: Any = frozen(vae or read_vae(folder, config))  # one of fromnoise.models

@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "recipes": "list the recipes",
     "prepare": "encode pictures and captions once, as shards to train from",
+    "plan": "tell what a training will need: memory, time, disk and money",
     "doctor": "examine a run or data before it is trained on: what is wrong, why it matters, what to do",
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, diff, doctor, evaluate, plot, prepare, sample, train
+from fromnoise.cli import buckets, compare, diff, doctor, evaluate, plan, plot, prepare, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -59,6 +59,16 @@ def read(line: str) -> None:
         assert not words
     elif command == "doctor":
         assert is_run(args[0]) or args[0].startswith(("prepared/", "RECIPE"))
+    elif command == "plan" and args[0] in EVERY:
+        args = ["--output=json" if arg == "--json" else arg for arg in args]
+        begun = plan.PlannedVAE if args[0] in VAE_RECIPES else plan.Planned
+        _, words = parse(begun(**dict(EVERY[args[0]]())), args[1:], usage="", description="")
+        assert not words
+    elif command == "plan" and is_run(args[0]):
+        _, words = parse(
+            plan.Planned(), ["--output=json" if arg == "--json" else arg for arg in args[1:]], usage="", description=""
+        )
+        assert not words
     elif command == "sample":
         _, words = parse(sample.Options(), args, usage="", description="")
         assert words

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from fromnoise.cli import evaluate_vae
+from fromnoise.cli import evaluate_shapes, evaluate_vae
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.cli.sample import shipped
@@ -47,6 +47,8 @@ class Options(Config):
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
     batch: PositiveInt = 64
     """Pictures drawn together."""
+    sheets: Path | None = None
+    """Of shapes: directory for failures.png and disputed.png, on which the two judges part."""
     raw: bool = False
     """Measure the weights as trained, in place of their average."""
     device: str = "auto"
@@ -93,7 +95,7 @@ def expected(place: str | Path, pipeline: Pipeline) -> str:
 
 
 def judge_shapes(pipeline: Pipeline, options: Options) -> dict[str, Any]:
-    """Adherence by task, and how the pictures were drawn."""
+    """Adherence by task, what was drawn instead, and what the second judge makes of it."""
     from fromnoise.evaluation.adherence import evaluate
 
     with progress("judging") as advance:
@@ -105,6 +107,7 @@ def judge_shapes(pipeline: Pipeline, options: Options) -> dict[str, Any]:
             guidance=options.guidance,
             batch=options.batch,
             progress=advance,
+            sheets=options.sheets,
         )
 
 
@@ -146,5 +149,4 @@ def table(results: dict[str, Any], domain: Domain | None) -> str:
                 f"{'speed':<16}{results['images_per_second']:6.1f} images/s",
             ]
         )
-    lines = [f"{task.replace('_', ' '):<16}{100 * share:6.1f} %" for task, share in results["adherence"].items()]
-    return "\n".join([*lines, ", ".join(f"{key} {value:g}" for key, value in results["drawing"].items())])
+    return evaluate_shapes.table(results)

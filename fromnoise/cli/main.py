@@ -15,6 +15,8 @@ COMMANDS = {
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
     "evaluate": "measure how often a model draws what the prompt asks for",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
+    "sweep": "find how a finished run draws best, or what fields of a recipe do",
+    "draw": "draw the prompts of a public benchmark, for its own judges to score",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 

@@ -68,10 +68,10 @@ def chart(
         axes.legend(fontsize=8.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inner(buffer.getvalue(), name)
+    return inner(buffer.getvalue(), name)
 
 
-def _inner(svg: str, name: str) -> str:
+def inner(svg: str, name: str) -> str:
     """The <svg> element alone, as wide as its place, its ids its own."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", element)

@@ -12,8 +12,9 @@ from pathlib import Path
 from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation.adherence import evaluate
+from fromnoise.evaluation.adherence import draw_prompts, evaluate
 from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run
 
 
@@ -21,6 +22,18 @@ def command_of(place: Path) -> str:
     """What trains the run in `place` again."""
     run = read_yaml(Run, place / "run.yaml")
     return f"{run.recipe} --training.steps {run.training.steps} --directory {place.parent.name}/{place.name}"
+
+
+def in_batches(pipeline: Pipeline) -> dict[str, int]:
+    """Of 64 pictures, how many are other bits when they are drawn in batches of so many, in place of all at once."""
+    prompts = [prompt.text for some in draw_prompts(1000, 0).values() for prompt in some][:64]
+    whole = [picture.tobytes() for picture in pipeline(prompts)]
+    changed = {}
+    for batch in (1, 8, 24):
+        parts = [pipeline(prompts[i : i + batch], seed=i) for i in range(0, 64, batch)]
+        again = [picture.tobytes() for part in parts for picture in part]
+        changed[str(batch)] = sum(a != b for a, b in zip(whole, again, strict=True))
+    return changed
 
 
 def measure(place: str) -> dict[str, object]:
@@ -37,6 +50,7 @@ def measure(place: str) -> dict[str, object]:
         },
         "parameters": sum(p.numel() for p in pipeline.parameters()),
         "sha256": content_hash(weights(place)),
+        "pictures_that_change": in_batches(pipeline),
         **evaluate(pipeline, n=1000, progress=lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr)),
     }
 

@@ -16,6 +16,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.harness import describe_machine, write_record
@@ -29,6 +30,7 @@ from fromnoise.evaluation.detect import detect
 from fromnoise.evaluation.fit import rate
 from fromnoise.evaluation.protocol import wilson
 from fromnoise.evaluation.second import ASSET, Maps, ShapesNetwork
+from fromnoise.pipeline.pictures import grid
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = SIDE // GRID + 1
@@ -93,7 +95,9 @@ def train(seed: int, steps: int, batch: int, report: bool = True) -> ShapesNetwo
         optimizer.step()
         total += loss.item()
         if report and (step + 1) % 100 == 0:
-            print(f"step {step + 1} of {steps}: loss {total / 100:.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"step {step + 1} of {steps}: loss {total / 100:.4f}, {time.perf_counter() - start:.0f} s", flush=True
+            )
             total = 0.0
     return network.eval()
 
@@ -135,6 +139,25 @@ def judged(network: ShapesNetwork) -> dict[str, object]:
     return found | {"spoiled": spoiled}
 
 
+def sheet(network: ShapesNetwork, columns: int = 4) -> Image.Image:
+    """Pictures that please the checker and not the network: `columns` of each way to spoil them, the first found."""
+    rng, chance, images, labels = Random("shapes_judge/sheet"), np.random.default_rng(8), [], []
+    for name in SPOILS:
+        found = 0
+        while found < columns:
+            prompt, things = draw_scene(rng)
+            picture = spoil(name, render([things], SIDE)[0], things, rng, chance)
+            if (
+                picture is not None
+                and shows(detect(picture), prompt)
+                and not network.look(picture[None])[0].shows(prompt)
+            ):
+                images.append(Image.fromarray((picture * 255).round().astype(np.uint8)))
+                labels.append(f"{prompt.text} [{name}]")
+                found += 1
+    return grid(images, 2 * columns, labels)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
@@ -142,6 +165,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--weights", type=Path, default=ASSET)
     parser.add_argument("--result", type=Path, default=RESULTS / "shapes_judge.json")
+    parser.add_argument("--sheet", type=Path, default=RESULTS.parent.parent / "docs/images/shapes_judge.png")
     given = parser.parse_args()
     command = f"python -m benchmarks.shapes_judge --seed {given.seed} --steps {given.steps} --batch {given.batch}"
     machine, started, busy = describe_machine(), time.perf_counter(), time.process_time()
@@ -162,6 +186,7 @@ def main() -> None:
             **judged(network),
         },
     )
+    sheet(network).save(given.sheet)
     print(given.result.read_text())
 
 

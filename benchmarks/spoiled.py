@@ -87,8 +87,9 @@ def pale(picture: np.ndarray, things: list[Thing], rng: Random, chance: np.rando
 def smeared(picture: np.ndarray, things: list[Thing], rng: Random, chance: np.random.Generator) -> np.ndarray:
     """What a weak VAE leaves: coarse pixels, or colours that run while edges stay."""
     if rng.random() < 0.5:
-        few = ndimage.zoom(picture, (rng.choice((0.25, 0.375, 0.5)),) * 2 + (1,), order=1, mode="nearest")
-        return ndimage.zoom(few, (SIDE / few.shape[0], SIDE / few.shape[1], 1), order=1, mode="nearest")
+        few = np.asarray(ndimage.zoom(picture, (rng.choice((0.25, 0.375, 0.5)),) * 2 + (1,), order=1, mode="nearest"))
+        back = (SIDE / few.shape[0], SIDE / few.shape[1], 1)
+        return np.asarray(ndimage.zoom(few, back, order=1, mode="nearest"))
     light = picture.mean(-1, keepdims=True)
     return light + ndimage.gaussian_filter(picture - light, (rng.uniform(1.6, 3),) * 2 + (0,))
 

@@ -16,11 +16,12 @@ from fromnoise.evaluation.prompts import SETS, read_set
 
 USAGE = "fromnoise draw RUN [--set NAME] [--option VALUE ...]"
 DESCRIPTION = """\
-Draws the prompts of a public benchmark into GenEval's layout of directories (OUT/00000/metadata.jsonl, samples/0000.png,
-grid.png), which the public judges read; OUT/drawn.json and the text within every PNG tell seeds, settings and checkpoint.
+Draws the prompts of a public benchmark into GenEval's layout of directories (OUT/00000/metadata.jsonl,
+samples/0000.png, grid.png), which the public judges read; OUT/drawn.json and the text within every PNG tell seeds,
+settings and checkpoint.
 
-RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The prompts are looked for
-in $FROMNOISE_DATA/prompts, or where --path says. The same command again draws what is still missing.
+RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The prompts are looked
+for in $FROMNOISE_DATA/prompts, or where --path says. The same command again draws what is still missing.
 """
 
 

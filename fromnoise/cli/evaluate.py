@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from fromnoise.cli import evaluate_shapes, evaluate_vae
+from fromnoise.cli import evaluate_vae
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.cli.sample import shipped
 from fromnoise.core.config import Config
+from fromnoise.evaluation.adherence_table import adherence_lines
 from fromnoise.evaluation.asked import Judged
 
 if TYPE_CHECKING:
@@ -149,4 +150,4 @@ def table(results: dict[str, Any], domain: Domain | None) -> str:
                 f"{'speed':<16}{results['images_per_second']:6.1f} images/s",
             ]
         )
-    return evaluate_shapes.table(results)
+    return "\n".join(adherence_lines(results))

@@ -33,8 +33,8 @@ compares them by validation loss and by the judge of the data, with differences 
 
   fromnoise sweep shapes --field training.optimizer.lr=1e-3,2e-3 --field training.batch=32,64 --seeds 2
 
-Every field that fromnoise train RECIPE --help lists may be named; a value of several numbers is quoted and holds spaces.
-The same command again goes on where it was stopped, and does nothing twice.
+Every field that fromnoise train RECIPE --help lists may be named; a value of several numbers is quoted and holds
+spaces. The same command again goes on where it was stopped, and does nothing twice.
 """
 
 
@@ -85,7 +85,9 @@ def field_of(text: str) -> tuple[str, list[str]]:
     """A field and its values, of KEY=VALUE,VALUE; ValueError in one line where it is none."""
     key, equals, values = text.partition("=")
     if not equals or not all(values.split(",")) or "," not in values:
-        raise ValueError(f"--field {text}: allowed: KEY=VALUE,VALUE with two values or more, as in training.batch=32,64")
+        raise ValueError(
+            f"--field {text}: allowed: KEY=VALUE,VALUE with two values or more, as in training.batch=32,64"
+        )
     if key.removeprefix("--") == "training.seed":
         raise ValueError("--field training.seed: seeds are paired, and counted by --seeds")
     return key.removeprefix("--"), values.split(",")

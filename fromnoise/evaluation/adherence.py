@@ -17,7 +17,7 @@ from PIL import Image
 
 from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.files import write_bytes
-from fromnoise.data.scenes import SIDE, TASKS, Prompt, draw_prompt, draw_things
+from fromnoise.data.scenes import TASKS, Prompt, draw_prompt, draw_things
 from fromnoise.data.shapes import render
 from fromnoise.evaluation import second
 from fromnoise.evaluation.detect import SPECK, Seen, detect

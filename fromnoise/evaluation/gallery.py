@@ -45,13 +45,14 @@ def draw_gallery(
         ValueError: one line, when `out` holds other pictures, or cannot be written.
     """
     texts = [one["prompt"] for one in prompts]
-    claim(out, {**how, "count": count, "seed": seed, "prompts": len(texts)})
     pipeline.conditioner.labels(texts)  # what is wrong with the last prompt is told before the first is drawn
+    claim(out, {**how, "count": count, "seed": seed})
     group = max(1, TOGETHER // count)  # prompts drawn together
     drawn = 0
     for first in range(0, len(texts), group):
         members = range(first, min(first + group, len(texts)))
-        if not all(complete(out / f"{i:05}", count) for i in members):
+        missing = [i for i in members if not complete(out / f"{i:05}", prompts[i], count)]
+        if missing:
             asked = [texts[i] for i in members for _ in range(count)]
             images = pipeline(asked, steps, guidance, seed + first * count, sampler=sampler)
             for k, i in enumerate(members):
@@ -81,12 +82,18 @@ def claim(out: Path, record: dict[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
-def complete(place: Path, count: int) -> bool:
-    """Whether all of a prompt is there: its sheet is written last."""
+def complete(place: Path, metadata: Metadata, count: int) -> bool:
+    """Whether all of a prompt is there; ValueError in one line where another one is."""
+    if (place / "metadata.jsonl").is_file():
+        there = json.loads((place / "metadata.jsonl").read_text(encoding="utf-8"))
+        if there != metadata:
+            raise ValueError(f"{place} holds pictures of another prompt, {there['prompt']!r}; choose another directory")
     return (place / "grid.png").is_file() and all((place / "samples" / f"{j:04}.png").is_file() for j in range(count))
 
 
-def write_prompt(place: Path, metadata: Metadata, images: Sequence[Image.Image], told: dict[str, str], seed: int) -> None:
+def write_prompt(
+    place: Path, metadata: Metadata, images: Sequence[Image.Image], told: dict[str, str], seed: int
+) -> None:
     """Everything of one prompt; picture j is of `seed` + j."""
     (place / "samples").mkdir(parents=True, exist_ok=True)
     write_text(place / "metadata.jsonl", json.dumps(metadata) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib import rc_context
@@ -51,7 +51,9 @@ def heat_map(
             ink = "black" if light > 0.6 else "white"
             axes.text(x + 0.5, y + 0.5, shown(cell.value), ha="center", va="center", color=ink, fontsize=9)
             if cell.marked:
-                axes.plot([x, x + 1, x + 1, x, x], [y, y, y + 1, y + 1, y], color=COLOURS[1], linewidth=3, clip_on=False)
+                axes.plot(
+                    [x, x + 1, x + 1, x, x], [y, y, y + 1, y + 1, y], color=COLOURS[1], linewidth=3, clip_on=False
+                )
         axes.set_xticks([i + 0.5 for i in range(len(columns))], [_plain(text) for text in columns])
         axes.set_yticks([i + 0.5 for i in range(len(rows))], [_plain(text) for text in rows])
         axes.set_xlabel(_plain(column))
@@ -64,7 +66,7 @@ def heat_map(
 
 
 def against_time(
-    groups: dict[str, Sequence[tuple[float, float]]], front: Sequence[tuple[float, float]],
+    groups: Mapping[str, Sequence[tuple[float, float]]], front: Sequence[tuple[float, float]],
     marks: dict[str, tuple[float, float]], y: str, name: str,
 ) -> str:  # fmt: skip
     """An SVG: every setting as a dot at (milliseconds a picture, quality), in a colour for each group; the `front`,
@@ -74,7 +76,9 @@ def against_time(
         axes = figure.add_subplot()
         axes.plot(*zip(*front, strict=True), color="#bbb", linewidth=1.2, drawstyle="steps-post", zorder=1)
         for k, (group, points) in enumerate(groups.items()):
-            axes.scatter(*zip(*points, strict=True), color=COLOURS[k % len(COLOURS)], s=22, label=_plain(group), zorder=2)
+            axes.scatter(
+                *zip(*points, strict=True), color=COLOURS[k % len(COLOURS)], s=22, label=_plain(group), zorder=2
+            )
         for k, (mark, (x, value)) in enumerate(marks.items()):
             axes.annotate(
                 mark, (x, value), (8, -14 - 12 * k), textcoords="offset points", fontsize=9,

@@ -14,7 +14,7 @@ import numpy as np
 from fromnoise.data.scenes import COLOURS, DIRECTIONS, NUMBERS, RADII, SHAPES, Group, Prompt, Thing, stands
 from fromnoise.evaluation.detect import SPECK, Seen
 
-REASONS = (
+REASONS: tuple[str, ...] = (
     "not an object",
     "too few",
     "too many",
@@ -42,7 +42,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 Confusion = dict[str, dict[str, dict[str, int]]]
 """Of each property: asked, seen, and how often."""
 
-_WEIGHTS = (4, 2, 1)  # of a wrong shape, colour and size: of two mistakes, the one in the weightier word tells objects
+_WEIGHTS = {"shape": 4, "colour": 2, "size": 1}  # of a mistake: objects are told by their shape first
 
 
 class Instead(NamedTuple):
@@ -83,7 +83,10 @@ def pair(slots: Sequence[Group], things: Sequence[Thing]) -> list[Thing | None]:
     matched: list[Thing | None] = [None] * len(slots)
     if things:
         costs = [
-            [sum(w for w, (_, asked, found) in _weighed(slot, thing) if asked != found) for thing in things]
+            [
+                sum(_WEIGHTS[name] for name, asked, found in _properties(slot, thing) if asked != found)
+                for thing in things
+            ]
             for slot in slots
         ]
         for row, column in zip(*linear_sum_assignment(np.array(costs)), strict=True):
@@ -118,11 +121,6 @@ def _properties(slot: Group, thing: Thing | None) -> list[tuple[str, str, str]]:
     """Property, asked, seen: of those that the prompt names."""
     named = (("shape", slot.shape), ("colour", slot.colour), ("size", slot.size))
     return [(name, asked, getattr(thing, name) if thing else MISSING) for name, asked in named if asked]
-
-
-def _weighed(slot: Group, thing: Thing) -> list[tuple[int, tuple[str, str, str]]]:
-    weights = dict(zip(("shape", "colour", "size"), _WEIGHTS, strict=True))
-    return [(weights[found[0]], found) for found in _properties(slot, thing)]
 
 
 def _count(asked: int, seen: int) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""The prompts of public benchmarks, read as their authors publish them, each with what its judge wants to know of it."""
+"""The prompts of public benchmarks, read as their authors publish them, each with what its judge wants to know."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The checker (`detect`) thresholds colours and matches templates; a model may learn to please its thresholds. This
 network never saw them. It finds objects as points (CenterNet, Zhou et al. 2019) and says whether the picture is as
-clean as a drawn one; it learned both from renders of scenes and from spoiled ones (`python -m benchmarks.shapes_judge`).
+clean as a drawn one; it learned both from renders of scenes, plain and spoiled (`python -m benchmarks.shapes_judge`).
 It decides nothing: where both judges part, the picture is disputed, and a person should look.
 
 Legend: B batch, N pictures, H and W height and width in pixels, h and w rows and columns of cells.
@@ -86,10 +86,10 @@ class ShapesNetwork(nn.Module):
         for part in images.split(BATCH):
             maps = self(part)
             objects, spoiled = maps.object.sigmoid().numpy(), maps.spoiled().sigmoid().tolist()
-            fields = [maps.shape.argmax(1).numpy(), maps.colour.argmax(1).numpy(), maps.radius[:, 0].numpy()]
-            offsets = maps.offset.numpy()
+            shapes, colours = maps.shape.argmax(1).numpy(), maps.colour.argmax(1).numpy()
+            radii, offsets = maps.radius.numpy(), maps.offset.numpy()
             for b in range(len(part)):
-                things = _points(objects[b, 0], *(field[b] for field in fields), offsets[b])
+                things = _points(objects[b, 0], shapes[b], colours[b], radii[b, 0], offsets[b])
                 found.append(Glance(things, spoiled[b]))
         return found
 
@@ -117,7 +117,7 @@ def _points(
     things: list[Thing] = []
     rows, columns = np.nonzero(objects > 0.5)
     for k in np.argsort(-objects[rows, columns], kind="stable"):
-        i, j = rows[k], columns[k]
+        i, j = int(rows[k]), int(columns[k])
         x, y = GRID * (j + float(offsets[0, i, j])), GRID * (i + float(offsets[1, i, j]))
         if all(max(abs(x - other.x), abs(y - other.y)) >= NEAR for other in things):
             radius = MIDDLE_RADIUS + float(radii[i, j])

@@ -56,7 +56,7 @@ def sweep(directory: Path, asked: SweepAsked, say: Callable[[str], None], watch:
     key = {"version": VERSION, "checkpoint": content_hash(file), "device": str(device), "judge": judge.identity}
     key |= {"samples": asked.samples, "seed": asked.seed}
 
-    points = []
+    points, by = [], "accuracy"
     for i, sampling in enumerate(settings, start=1):
 
         def work(sampling: Sampling = sampling, i: int = i) -> Tree:
@@ -66,6 +66,7 @@ def sweep(directory: Path, asked: SweepAsked, say: Callable[[str], None], watch:
         place = directory / "sweep" / f"{'-'.join(sampling.words().replace(',', '').split())}.json"
         told = sampling.model_dump(mode="json")
         points.append(kept(place, key | {"sampling": told}, work) | told)
+        by = by_of(asked, points[0])
     results = {
         "run": directory.resolve().name,
         "checkpoint": key["checkpoint"],
@@ -73,7 +74,7 @@ def sweep(directory: Path, asked: SweepAsked, say: Callable[[str], None], watch:
         "asked": asked.model_dump(mode="json"),
         "machine": machine(device),
         "prompts": list(prompts_of(data)[0]),
-        **chosen(points, by_of(asked, points), usual),
+        **chosen(points, by, usual),
     }
     write_text(directory / "sweep.html", settings_page(results))
     write_text(directory / "sweep.json", json.dumps(without_pictures(results), indent=1) + "\n")
@@ -140,10 +141,10 @@ def counting(pipeline: Pipeline) -> Iterator[list[int]]:
         hook.remove()
 
 
-def by_of(asked: SweepAsked, points: Sequence[Tree]) -> str:
+def by_of(asked: SweepAsked, point: Tree) -> str:
     """What settings are compared by; ValueError in one line where the judge cannot tell it."""
-    by = asked.by if asked.by != "auto" else ("accuracy" if points[0]["frechet"] is None else "frechet")
-    if points[0][by] is None:
+    by = asked.by if asked.by != "auto" else ("accuracy" if point["frechet"] is None else "frechet")
+    if point[by] is None:
         other = "frechet" if by == "accuracy" else "accuracy"
         raise ValueError(f"--by {by}: the judge of this run cannot tell it; allowed: {other}")
     return by

@@ -7,7 +7,20 @@ from html import escape
 from typing import Any
 
 from fromnoise.evaluation.heat import Cell, against_time, heat_map
-from fromnoise.evaluation.page import count, data, estimate, figures, how, page, percent, plain, png, points, signed, table
+from fromnoise.evaluation.page import (
+    count,
+    data,
+    estimate,
+    figures,
+    how,
+    page,
+    percent,
+    plain,
+    png,
+    points,
+    signed,
+    table,
+)
 
 Tree = dict[str, Any]
 
@@ -43,9 +56,7 @@ def _cells(point: Tree) -> list[str]:
     accuracy = "–"
     if point["accuracy"] is not None:
         least, most = point["accuracy_interval"]
-        accuracy = (
-            f"{data(point['accuracy'], percent)} <small>[{data(least, percent)}, {data(most, percent)}]</small>"
-        )
+        accuracy = f"{data(point['accuracy'], percent)} <small>[{data(least, percent)}, {data(most, percent)}]</small>"
     frechet = "–"
     if point["frechet"] is not None:
         frechet = f"{data(point['frechet'], plain)} <small>({data(point['frechet_floor'], plain)})</small>"
@@ -102,10 +113,10 @@ def _time(results: Tree) -> str:
         marks |= {words: place(results[name])}
     svg = against_time(groups, [place(i) for i in results["front"]], marks, label, "time")
     about = (
-        f"<p>Each dot is a setting; on the line lie those that no other beats in both. Time is the number of forwards of "
-        f"the network for one picture times {1000 * results['seconds_a_forward']:.3g} ms, the median over all settings on "
-        f"this machine ({escape(results['machine']['device'])}, {results['machine']['threads']} threads): so what else "
-        f"ran there does not order them.</p>"
+        f"<p>Each dot is a setting; on the line lie those that no other beats in both. Time is the number of forwards "
+        f"of the network for one picture times {1000 * results['seconds_a_forward']:.3g} ms, the median over all "
+        f"settings on this machine ({escape(results['machine']['device'])}, {results['machine']['threads']} threads): "
+        f"so what else ran there does not order them.</p>"
     )
     return figures([svg]) + how(about)
 

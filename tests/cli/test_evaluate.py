@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fromnoise.cli.evaluate_shapes import table
 from fromnoise.cli.main import main
+from fromnoise.evaluation.adherence_table import adherence_lines
 
 KEYS = ["single_object", "two_object", "counting", "colors", "position", "color_attr", "overall", "held_out"]
 
@@ -38,7 +38,7 @@ def test_a_model_that_pleases_the_checker_is_told_of() -> None:
     share = {"adherence": {"overall": 0.9}, "intervals": {"overall": [0.8, 0.95]}, "drawing": {"seed": 0}}
     both = {"agree": 0.5, "pictures": 10, "only_checker": 5, "only_network": 0}
     second = {**both, "overall": 0.4, "overall_interval": [0.3, 0.5], "true_renders": both, "pleases_checker": True}
-    told = table({**share, "instead": {"wrong": 0}, "second": second}).splitlines()
+    told = adherence_lines({**share, "instead": {"wrong": 0}, "second": second})
     assert told[1] == "no picture is wrong" and told[-2].startswith("  this model pleases the checker: look at")
-    assert not any("pleases" in line for line in table({**share, "instead": {"wrong": 0}, "second": {
-        **second, "pleases_checker": False}}).splitlines())  # fmt: skip
+    assert not any("pleases" in line for line in adherence_lines({**share, "instead": {"wrong": 0}, "second": {
+        **second, "pleases_checker": False}}))  # fmt: skip

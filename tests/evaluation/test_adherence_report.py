@@ -132,9 +132,7 @@ def test_a_seed_gives_the_same_numbers_to_the_last_digit(model: Pipeline) -> Non
     assert first["instead"] != evaluate(model, 24, seed=6)["instead"]
 
 
-def test_a_picture_hangs_on_its_seed_and_hardly_on_its_batch(
-    model: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_hangs_on_its_seed_and_hardly_on_its_batch(model: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[np.ndarray] = []
     judge = adherence.judge
     monkeypatch.setattr(adherence, "judge", lambda queue, pixels: drawn.append(pixels) or judge(queue, pixels))

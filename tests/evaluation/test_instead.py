@@ -1,4 +1,4 @@
-"""What was drawn instead: every wrong picture has a named reason, no right one has, and the tables count each object."""
+"""What was drawn instead: every wrong picture has a named reason, no right one has; tables count each object."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.shapes_judge import train
 from benchmarks.spoiled import INK, SPOILS, mask, spoil
-from fromnoise.data.scenes import BACKGROUND, TASKS, Prompt, Thing, draw_prompt, draw_things
+from fromnoise.data.scenes import BACKGROUND, Prompt, Thing, draw_prompt, draw_things
 from fromnoise.data.shapes import draw_scene, render
 from fromnoise.evaluation import second
 from fromnoise.evaluation.adherence import correct
@@ -60,7 +60,10 @@ def test_places_colours_and_sizes_are_seen(network: second.ShapesNetwork) -> Non
     ring, star = Thing("ring", "green", 7, 8, 8), Thing("star", "pink", 5, 24, 20)
     (glance,) = network.look(render([[ring, star]], 32))
     assert glance.spoiled < 0.05
-    assert {(t.shape, t.colour, t.size) for t in glance.things} == {("ring", "green", "large"), ("star", "pink", "small")}
+    assert {(t.shape, t.colour, t.size) for t in glance.things} == {
+        ("ring", "green", "large"),
+        ("star", "pink", "small"),
+    }
     for seen in glance.things:
         true = ring if seen.shape == "ring" else star
         assert abs(seen.x - true.x) < 1 and abs(seen.y - true.y) < 1

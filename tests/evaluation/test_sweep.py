@@ -14,7 +14,7 @@ import pytest
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.evaluation.asked import FieldsAsked, SweepAsked
 from fromnoise.evaluation.fields import Variant, sweep_fields
-from fromnoise.evaluation.sweep import chosen, grid, sweep
+from fromnoise.evaluation.sweep import by_of, chosen, grid, sweep
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.training.loop import train
@@ -97,6 +97,12 @@ def test_forwards_are_those_of_the_network(results) -> None:
     assert known[2, 3.0, (0.2, 0.8)] == 3  # of times 1 and 0.5, the second alone is guided
 
 
+def test_what_the_judge_cannot_tell_is_refused_at_once(done) -> None:
+    assert by_of(ASKED, {"frechet": None, "accuracy": 0.5}) == "accuracy"
+    with pytest.raises(ValueError, match="--by frechet: the judge of this run cannot tell it; allowed: accuracy"):
+        by_of(ASKED.model_copy(update={"by": "frechet"}), {"frechet": None, "accuracy": 0.5})
+
+
 def test_the_choice_is_written_and_drawn_by(done, results, capsys: pytest.CaptureFixture[str]) -> None:
     place, *_, said = done
     taken = results["points"][results["chosen"]]
@@ -115,7 +121,12 @@ def test_the_choice_is_written_and_drawn_by(done, results, capsys: pytest.Captur
 
 
 def point(accuracy: float, forwards: float, interval: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-    return {"accuracy": accuracy, "accuracy_interval": interval, "forwards": forwards, "images_per_second": 10 / forwards}
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": interval,
+        "forwards": forwards,
+        "images_per_second": 10 / forwards,
+    }
 
 
 def test_the_fastest_that_is_as_good_but_for_chance_is_taken() -> None:
@@ -153,9 +164,7 @@ def test_what_cannot_be_swept_is_refused(finished: Path, tiny: Callable[..., Run
 def varied(tiny: Callable[..., Run]) -> list[Variant]:
     def variant(lr: float, steps: int) -> Variant:
         run = tiny("flow", steps=steps)
-        training = run.training.model_copy(
-            update={"optimizer": run.training.optimizer.model_copy(update={"lr": lr})}
-        )
+        training = run.training.model_copy(update={"optimizer": run.training.optimizer.model_copy(update={"lr": lr})})
         return Variant(f"lr={lr}_steps={steps}", {"lr": str(lr), "steps": str(steps)}, run.model_copy(
             update={"training": training}))  # fmt: skip
 
@@ -188,5 +197,5 @@ def test_fields_are_swept_with_paired_seeds(varied: list[Variant], tmp_path: Pat
 
 
 def test_the_same_run_twice_is_refused(varied: list[Variant], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a and lr=0.001_steps=2 are the same run"):
+    with pytest.raises(ValueError, match=r"a and lr=0\.001_steps=2 are the same run"):
         sweep_fields([varied[0]._replace(name="a"), varied[0]], tmp_path, FIELDS, print, Watched())

@@ -7,8 +7,8 @@ from typing import Any
 Tree = dict[str, Any]
 
 
-def table(results: Tree) -> str:
-    """What was measured, a line each, for people."""
+def adherence_lines(results: Tree) -> list[str]:
+    """What `adherence.evaluate` found, a line each."""
     intervals = results["intervals"]
     lines = [
         f"{task.replace('_', ' '):<16}{100 * share:6.1f} %   ({_range(intervals[task])})"
@@ -18,7 +18,7 @@ def table(results: Tree) -> str:
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
         for key, value in results["drawing"].items()
     )
-    return "\n".join([*lines, *_instead(results["instead"]), *_second(results["second"]), drawing])
+    return [*lines, *_instead(results["instead"]), *_second(results["second"]), drawing]
 
 
 def _range(interval: list[float]) -> str:
@@ -52,8 +52,8 @@ def _second(found: Tree) -> list[str]:
     """What the second judge makes of it."""
     real = found["true_renders"]
     lines = [
-        f"second judge: {100 * found['overall']:.1f} % overall ({_range(found['overall_interval'])}); it agrees with the "
-        f"checker on {100 * found['agree']:.1f} % of the pictures, and on {100 * real['agree']:.1f} % of "
+        f"second judge: {100 * found['overall']:.1f} % overall ({_range(found['overall_interval'])}); it agrees with "
+        f"the checker on {100 * found['agree']:.1f} % of the pictures, and on {100 * real['agree']:.1f} % of "
         f"{real['pictures']} true renders",
         f"  right by the checker alone: {found['only_checker']} of {found['pictures']} "
         f"(true renders: {real['only_checker']} of {real['pictures']}); by the second alone: {found['only_network']}",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, put, write_record
 from benchmarks.spoiled import SPOILS, examples, spoil
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import content_hash, save_tensors
@@ -33,6 +34,7 @@ from fromnoise.evaluation.second import ASSET, Maps, ShapesNetwork
 from fromnoise.pipeline.pictures import grid
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs/judging.md"
 CELLS = SIDE // GRID + 1
 HELD = 2000  # true pictures judged at the end, and as many of each way to spoil them
 POSITIVE = 10.0  # weight of the few cells that hold a centre
@@ -139,6 +141,19 @@ def judged(network: ShapesNetwork) -> dict[str, object]:
     return found | {"spoiled": spoiled}
 
 
+def table(record: dict[str, Any]) -> str:
+    """What both judges let pass, as Markdown."""
+    true, untrue = record["true"], record["untrue_caption"]
+    rows = [
+        ("true renders", true["checker"], true["network"]),
+        ("true renders, another caption", untrue["checker"], untrue["network"]),
+        *((name, one["checker"], one["network"]) for name, one in record["spoiled"].items()),
+    ]
+    lines = ["| pictures | checker lets pass | network lets pass |", "|---|---|---|"]
+    lines += [f"| {name} | {100 * a['share']:.1f} % | {100 * b['share']:.1f} % |" for name, a, b in rows]
+    return "\n".join(lines)
+
+
 def sheet(network: ShapesNetwork, columns: int = 4) -> Image.Image:
     """Pictures that please the checker and not the network: `columns` of each way to spoil them, the first found."""
     rng, chance, images, labels = Random("shapes_judge/sheet"), np.random.default_rng(8), [], []
@@ -173,19 +188,18 @@ def main() -> None:
     seconds, processor = time.perf_counter() - started, time.process_time() - busy
     known = {"command": command, "seed": str(given.seed), "torch": torch.__version__}
     save_tensors(given.weights, network.state_dict(), known)
-    write_record(
-        given.result,
-        {
-            "command": command,
-            "machine": machine,
-            "seconds": round(seconds, 1),
-            "processor_seconds": round(processor, 1),
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "bytes": given.weights.stat().st_size,
-            "sha256": content_hash(given.weights),
-            **judged(network),
-        },
-    )
+    record = {
+        "command": command,
+        "machine": machine,
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(processor, 1),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": given.weights.stat().st_size,
+        "sha256": content_hash(given.weights),
+        **judged(network),
+    }
+    write_record(given.result, record)
+    put(table(record), PAGE, "judge")
     sheet(network).save(given.sheet)
     print(given.result.read_text())
 

@@ -81,10 +81,12 @@ def against_time(
             )
         for k, (mark, (x, value)) in enumerate(marks.items()):
             axes.annotate(
-                mark, (x, value), (8, -14 - 12 * k), textcoords="offset points", fontsize=9,
+                mark, (x, value), (-16, -24 - 14 * k), textcoords="offset points", ha="right", fontsize=9,
                 arrowprops={"arrowstyle": "-", "color": "#666"},
             )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("milliseconds a picture")
         axes.set_ylabel(y)
         axes.legend(fontsize=8.5)

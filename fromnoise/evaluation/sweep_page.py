@@ -107,10 +107,10 @@ def _time(results: Tree) -> str:
     groups: dict[str, list[tuple[float, float]]] = {}
     for i, point in enumerate(found):
         groups.setdefault(point["sampler"], []).append(place(i))
-    marks: dict[str, tuple[float, float]] = {}
-    for name in ("chosen", "best", "usual"):
-        words = {"usual": "as trained"}.get(name, name)
-        marks |= {words: place(results[name])}
+    named: dict[int, list[str]] = {}
+    for name, words in (("chosen", "chosen"), ("best", "best"), ("usual", "as trained")):
+        named.setdefault(results[name], []).append(words)
+    marks = {" and ".join(words): place(i) for i, words in named.items()}
     svg = against_time(groups, [place(i) for i in results["front"]], marks, label, "time")
     about = (
         f"<p>Each dot is a setting; on the line lie those that no other beats in both. Time is the number of forwards "
@@ -160,7 +160,7 @@ def _pictures(results: Tree) -> str:
 
 
 def _all(results: Tree) -> str:
-    marks = {results["usual"]: "as trained", results["best"]: "best"} | {results["chosen"]: "chosen"}
+    marks = {results["usual"]: "as trained", results["best"]: "best", results["chosen"]: "chosen"}
     front = set(results["front"])
     order = sorted(range(len(results["points"])), key=lambda i: results["points"][i]["seconds"])
     rows = [

@@ -103,16 +103,14 @@ def evaluate(
         raise ValueError(f"n is {n}; adherence needs {len(TASKS)} prompts at least, one of each task")
     asked = draw_prompts(n, seed)
     queue = [(task, prompt) for task, prompts in asked.items() for prompt in prompts]
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     drawn: list[np.ndarray] = []
     for first in range(0, len(queue), batch):
         prompts = [prompt.text for _, prompt in queue[first : first + batch]]
         images = pipeline(prompts, steps=steps, guidance=guidance, seed=seed + first)
         drawn += map(as_array, images)
         progress(len(drawn), len(queue))
-    middle = time.perf_counter()
-    found = judge(queue, np.stack(drawn))
-    settings = pipeline.config.sampling
+    middle, settings = time.perf_counter(), pipeline.config.sampling
     drawing = {
         "prompts": n,
         "pictures": len(queue),
@@ -122,7 +120,9 @@ def evaluate(
         "guidance": settings.guidance if guidance is None else guidance,
         "precision": "bfloat16" if fast_bfloat16(pipeline.device) else "float32",
         "seconds": round(middle - begin, 2),
+        "processor_seconds": round(time.process_time() - used, 2),
     }
+    found = judge(queue, np.stack(drawn))
     if sheets:
         write_sheets(found, sheets)
     results = summary(found) | {"second": opinion(found, seed)}

@@ -37,6 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs/judging.md"
 CELLS = SIDE // GRID + 1
 HELD = 2000  # true pictures judged at the end, and as many of each way to spoil them
+TRIES = 10_000  # pictures spoiled in one way, at most, to find some for the sheet
 POSITIVE = 10.0  # weight of the few cells that hold a centre
 
 
@@ -159,17 +160,16 @@ def sheet(network: ShapesNetwork, columns: int = 4) -> Image.Image:
     rng, chance, images, labels = Random("shapes_judge/sheet"), np.random.default_rng(8), [], []
     for name in SPOILS:
         found = 0
-        while found < columns:
+        for _ in range(TRIES):
             prompt, things = draw_scene(rng)
             picture = spoil(name, render([things], SIDE)[0], things, rng, chance)
-            if (
-                picture is not None
-                and shows(detect(picture), prompt)
-                and not network.look(picture[None])[0].shows(prompt)
-            ):
-                images.append(Image.fromarray((picture * 255).round().astype(np.uint8)))
-                labels.append(f"{prompt.text} [{name}]")
-                found += 1
+            if picture is not None and shows(detect(picture), prompt):
+                if not network.look(picture[None])[0].shows(prompt):
+                    images.append(Image.fromarray((picture * 255).round().astype(np.uint8)))
+                    labels.append(f"{prompt.text} [{name}]")
+                    found += 1
+            if found == columns:
+                break
     return grid(images, 2 * columns, labels)
 
 

@@ -163,11 +163,11 @@ def sheet(network: ShapesNetwork, columns: int = 4) -> Image.Image:
         for _ in range(TRIES):
             prompt, things = draw_scene(rng)
             picture = spoil(name, render([things], SIDE)[0], things, rng, chance)
-            if picture is not None and shows(detect(picture), prompt):
-                if not network.look(picture[None])[0].shows(prompt):
-                    images.append(Image.fromarray((picture * 255).round().astype(np.uint8)))
-                    labels.append(f"{prompt.text} [{name}]")
-                    found += 1
+            if picture is None or not shows(detect(picture), prompt) or network.look(picture[None])[0].shows(prompt):
+                continue
+            images.append(Image.fromarray((picture * 255).round().astype(np.uint8)))
+            labels.append(f"{prompt.text} [{name}]")
+            found += 1
             if found == columns:
                 break
     return grid(images, 2 * columns, labels)

@@ -72,6 +72,10 @@ def test_what_is_there_is_not_drawn_again(
     out = tmp_path / "out"
     assert drawn(checkpoint, prompts, out, "--count", "40") == 0  # so many are drawn prompt by prompt
     assert capsys.readouterr().out == f"{out}: 120 pictures drawn, 0 were there\n"
+    (alone,) = load(checkpoint, device="cpu")("a photo of a red car", 1, seed=2 * 40 + 3)
+    with Image.open(out / "00002" / "samples" / "0003.png") as picture:
+        apart = [abs(a - b) for a, b in zip(alone.convert("RGB").tobytes(), picture.tobytes(), strict=True)]
+    assert max(apart) <= 1  # rounding
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     lost = out / "00001" / "samples" / "0007.png"
     before = lost.read_bytes()

@@ -55,6 +55,12 @@ def test_reasons_are_empty_exactly_where_the_picture_is_right() -> None:
     assert wrong > 1500
 
 
+def test_aslant_the_opposite_of_what_was_asked_is_named_first() -> None:
+    above = Prompt("", "position", PAIR.groups, "above")
+    found = instead(above, Seen([moved(RED, x=24, y=24), moved(STAR, x=8, y=8)], 0))
+    assert ("place", "above", "below") in found.pairs  # it is right of it just as well
+
+
 def test_every_object_is_counted_once_by_what_was_asked_and_seen() -> None:
     mirrored = instead(PAIR, Seen([moved(RED, x=24, colour="pink"), moved(STAR, x=8)], 0))
     lost = instead(PAIR, Seen([STAR], 0))

@@ -40,7 +40,6 @@ from fromnoise.preparation.prepare import cores, prepare
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.open import open_source
 from fromnoise.preparation.sources.source import Picture
-from fromnoise.space.config import LatentConfig
 
 RECORD = Path(__file__).parent / "results" / "preparation.json"
 LENGTH = 77  # tokens of a CLIP caption, padding included
@@ -58,8 +57,10 @@ class Settings(Config):
 
     pictures: PositiveInt = 20_000
     """Pictures; no more than there are captions, 25,014."""
+    original: PositiveInt = 512
+    """Shorter side of a JPEG, in pixels: text-to-image-2M's are of 512."""
     side: PositiveInt = 256
-    """Shorter side of a JPEG, and side of what is stored, in pixels."""
+    """Side of what is stored, in pixels."""
     batch: PositiveInt = 16
     """Batch of the loop."""
     channels: PositiveInt = 4
@@ -88,7 +89,7 @@ def originals(data: Path) -> Iterator[Image.Image]:
 
 
 def write_pictures(folder: Path, data: Path, settings: Settings, advance: Callable[[int], None]) -> None:
-    """JPEGs of several shapes, of which `settings.side` is the shorter side, and their captions."""
+    """JPEGs of several shapes, of which `settings.original` is the shorter side, and their captions."""
     with gzip.open(data / "prompts" / "coco_val2017_captions.jsonl.gz", "rt", encoding="utf-8") as file:
         said = list(dict.fromkeys(json.loads(line)["caption"].strip() for line in file))[: settings.pictures]
     if len(said) < settings.pictures:
@@ -96,8 +97,8 @@ def write_pictures(folder: Path, data: Path, settings: Settings, advance: Callab
     folder.mkdir()
     lines = []
     for i, image in enumerate(islice(originals(data), settings.pictures)):
-        longer = settings.side * (16 + i % 7) // 16  # up to 22 : 16
-        sides = (settings.side, longer) if i % 2 else (longer, settings.side)
+        longer = settings.original * (16 + i % 7) // 16  # up to 22 : 16
+        sides = (settings.original, longer) if i % 2 else (longer, settings.original)
         image.resize(sides, Image.Resampling.BICUBIC).save(folder / f"{i:06}.jpg", quality=90)
         lines.append(json.dumps({"file_name": f"{i:06}.jpg", "text": said[i]}, ensure_ascii=False) + "\n")
         advance(i + 1)
@@ -146,10 +147,13 @@ def encoders(place: Path) -> tuple[Path, EncoderConfig]:
 
 @torch.no_grad()
 def everything_at_once(place: Path, settings: Settings) -> None:
-    """Prepare as is done where memory is no matter."""
+    """Prepare as is done where memory is no matter, with the classes of diffusers and transformers."""
+    from diffusers import AutoencoderKL
+
     torch.set_num_threads(cores())
     vae, clip = encoders(place)
-    space, text = LatentConfig(path=vae).build(), FrozenEncoder(clip)
+    with quiet():
+        stock, text = AutoencoderKL.from_pretrained(vae, low_cpu_mem_usage=False).eval(), FrozenEncoder(clip)
     pictures, captions = [], []
     for name, said in list_pictures(place / "pictures").captions.items():
         with Image.open(place / "pictures" / name) as image:
@@ -160,13 +164,15 @@ def everything_at_once(place: Path, settings: Settings) -> None:
     for first in range(0, len(pictures), settings.batch):
         batch = slice(first, first + settings.batch)
         images = torch.from_numpy(np.stack(pictures[batch])).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, S, S)
-        latents.append(space.encode(images).half())  # (B, 2 Z, h, w)
+        encoded: Any = stock.encode(images)
+        posterior = encoded.latent_dist
+        latents.append(torch.cat((posterior.mean, posterior.std), 1).half())  # (B, 2 Z, h, w)
         read = text.tokenizer(
             captions[batch], padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )
-        said = text.model(input_ids=read["input_ids"], attention_mask=read["attention_mask"])
-        tokens.append(said.last_hidden_state.half())  # (B, L, W)
-        vectors.append(said.pooler_output.half())  # (B, W)
+        heard = text.model(input_ids=read["input_ids"], attention_mask=read["attention_mask"])
+        tokens.append(heard.last_hidden_state.half())  # (B, L, W)
+        vectors.append(heard.pooler_output.half())  # (B, W)
         masks.append(read["attention_mask"].bool())  # (B, L)
     everything = {"latents": latents, "tokens": tokens, "masks": masks, "vectors": vectors}
     together = {name: torch.cat(parts).contiguous() for name, parts in everything.items()}

@@ -20,7 +20,7 @@ from fromnoise.autoencoder.config import AutoencoderConfig
 from fromnoise.autoencoder.fidelity import divergence
 from fromnoise.autoencoder.perceptual import Perceptual
 from fromnoise.core.config import explain
-from fromnoise.core.device import keep_freed_memory
+from fromnoise.core.device import keep_freed_memory, remove_unlinked
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.models.vae import VAE
 
@@ -108,6 +108,7 @@ class Autoencoder(nn.Module):
         levels = [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks] if wanted else []
         if wanted:
             keep_freed_memory()
+            remove_unlinked()
         for level in levels:
             level.compile(dynamic=False)
         try:

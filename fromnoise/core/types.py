@@ -39,6 +39,19 @@ class Data(Protocol):
     def captions(self, count: int) -> list[str]: ...  # to learn a vocabulary from, some `count` of them
 
 
+class Scaling(NamedTuple):
+    """What latents are moved and scaled by, each channel: z = (draw - shift) * scale."""
+
+    shift: tuple[float, ...]  # (Z,), to five digits
+    scale: tuple[float, ...]  # (Z,)
+
+    @classmethod
+    def of(cls, mean: Sequence[float], deviation: Sequence[float]) -> Scaling:
+        """What gives channels of these means and deviations mean 0 and deviation 1."""
+        shift, scale = mean, [1 / number for number in deviation]
+        return cls(*(tuple(float(f"{x:.5g}") for x in numbers) for numbers in (shift, scale)))
+
+
 @dataclass(frozen=True)
 class Cond:
     """What a backbone is conditioned on. Never None: "nothing said" is a Cond too."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fromnoise.core.types import Batch
+from fromnoise.core.types import Batch, Scaling
 from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
@@ -33,13 +33,6 @@ class Drawn(NamedTuple):
     caption: str
     label: int
     text: Text
-
-
-class Scaling(NamedTuple):
-    """What latents are moved and scaled by: z = (draw - shift) * scale."""
-
-    shift: tuple[float, ...]  # of each channel, to five digits
-    scale: tuple[float, ...]
 
 
 class PreparedData:
@@ -66,7 +59,7 @@ class PreparedData:
             ValueError: one line: there is no prepared data set, it is empty, or a shard is missing or is not what the
                 manifest tells of it. What is inside the shards is not read: `verify` does that.
         """
-        self.manifest, self.seed = read_manifest(directory), seed
+        self.directory, self.manifest, self.seed = directory, read_manifest(directory), seed
         self.layout = layout = self.manifest.layout
         if not self.manifest.counts.samples:
             raise ValueError(f"the prepared data set at {directory} holds no samples")
@@ -90,9 +83,7 @@ class PreparedData:
     @property
     def scaling(self) -> Scaling:
         """What makes each channel of the latents, as stored, one of mean 0 and standard deviation 1."""
-        statistics = self.manifest.statistics
-        shift, scale = statistics.mean, [1 / std for std in statistics.std]
-        return Scaling(*(tuple(float(f"{x:.5g}") for x in numbers) for numbers in (shift, scale)))
+        return Scaling.of(self.manifest.statistics.mean, self.manifest.statistics.std)
 
     def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets

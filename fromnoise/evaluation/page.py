@@ -33,9 +33,22 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
     return f"<div class=wide><table class=pairs><tbody>{lines}</tbody></table></div>"
 
 
-def figures(charts: Sequence[str]) -> str:
-    """Charts beside each other, as many as fit."""
-    return "<div class=charts>" + "".join(f"<figure>{svg}</figure>" for svg in charts) + "</div>"
+def listed(rows: Sequence[tuple[str, str]]) -> str:
+    """Names, and long words under each."""
+    return (
+        "<ul class=hashes>"
+        + "".join(f"<li>{escape(name)}<br><code>{said}</code></li>" for name, said in rows)
+        + "</ul>"
+    )
+
+
+def figures(charts: Sequence[str], pairwise: bool = False) -> str:
+    """Charts beside each other, as many as fit, or two."""
+    return (
+        f"<div class='charts{' pairwise' if pairwise else ''}'>"
+        + "".join(f"<figure>{svg}</figure>" for svg in charts)
+        + "</div>"
+    )
 
 
 def how(content: str) -> str:
@@ -126,16 +139,18 @@ th { font-weight: 600; color: #555; } td { white-space: nowrap; } small { color:
 .how { background: #f6f7f9; border-left: 3px solid #c9d0da; padding: .5rem .9rem; font-size: .87rem; margin: .8rem 0; }
 .how p { margin: .3rem 0; }
 .charts, .grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 1rem; }
+.pairwise { grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); }
 figure { margin: 0; } figcaption { font-weight: 600; font-size: .88rem; margin-bottom: .3rem; }
 svg { width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
 img { width: 100%; image-rendering: pixelated; display: block; background: #ddd; }
 .sheets img { image-rendering: auto; min-width: 640px; } .sheets figure { overflow-x: auto; }
 .strips { width: 100%; } .strips td { width: 100%; padding: .1rem 0; border: 0; } .strips th { border: 0; }
 .chip { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .45em; }
-.notes { color: #7a4b00; font-size: .9rem; } .hashes { font-size: .75rem; color: #666; }
+.notes { color: #7a4b00; font-size: .9rem; }
+.hashes { font-size: .78rem; color: #555; overflow-wrap: anywhere; padding-left: 1.2rem; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .6rem; margin: 1.2rem 0; }
 .facts div { background: #f6f7f9; border-radius: 4px; padding: .5rem .8rem; font-size: .8rem; color: #555; }
-.facts b { display: block; font-size: 1.15rem; color: #222; font-variant-numeric: tabular-nums; }
+.facts b { display: block; font-size: 1.1rem; white-space: nowrap; color: #222; font-variant-numeric: tabular-nums; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: #0060a0; }
 pre { background: #f6f7f9; padding: .8rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
 """

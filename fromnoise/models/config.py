@@ -268,7 +268,7 @@ class TinyConfig(Config):
         return self.latent_channels
 
 
-AutoencoderConfig = VAEConfig | TinyConfig
+FrozenVAEConfig = VAEConfig | TinyConfig
 """Each builds a module with `encode`, `decode` and `import_state`."""
 
 BACKBONES: list[type[BackboneConfig]] = [MMDiTConfig, DiTConfig, CrossDiTConfig, UNetConfig, CNNConfig]

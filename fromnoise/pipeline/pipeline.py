@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fromnoise.core.config import explain
-from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
+from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory, remove_unlinked
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import guided
@@ -115,6 +115,7 @@ class Pipeline(nn.Module):
         from torch._dynamo import config as compiler  # slow to import
 
         keep_freed_memory()
+        remove_unlinked()
         blocks = self.backbone.blocks()
         for block in blocks:
             block.compile(dynamic=False)

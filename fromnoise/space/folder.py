@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from fromnoise.core.config import explain, hint
-from fromnoise.models.config import AutoencoderConfig, TinyConfig, VAEConfig
+from fromnoise.models.config import FrozenVAEConfig, TinyConfig, VAEConfig
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 KL_ONLY = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D", "act_fn": "silu"}
@@ -34,7 +34,7 @@ class VAEFault(ValueError):
 class Description(NamedTuple):
     """What a folder's config.json says."""
 
-    config: AutoencoderConfig
+    config: FrozenVAEConfig
     shift: tuple[float, ...] | None  # per channel of the latent, as published; None where it says nothing
     scale: tuple[float, ...] | None
 
@@ -128,7 +128,7 @@ def _tiny(told: dict[str, Any]) -> TinyConfig:
     return TinyConfig(width=widths[0], **_renamed(told, fields))
 
 
-CLASSES: dict[str, Callable[[dict[str, Any]], AutoencoderConfig]] = {"AutoencoderKL": _kl, "AutoencoderTiny": _tiny}
+CLASSES: dict[str, Callable[[dict[str, Any]], FrozenVAEConfig]] = {"AutoencoderKL": _kl, "AutoencoderTiny": _tiny}
 
 
 def _refuse_others(told: dict[str, Any], only: dict[str, Any]) -> None:

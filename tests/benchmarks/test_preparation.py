@@ -15,7 +15,7 @@ from benchmarks import preparation
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is told by Linux")
 @pytest.mark.skipif("FROMNOISE_DATA" not in os.environ, reason="$FROMNOISE_DATA is absent")
 def test_both_ways_are_measured_and_recorded(tmp_path: Path) -> None:
-    toy = "--pictures 18 --side 32 --width 16 --layers 1".split()
+    toy = "--pictures 18 --original 48 --side 32 --width 16 --layers 1".split()
     preparation.main([*toy, "--folder", str(tmp_path), "--out", str(tmp_path / "record.json")])
     record = json.loads((tmp_path / "record.json").read_text())
     ours, theirs = record["found"]["fromnoise"], record["found"]["everything at once"]
@@ -25,7 +25,7 @@ def test_both_ways_are_measured_and_recorded(tmp_path: Path) -> None:
     assert theirs["text_bytes"] == 18 * (2 * 16 * 78 + 77)
     assert 4 < theirs["text_bytes"] / ours["text_bytes"] == record["ratios"]["text_bytes"] < 15
     assert record["settings"] == {
-        "pictures": 18, "side": 32, "batch": 16, "channels": 4, "width": 16, "layers": 1,
+        "pictures": 18, "original": 48, "side": 32, "batch": 16, "channels": 4, "width": 16, "layers": 1,
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
-from fromnoise.core.device import PEAK_FLOPS, autocast, available, peak_flops, peak_of, pick
+from fromnoise.core.device import PEAK_FLOPS, autocast, available, peak_flops, peak_of, pick, remove_unlinked
 
 
 def test_auto_is_the_best_there_is() -> None:
@@ -50,3 +54,14 @@ def test_an_unknown_peak_is_none() -> None:
     assert peak_of("NVIDIA GeForce GTX 1080") is None
     assert peak_flops(torch.device("cpu")) is None
     assert all(1e13 < peak < 1e16 for peak in PEAK_FLOPS.values())
+
+
+def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for name, content, age in (("unlinked", b"", 100), ("being-linked", b"", 5), ("whole", b"code", 100)):
+        library = tmp_path / name[:2] / f"{name}.so"
+        library.parent.mkdir(exist_ok=True)
+        library.write_bytes(content)
+        os.utime(library, (time.time() - age,) * 2)
+    remove_unlinked()
+    assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]

@@ -14,7 +14,7 @@ COMMANDS = {
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
-    "evaluate": "measure how often a model draws what the prompt asks for",
+    "evaluate": "measure a model: what was asked for, distance from real pictures, copies, whether it listens",
     "report": "write what a run is and how it went, as an HTML page and a model card",
     "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",

@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "write what a run is and how it went, as an HTML page and a model card",
     "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
+    "sweep": "find how a finished run draws best, or what fields of a recipe do",
+    "draw": "draw the prompts of a public benchmark, for its own judges to score",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 

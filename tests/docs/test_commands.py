@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, diff, doctor, evaluate, plan, plot, prepare, sample, train
+from fromnoise.cli import buckets, compare, diff, doctor, draw, evaluate, plan, plot, prepare, sample, sweep, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
+from fromnoise.evaluation.asked import SweepAsked
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 ROOT = Path(fromnoise.__file__).parent.parent
@@ -86,6 +87,15 @@ def read(line: str) -> None:
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words
         assert all(is_run(word) for word in words)
+    elif command == "draw":
+        _, words = parse(draw.Options(), args, usage="", description="")
+        assert len(words) == 1 and is_run(words[0])
+    elif command == "sweep":
+        fields = "--field" in args
+        options, words = parse(sweep.FieldsOptions() if fields else SweepAsked(), args, usage="", description="")
+        assert len(words) == 1 and is_run(words[0])
+        for field in getattr(options, "field", ()):
+            sweep.field_of(field)
     elif command == "diff":
         _, words = parse(diff.Options(), args, usage="", description="")
         assert len(words) == 2 and all(is_run(word) for word in words)

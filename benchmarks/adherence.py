@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.core.config import read_yaml
@@ -64,12 +65,17 @@ def measure(place: str) -> dict[str, object]:
     }
 
 
+def told(record: dict[str, Any]) -> str:
+    """What docs/judging.md says of a record, as Markdown."""
+    lines = "\n".join(adherence_lines(record))
+    return f"`{record['command']}` says of the model that ships:\n\n```text\n{lines}\n```"
+
+
 if __name__ == "__main__":
     place, name = sys.argv[1:]
     path = ROOT / "benchmarks/results" / f"{name}.json"
     command = f"python -m benchmarks.adherence {place} {name}"
     record = {"command": command, "machine": describe_machine(), **measure(place)}
     write_record(path, record)
-    told = "\n".join(adherence_lines(record))
-    put(f"`{command}` says of the model that ships:\n\n```text\n{told}\n```", ROOT / "docs/judging.md", name)
+    put(told(record), ROOT / "docs/judging.md", name)
     print(path.read_text())

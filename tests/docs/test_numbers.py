@@ -7,21 +7,24 @@ from; it is checked with the digits that are shown:
 
 `file:key` is a number of benchmarks/results/file.json, `file:key.*` all there are below the key, in order, `a + b` a
 sum; `-` is no measurement (a setting, a definition, a number of somebody else's); `?` was measured once and left no
-record. Code, tables between `<!-- results -->` marks and what stands in backticks are not looked at.
+record. Code and what stands in backticks are not looked at; what a benchmark writes into a page must stand there to the
+letter. `doctor by check` is the table of docs/doctor.md: every number of its last column, with a unit or without,
+stands in what doctor.json tells of the checks that the row names; the other columns say from where on something is
+wrong, which tests/doctor holds.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import mnist, planning, positions
+from benchmarks import adherence, mnist, planning, positions, shapes_judge, sweep
 
 ROOT = Path(mnist.__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -52,13 +55,22 @@ QUOTED = re.compile(
 )
 UNRECORDED = {"README.md": 1, "emoji.md": 1, "latents.md": 2}
 """How many numbers of a page were measured once and left no record: none is to be added."""
+WRITTEN: dict[str, list[Callable[[], str]]] = {
+    "judging.md": [lambda: adherence.told(record("shapes")), lambda: shapes_judge.table(record("shapes_judge"))],
+    "mnist.md": [lambda: mnist.table(RESULTS)],
+    "plan.md": [lambda: planning.table(record("planning"))],
+    "positions.md": [lambda: positions.table(record("positions"))],
+    "sweep.md": [lambda: sweep.table(record("sweep_shapes"))],
+}
+"""What benchmarks write into pages, made anew from the records."""
 
 
 def blocks(page: Path) -> Iterator[str]:
-    """What stands between empty lines, less code and tables that a benchmark writes."""
+    """What stands between empty lines, less code and what benchmarks write."""
     text = page.read_text(encoding="utf-8")
-    for left_out in (r"^```.*?^```$", r"<!-- results -->.*?<!-- /results -->", r"<!-- table.*?<!-- end of table -->"):
-        text = re.sub(left_out, "", text, flags=re.M | re.S)
+    for write in WRITTEN.get(page.name, []):
+        text = text.replace(write(), "")
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     yield from (block for block in re.split(r"\n\s*\n", text) if block.strip())
 
 
@@ -113,6 +125,8 @@ def agrees(said: re.Match[str], value: float) -> bool:
 def faults(block: str) -> list[str]:
     """What is wrong with what a block quotes."""
     said, told = quoted(block), sources(block)
+    if told == ["doctor by check"]:
+        return faults_by_check(block)
     values: list[tuple[str, float | None]] = []
     for source in told:
         marked = source in ("-", "?")
@@ -124,6 +138,30 @@ def faults(block: str) -> list[str]:
         for one, (source, value) in zip(said, values, strict=True)
         if value is not None and not agrees(one, value)
     ]
+
+
+def faults_by_check(block: str) -> list[str]:
+    """What stands in the last column of the doctor's table and in nothing that was told of the checks of its row."""
+    found = []
+    for line in block.splitlines():
+        if not line.startswith("|") or line.startswith("|---"):
+            continue
+        _, checks, *_, here = (cell.strip() for cell in line.strip("|").split("|"))
+        told = {number for text in told_by(checks.split(", ")) for number in bare(text)}
+        found += [f"{number:g} is in nothing that {checks} told" for number in bare(here) if number not in told]
+    return found
+
+
+def told_by(checks: list[str]) -> list[str]:
+    """What these checks told of every recipe."""
+    examined = record("doctor")["examined"].values()
+    return [one["numbers"][check] for one in examined for check in checks if check in one["numbers"]]
+
+
+def bare(text: str) -> list[float]:
+    """All numbers, but for those that belong to a name."""
+    found = re.findall(rf"(?<![\w.-])-?{NUMBER}(?:e-\d+)?", text)
+    return [float(number.replace(",", "")) for number in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -147,6 +185,10 @@ def test_numbers_stand_in_a_record(page: Path) -> None:
         ("<!-- from: reading:sizes.0.samples_per_second -->\n22,600 samples/s", ""),
         ("<!-- from: reading:sizes.0.samples_per_second -->\n22,700 samples/s", "22,700 samples/s is"),
         ("<!-- from: shapes:parameters -->\n3.9 million parameters", ""),
+        ("<!-- from: doctor by check -->\n| | guidance | 10 % off | 2.91 to 3.02; 0.0 % |", ""),
+        ("<!-- from: doctor by check -->\n| | guidance | 10 % off | 2.81 to 3.02; 0.0 % |", "2.81 is in nothing"),
+        ("<!-- from: doctor by check -->\n| | guidance, gradients | | 0; mnist: 5.8 % |", ""),
+        ("<!-- from: doctor by check -->\n| | guidance | | 5.8 % |", "5.8 is in nothing"),
         ("```\nnothing\n```", ""),
     ],
 )
@@ -160,7 +202,19 @@ def test_a_source_that_is_not_there_is_seen() -> None:
         faults("<!-- from: shapes:adherence.none -->\n95 %")
 
 
-def test_tables_that_benchmarks_write_are_what_they_would_write() -> None:
-    assert mnist.table(RESULTS) in (ROOT / "docs" / "mnist.md").read_text(encoding="utf-8")
-    assert planning.table(record("planning")) in (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
-    assert positions.table(record("positions")) in (ROOT / "docs" / "positions.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", WRITTEN)
+def test_what_benchmarks_write_is_what_they_would_write(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert all(write() in text for write in WRITTEN[page])
+
+
+def test_the_example_of_the_doctor_is_on_record() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    told = re.search(r"^\$ fromnoise doctor (.*)\n((?:.+\n)*?)```$", text, re.M)
+    assert told
+    known = record("doctor")["examined"][told[1]]
+    lines = re.findall(r"^(?:ok   |WRONG) (.{23}) (.*\n(?: {30}(?!why:|do:)\S.*\n)*)", told[2], re.M)
+    assert len(lines) >= 8
+    for check, said in lines:
+        (number,) = [known[kind].get(check.strip()) for kind in ("numbers", "findings") if check.strip() in known[kind]]
+        assert " ".join(said.split()) == number

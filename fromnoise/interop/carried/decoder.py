@@ -16,7 +16,7 @@ class Autoencoder(ModelMixin, ConfigMixin):
     """fromnoise's own tiny autoencoder; `settings` are its config's."""
 
     @register_to_config
-    def __init__(self, settings: dict, latents_mean: list, latents_std: list):
+    def __init__(self, settings: dict):
         super().__init__()
         self.network = TinyAutoencoder(TinyConfig(**settings))
 

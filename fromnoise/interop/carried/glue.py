@@ -17,6 +17,7 @@ from fromnoise.core.types import Cond
 from fromnoise.diffusion.path import Path
 from fromnoise.diffusion.predict import Predict
 from fromnoise.diffusion.sample import Draw
+from fromnoise.diffusion.times import schedule
 from fromnoise.nn.patch import grid_of, pack, unpack
 
 # ---------------------------------------------------------------- prompts to conditions: (said, nothing said)
@@ -143,10 +144,11 @@ def steps_of_flow_euler(
 ) -> Iterator[Tensor]:
     """By FlowMatchEulerDiscreteScheduler, on the linear path: the velocity is eps - x0."""
     scheduler.set_timesteps(sigmas=[1 - i / count for i in range(count)], device=noise.device)
+    times = schedule(count, scheduler.shift).to(noise.device)  # (N + 1,) its own, less the rounding
     x = noise  # (B, C, H, W)
-    for t in scheduler.timesteps:
-        p = predict(x, (t / 1000).expand(len(x)))
-        x = scheduler.step(p.eps - p.x0, t, x, return_dict=False)[0]
+    for t, name in zip(times, scheduler.timesteps, strict=False):
+        p = predict(x, t.expand(len(x)))
+        x = scheduler.step(p.eps - p.x0, name, x, return_dict=False)[0]
         yield x
 
 

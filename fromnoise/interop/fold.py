@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.interop.layout import CLASSES
-from fromnoise.interop.stock import Stock, time_layer, turned
+from fromnoise.interop.stock import Stock, stock_of, time_layer, turned
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.folder import KL_FIELDS, KL_ONLY
 
@@ -22,6 +22,20 @@ Originals = dict[str, Tensor]
 def on_time(state: dict[str, Tensor], slowest: int) -> dict[str, Tensor]:
     """Weights for networks that are told timestep i where fromnoise's are told 1000 t = i + 1."""
     return state | {key: turned(state[key], 1.0, slowest) for key in time_layer(state)}
+
+
+def folded(pipeline: Pipeline) -> tuple[Stock, Originals]:
+    """The backbone as StableDiffusionPipeline or DiTPipeline asks it."""
+    stock = stock_of(pipeline)
+    assert stock is not None, "every U-Net, and every DiT of classes, has a class there"
+    return (folded_dit if stock.ask == "ask_dit" else folded_stable_diffusion)(pipeline, stock)
+
+
+def refolded(pipeline: Pipeline, into_stock: bool) -> dict[str, Tensor]:
+    """The weights that an export of `pipeline` has for its backbone, in a pipeline of diffusers' or our own."""
+    stock = folded(pipeline)[0] if into_stock else stock_of(pipeline)
+    assert stock is not None, "what was folded has a class there"
+    return stock.state
 
 
 def folded_stable_diffusion(pipeline: Pipeline, stock: Stock) -> tuple[Stock, Originals]:

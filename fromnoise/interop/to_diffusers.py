@@ -18,8 +18,10 @@ from fromnoise.core.files import save_tensors, write_text
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.diffusion.target import TARGETS
 from fromnoise.interop.card import card
-from fromnoise.interop.fold import folded_stable_diffusion, folded_dit, folded_vae
+from fromnoise.interop.folder import INDEX, ORIGINALS, RECORD
+from fromnoise.interop.fold import folded, folded_vae
 from fromnoise.interop.layout import PREDICTIONS, Layout, flows, layout_of, left_out
+from fromnoise.interop.schedules import betas
 from fromnoise.interop.source import standalone
 from fromnoise.interop.stock import Stock, stock_of, table_of
 from fromnoise.models.config import TinyConfig
@@ -28,9 +30,6 @@ from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
 from fromnoise.space.folder import CONFIG, WEIGHTS
 from fromnoise.training.directory import run_of
-
-RECORD, ORIGINALS = "fromnoise.json", "fromnoise.safetensors"
-INDEX = "model_index.json"
 
 
 class Exported(NamedTuple):
@@ -126,10 +125,7 @@ class Writer:
 
     def stock(self, layout: Layout) -> None:
         """A layout whose pipeline is one of diffusers'."""
-        fold = folded_dit if layout.name == "dit" else folded_stable_diffusion
-        backbone = stock_of(self.pipeline)
-        assert backbone is not None, "every U-Net, and every DiT of classes, has a class there"
-        backbone, self.originals = fold(self.pipeline, backbone)
+        backbone, self.originals = folded(self.pipeline)
         self.stock_backbone(backbone)
         vae = folded_vae(self.pipeline)
         self.put("vae", vae)
@@ -340,19 +336,8 @@ def beta_scheduler(pipeline: Pipeline, layout: Layout) -> Any:
     import diffusers
 
     path: Any = pipeline.config.path
+    told = betas(path, PREDICTIONS[pipeline.config.objective.target])
     sampler = pipeline.config.sampling.sampler
-    told: dict[str, Any] = {
-        "num_train_timesteps": path.steps,
-        "beta_start": path.beta_start,
-        "beta_end": path.beta_end,
-        "prediction_type": PREDICTIONS[pipeline.config.objective.target],
-        "timestep_spacing": "trailing",
-    }
-    if path.power < 3:
-        told["beta_schedule"] = {1: "linear", 2: "scaled_linear"}[path.power]
-    else:
-        first, last = path.beta_start ** (1 / path.power), path.beta_end ** (1 / path.power)
-        told["trained_betas"] = [float(one) ** path.power for one in torch.linspace(first, last, path.steps)]
     if sampler == "dpmpp_2m":
         return diffusers.DPMSolverMultistepScheduler(**told, final_sigmas_type="zero")
     if layout.name == "stable-diffusion":  # Euler's method in sigma is DDIM, and starts from as much noise as we do

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 COMMANDS = {
     "recipes": "list the recipes",
@@ -15,6 +16,9 @@ COMMANDS = {
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
     "evaluate": "measure how often a model draws what the prompt asks for",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
+    "export": "write a run as a folder that diffusers opens, and its backbone as ONNX",
+    "import": "make a run of a folder that diffusers saved",
+    "push": "upload a run, with its model card, to the hub",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 
@@ -41,7 +45,7 @@ def _command(name: str) -> Callable[[Sequence[str]], None]:
         from fromnoise.core.config import hint
 
         raise ValueError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
-    return import_module(f"fromnoise.cli.{name}").main
+    return import_module(f"fromnoise.cli.{name}{'_' * iskeyword(name)}").main
 
 
 def _help() -> str:

@@ -31,6 +31,6 @@ def card(pipeline: Pipeline, done: Exported, run: Any) -> str:
     lines += [f"Layout: {done.layout.pipeline}.", "", "| part | class |", "|---|---|"]
     lines += [f"| {part} | {cls} |" for part, cls in done.parts.items()]
     if done.layout.why:
-        lines += ["", "No pipeline of diffusers' own draws this, for", *(f"- {why}" for why in done.layout.why)]
+        lines += ["", f"It is not {done.layout.nearest}, for", *(f"- {why}" for why in done.layout.why)]
     lines += ["", "Left out:", *(f"- {what}" for what in done.left_out), ""]
     return "\n".join(lines)

@@ -27,24 +27,24 @@ FULL_NOISE = 0.9999  # sigma(1) from which a start from unit noise is the same
 class Layout(NamedTuple):
     """A pipeline class, and why it is not another."""
 
-    name: str  # stable-diffusion, dit, or fromnoise
+    name: str  # stable-diffusion, dit, fromnoise, or vae
     pipeline: str  # class of diffusers, or of the file written along
-    why: list[str]  # what its nearest pipeline of diffusers cannot do
+    nearest: str = ""  # the pipeline of diffusers' that comes nearest, where it is not that
+    why: tuple[str, ...] = ()  # what that one cannot do
 
 
 def layout_of(pipeline: Pipeline) -> Layout:
     """The layout that draws as `pipeline` does."""
     config: Any = pipeline.config
+    own = Layout("fromnoise", "FromnoisePipeline")
     if isinstance(config.backbone, DiTConfig) and isinstance(config.conditioner, LabelConfig):
-        why = list(against_dit(pipeline))
-        return Layout("fromnoise", "FromnoisePipeline", why) if why else Layout("dit", "DiTPipeline", [])
+        why = tuple(against_dit(pipeline))
+        return own._replace(nearest="DiTPipeline", why=why) if why else Layout("dit", "DiTPipeline")
     if isinstance(config.backbone, UNetConfig):
-        why = list(against_stable_diffusion(pipeline))
-        if not why:
-            return Layout("stable-diffusion", "StableDiffusionPipeline", [])
-        return Layout("fromnoise", "FromnoisePipeline", why)
+        why, name = tuple(against_stable_diffusion(pipeline)), "StableDiffusionPipeline"
+        return own._replace(nearest=name, why=why) if why else Layout("stable-diffusion", name)
     kind = type(config.backbone).__name__.removesuffix("Config")
-    return Layout("fromnoise", "FromnoisePipeline", [f"none of its pipelines reads what this {kind} is told"])
+    return own._replace(nearest="one of diffusers' own", why=(f"none reads what this {kind} is told",))
 
 
 def against_dit(pipeline: Pipeline) -> Iterator[str]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.conditioning.config import FrozenTextConfig
 from fromnoise.conditioning.folder import locate
-from fromnoise.core.files import save_tensors, write_text
+from fromnoise.core.files import load_metadata, save_tensors, write_text
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.diffusion.target import TARGETS
 from fromnoise.interop.card import card
@@ -28,6 +29,7 @@ from fromnoise.models.config import TinyConfig
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
+from fromnoise.space.export import save_vae
 from fromnoise.space.folder import CONFIG, WEIGHTS
 from fromnoise.training.directory import run_of
 
@@ -42,8 +44,13 @@ class Exported(NamedTuple):
     usage: str  # Python that opens it
 
 
-def export(place: Path, folder: Path, *, raw: bool = False) -> Exported:
-    """Write the model in `place`, as `load` takes it, to `folder`, which is new or empty.
+def export(
+    place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, address: str | None = None
+) -> Exported:
+    """Write the model in `place`, as `load` takes it or a VAE's run, to `folder`, which is new or empty.
+
+    raw: the weights as trained, in place of their average. onnx: also write the backbone as onnx/backbone.onnx.
+    address: what the card says to open, in place of `folder`.
 
     Raises:
         ValueError: one line: no model there, `folder` in use, diffusers not installed, or a part that cannot be
@@ -52,16 +59,15 @@ def export(place: Path, folder: Path, *, raw: bool = False) -> Exported:
     refuse_used(folder)
     file = weights(place, raw=raw)
     needs_diffusers()
-    pipeline = Pipeline.load(file)
-    layout = layout_of(pipeline)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        writer = Writer(pipeline, partial)
-        writer.stock(layout) if layout.name != "fromnoise" else writer.own()
-        done = Exported(folder, layout, writer.parts, left_out(pipeline, layout), usage(pipeline, layout, folder))
-        writer.record(run_of(file))
-        write_text(partial / "README.md", card(pipeline, done, run_of(file)))
+        if "autoencoder" in load_metadata(file):
+            done = write_vae(file, partial, folder, address or str(folder))
+        else:
+            done = write(file, partial, folder, address or str(folder))
+        if onnx:
+            done = done._replace(parts=done.parts | write_onnx(file, partial))
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
@@ -70,6 +76,45 @@ def export(place: Path, folder: Path, *, raw: bool = False) -> Exported:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return done
+
+
+def write(file: Path, partial: Path, folder: Path, address: str) -> Exported:
+    """Write the pipeline of the weights `file`."""
+    pipeline, run = Pipeline.load(file), run_of(file)
+    layout = layout_of(pipeline)
+    writer = Writer(pipeline, partial)
+    writer.own() if layout.name == "fromnoise" else writer.stock(layout)
+    writer.record(run)
+    done = Exported(folder, layout, writer.parts, left_out(pipeline, layout), usage(pipeline, layout, address))
+    write_text(partial / "README.md", card(pipeline, done, run))
+    return done
+
+
+def write_vae(file: Path, partial: Path, folder: Path, address: str) -> Exported:
+    """Write the VAE of the weights `file`; mean and deviation of its latents are those measured when it was trained."""
+    vae = Autoencoder.load(file).vae
+    measured, told = [file.parents[i] / "vae" / CONFIG for i in (0, 2)], {}
+    for config in measured:
+        told = told or (json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {})
+    z = vae.config.latent_channels
+    mean, std = told.get("latents_mean", [0.0] * z), told.get("latents_std", [1.0] * z)
+    save_vae(vae, partial, torch.tensor(mean), torch.tensor(std), told.get("sample_size", 32))
+    lines = ["the loss that it was trained by, and what judged it"]
+    if not told:
+        lines.append("mean and deviation of its latents: they are measured when its training ends")
+    code = ["from diffusers import AutoencoderKL", "", f'vae = AutoencoderKL.from_pretrained("{address}")']
+    return Exported(folder, Layout("vae", "AutoencoderKL"), {}, lines, "\n".join(code))
+
+
+def write_onnx(file: Path, partial: Path) -> dict[str, str]:
+    """Write the backbone as ONNX; the part, and how near it is."""
+    if "autoencoder" in load_metadata(file):
+        raise ValueError(f"{file} holds a VAE; --onnx is for the backbone of a model that draws")
+    from fromnoise.interop.onnx import export_onnx
+
+    (partial / "onnx").mkdir()
+    worst = export_onnx(Pipeline.load(file), partial / "onnx" / "backbone.onnx")
+    return {"onnx": f"backbone.onnx, within {worst:.1g} in onnxruntime"}
 
 
 def refuse_used(folder: Path) -> None:
@@ -345,8 +390,8 @@ def beta_scheduler(pipeline: Pipeline, layout: Layout) -> Any:
     return diffusers.DDIMScheduler(**told, clip_sample=False, set_alpha_to_one=True)
 
 
-def usage(pipeline: Pipeline, layout: Layout, folder: Path) -> str:
-    """Python that opens `folder` and draws what `fromnoise sample` draws."""
+def usage(pipeline: Pipeline, layout: Layout, address: str) -> str:
+    """Python that opens the folder, or the repository, `address` and draws what `fromnoise sample` draws."""
     sampling, kind = pipeline.config.sampling, pipeline.config.conditioner.type
     said = {"label": "class_labels=[0]", "none": ""}.get(kind, 'prompt="a prompt"')
     trust = ", trust_remote_code=True" if layout.name == "fromnoise" else ""
@@ -358,7 +403,7 @@ def usage(pipeline: Pipeline, layout: Layout, folder: Path) -> str:
             "import torch",
             "from diffusers import DiffusionPipeline",
             "",
-            f'pipe = DiffusionPipeline.from_pretrained("{folder}"{trust})',
+            f'pipe = DiffusionPipeline.from_pretrained("{address}"{trust})',
             f"pipe({call}).images[0]",
         ]
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, evaluate, plot, prepare, sample, train
+from fromnoise.cli import buckets, compare, evaluate, export, import_, plot, prepare, push, sample, train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -69,6 +69,18 @@ def read(line: str) -> None:
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words
         assert all(is_run(word) for word in words)
+    elif command == "export":
+        _, words = parse(export.Options(), args, usage="", description="")
+        assert len(words) == 2
+        assert is_run(words[0])
+    elif command == "import":
+        options, words = parse(import_.Options(), args, usage="", description="")
+        assert len(words) == 1
+        assert options.out and is_run(str(options.out))
+    elif command == "push":
+        _, words = parse(push.Options(), args, usage="", description="")
+        assert len(words) == 2
+        assert is_run(words[0])
     elif command == "plot":
         options, words = parse(plot.Options(), args, usage="", description="")
         assert plot.chosen(options.kinds) or not options.kinds

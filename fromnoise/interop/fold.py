@@ -1,4 +1,4 @@
-"""Linear maps that stand between fromnoise's modules, multiplied into the weights of a class that has no place for them.
+"""Linear maps between fromnoise's modules, multiplied into the weights of a class that has no place for them.
 
 Legend: K classes, D width, W width of a text encoder, Z channels of a latent.
 """
@@ -59,7 +59,9 @@ def folded_dit(pipeline: Pipeline, stock: Stock) -> tuple[Stock, Originals]:
             unused = table.new_zeros(CLASSES + 1 - len(table), table.shape[1])
             state[key] = torch.cat((table[:-1], unused, table[-1:]))  # (1001, D)
     ours = pipeline.state_dict()
-    kept = [key for key in ours if key.startswith(("backbone.condition.", "backbone.timestep_embedder.linear_1.weight"))]
+    kept = [
+        key for key in ours if key.startswith(("backbone.condition.", "backbone.timestep_embedder.linear_1.weight"))
+    ]
     originals = {key: ours[key].clone() for key in (*kept, "conditioner.table")}
     return stock._replace(config=stock.config | {"num_embeds_ada_norm": CLASSES}, state=state), originals
 

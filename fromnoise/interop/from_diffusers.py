@@ -53,7 +53,7 @@ TEXTS = {
 }
 PIPELINES = ("DiTPipeline", *TEXTS)
 NOTES = {
-    "StableDiffusion3Pipeline": "of SD3's text encoders the T5 alone is read, without the CLIPs and their pooled vector",
+    "StableDiffusion3Pipeline": "of its text encoders the T5 alone is read, without the CLIPs and their pooled vector",
     "QwenImagePipeline": "prompts are read as they are, without Qwen-Image's template around them",
 }
 
@@ -205,7 +205,9 @@ def fill(pipeline: Pipeline, read: Read, state: dict[str, Tensor]) -> None:
     (project, *others) = pipeline.conditioner.project
     if project.weight.shape[0] != project.weight.shape[1]:
         source, width = project.weight.shape[::-1]
-        raise ValueError(f"the text encoder's tokens are {source} wide; this backbone reads {width}: give another by --text")
+        raise ValueError(
+            f"the text encoder's tokens are {source} wide; this backbone reads {width}: give another by --text"
+        )
     for one in (project, *others):
         torch.nn.init.eye_(one.weight)
 
@@ -220,7 +222,8 @@ def space_of(vae: Path | None, directory: Path, read: Read) -> SpaceConfig:
     found = describe(vae)
     if found.config.latent_channels != read.channels:
         raise ValueError(
-            f"the VAE at {vae} has latents of {found.config.latent_channels} channels; the backbone draws {read.channels}"
+            f"the VAE at {vae} has latents of {found.config.latent_channels} channels; "
+            f"the backbone draws {read.channels}"
         )
     copy(vae, directory / "vae", (CONFIG, WEIGHTS))
     return LatentConfig(path=directory / "vae", shift=found.shift or (0.0,), scale=found.scale or (1.0,))

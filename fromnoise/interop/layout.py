@@ -63,7 +63,8 @@ def against_stable_diffusion(pipeline: Pipeline) -> Iterator[str]:
     if not isinstance(conditioner, FrozenTextConfig) or len(conditioner.encoders) > 1:
         yield "it reads one frozen CLIP"
     else:
-        (encoder,), (config,) = pipeline.conditioner.encoders, conditioner.encoders
+        (encoder,) = pipeline.conditioner.encoders
+        config = encoder.config
         if not encoder.pools or config.layer != "last":
             yield "it reads the last layer of a CLIP"
         if config.padding != "read" or config.length != encoder.tokenizer.model_max_length:
@@ -103,8 +104,8 @@ def left_out(pipeline: Pipeline, layout: Layout) -> list[str]:
     """What the exported folder does not do as fromnoise does, a line each."""
     told = ["weights as trained beside their average, optimizer and metrics stay in the run"]
     if layout.name != "fromnoise":
-        told.append(f"another number of steps than a divisor of 1000 rounds its times; {layout.pipeline} has no interval of guidance")
-        told.append("its scheduler is one of diffusers', so that fromnoise's other samplers are not in the folder")
+        told.append("an interval of guidance, and steps that do not divide 1000: their times are rounded")
+        told.append("fromnoise's other samplers: the scheduler is one of diffusers'")
     elif flows(pipeline):
         told.append("fromnoise's other samplers: the scheduler is FlowMatchEulerDiscreteScheduler")
     if type(pipeline.config.backbone).__name__ in ("DiTConfig", "CrossDiTConfig"):

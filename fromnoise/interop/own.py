@@ -59,9 +59,7 @@ def read_own(folder: Path, directory: Path) -> tuple[Run, Pipeline]:
 
 
 @torch.no_grad()
-def fill(
-    pipeline: Pipeline, folder: Path, slot: str, stock: dict[str, Tensor], originals: dict[str, Tensor]
-) -> None:
+def fill(pipeline: Pipeline, folder: Path, slot: str, stock: dict[str, Tensor], originals: dict[str, Tensor]) -> None:
     """Give `pipeline` its weights; `originals` go before what a stock class has made of them."""
     told = read_json(folder / slot / CONFIG)
     cls = told["_class_name"]
@@ -87,7 +85,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def space(folder: Path, directory: Path, config: LatentConfig, state: dict[str, Any], folded: bool) -> LatentConfig:
-    """The latents of a copy of the folder's autoencoder, which has moved and scaled them already where it was `folded`."""
+    """The latents of a copy of the folder's autoencoder, which moves and scales them itself where it was `folded`."""
     told = read_json(folder / "vae" / CONFIG)
     target = directory / "vae"
     if "settings" in told:  # fromnoise's own class of it

@@ -57,7 +57,7 @@ class Cut:
         if node is None:
             raise ValueError(f"{name} is not defined by a statement of {module}; write it as a function there")
         value = getattr(importlib.import_module(module), name, None)
-        text = plain(value) if _is_config(value) else _segment(module, node)
+        text = plain(value) if isinstance(value, type) and issubclass(value, Config) else _segment(module, node)
         for needed in _names(ast.parse(text)):
             self.need(module, needed)
         self.pieces.append(text)
@@ -146,7 +146,3 @@ def _names(tree: ast.AST) -> list[str]:
     """All names that are read, in order, each once."""
     read = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     return list(dict.fromkeys(node.id for node in sorted(read, key=lambda node: (node.lineno, node.col_offset))))
-
-
-def _is_config(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Config)

@@ -31,10 +31,8 @@ class Stock(NamedTuple):
 def stock_of(pipeline: Pipeline) -> Stock | None:
     """The backbone of `pipeline` as diffusers has it; None where no class there has such weights."""
     config: Any = pipeline.config
-    for kind, make in ((UNetConfig, _unet), (CrossDiTConfig, _pixart), (DiTConfig, _dit), (MMDiTConfig, _mmdit)):
-        if isinstance(config.backbone, kind):
-            return make(pipeline, config.backbone)
-    return None
+    make = MAKERS.get(type(config.backbone))
+    return make(pipeline, config.backbone) if make else None
 
 
 def sides(pipeline: Pipeline) -> tuple[int, int]:
@@ -129,6 +127,13 @@ def _mmdit(pipeline: Pipeline, c: MMDiTConfig) -> Stock | None:
         return Stock("transformer", "QwenImageTransformer2DModel", config, state, "ask_qwen")
     return None
 
+
+MAKERS: dict[type[BackboneConfig], Callable[[Pipeline, Any], Stock | None]] = {
+    UNetConfig: _unet,
+    CrossDiTConfig: _pixart,
+    DiTConfig: _dit,
+    MMDiTConfig: _mmdit,
+}
 
 # ---------------------------------------------------------------- and back
 
@@ -295,7 +300,9 @@ def _same_channels(told: dict[str, Any]) -> None:
 
 def time_layer(state: dict[str, Tensor]) -> list[str]:
     """Keys of the first layer that reads the time's features, under diffusers' names."""
-    return [key for key in state if key.endswith(("time_embedding.linear_1.weight", "timestep_embedder.linear_1.weight"))]
+    return [
+        key for key in state if key.endswith(("time_embedding.linear_1.weight", "timestep_embedder.linear_1.weight"))
+    ]
 
 
 def turned(weight: Tensor, by: float, slowest: int = 0) -> Tensor:

@@ -52,10 +52,10 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     logging.disable_progress_bar()
 
 
-def build(backbone: str, conditioner: ConditionerConfig = TEXT, **fields: Any) -> Pipeline:
+def build(backbone: str | BackboneConfig, conditioner: ConditionerConfig = TEXT, **fields: Any) -> Pipeline:
     """A tiny pipeline of 8 x 8 pixels, or what is given."""
     config = ModelConfig(
-        backbone=BACKBONES[backbone],
+        backbone=BACKBONES[backbone] if isinstance(backbone, str) else backbone,
         conditioner=conditioner,
         **{"size": 8, "sampling": Sampling(steps=4, guidance=2.0)} | fields,
     )
@@ -98,9 +98,13 @@ def save_clip() -> Callable[[Path], Path]:
             torch.manual_seed(0)
             transformers.CLIPTextModel(config).save_pretrained(folder / "text_encoder")
             fast = transformers.PreTrainedTokenizerFast(
-                tokenizer_object=tokenizer, bos_token="<start>", eos_token="<end>", pad_token="<end>", unk_token="<end>",
+                tokenizer_object=tokenizer,
+                bos_token="<start>",
+                eos_token="<end>",
+                pad_token="<end>",
+                unk_token="<end>",
                 model_max_length=10,
-            )  # fmt: skip
+            )
             fast.save_pretrained(folder / "tokenizer")
         return folder / "text_encoder"
 

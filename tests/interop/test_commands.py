@@ -13,7 +13,7 @@ from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.autoencoder.config import AutoencoderConfig
 from fromnoise.cli.main import main
 from fromnoise.interop import hub, onnx
-from fromnoise.models.config import VAEConfig
+from fromnoise.models.config import CrossDiTConfig, VAEConfig
 from fromnoise.pipeline.load import load
 
 from .conftest import build
@@ -99,7 +99,7 @@ def test_onnx_answers_as_torch_does(run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     file = tmp_path / "backbone.onnx"
-    pipeline = build("crossdit")
+    pipeline = build(CrossDiTConfig(patch=2, width=16, depth=1, head_width=8))
     assert onnx.export_onnx(pipeline, file) < 1e-3
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     values = onnx.inputs(pipeline, 4, 7)  # another batch and length than were written

@@ -131,13 +131,15 @@ def test_a_dit_of_diffusers_draws_the_same(vae: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     blocks: Any = list(random(transformer).transformer_blocks)
     blocks[1].norm1.emb.load_state_dict(blocks[0].norm1.emb.state_dict())
-    scheduler = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, prediction_type="v_prediction")
+    scheduler: Any = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, prediction_type="v_prediction")
     DiTPipeline(transformer, AutoencoderKL.from_pretrained(vae), scheduler).save_pretrained(tmp_path / "folder")
     done = bring(tmp_path / "folder", tmp_path / "run")
     assert done.notes == []
-    pipe = DiTPipeline.from_pretrained(tmp_path / "folder")
+    pipe: Any = DiTPipeline.from_pretrained(tmp_path / "folder")
     pipe.set_progress_bar_config(disable=True)
-    theirs = pipe([7, 999], guidance_scale=3.0, num_inference_steps=10, generator=generators(2), output_type="pt").images
+    theirs = pipe(
+        [7, 999], guidance_scale=3.0, num_inference_steps=10, generator=generators(2), output_type="pt"
+    ).images
     mine = drawn(load(tmp_path / "run"), ["7", "999"], steps=10, guidance=3.0)
     assert mine.std() > 0.05
     assert (mine - theirs).abs().max() < 1e-3
@@ -159,7 +161,7 @@ def stable_diffusion(vae: Path, clip: Path, folder: Path, **changes: Any) -> Pat
         }
         | changes
     )
-    scheduler = EulerDiscreteScheduler(
+    scheduler: Any = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing", steps_offset=1
     )
     StableDiffusionPipeline(
@@ -180,7 +182,7 @@ def test_a_stable_diffusion_of_diffusers_draws_the_same_and_exports_again(
 ) -> None:
     folder = stable_diffusion(vae, save_clip(tmp_path), tmp_path / "folder")
     bring(folder, tmp_path / "run")
-    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     told: dict[str, Any] = {"guidance_scale": 3.0, "num_inference_steps": 10}
     theirs = pipe(CAPTIONS, **told, generator=generators(3), output_type="pt").images
@@ -243,7 +245,7 @@ def test_a_pipeline_of_sd3_reads_its_t5_and_says_so(folders: dict[str, Path], va
     index = {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))
     done = bring(folder, tmp_path / "run")
-    assert done.notes == ["of SD3's text encoders the T5 alone is read, without the CLIPs and their pooled vector"]
+    assert done.notes == ["of its text encoders the T5 alone is read, without the CLIPs and their pooled vector"]
     pipeline = load(tmp_path / "run")
     assert pipeline.config.sampling.shift == 3.0
     assert drawn(pipeline, ["a red circle"], steps=2).shape == (1, 3, 16, 16)
@@ -295,7 +297,7 @@ class TestRefused:
 
     def test_a_foreign_class_by_its_nearest(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-        with pytest.raises(ValueError, match="is 'UNet2DModel'; allowed: .*nearest: UNet2DConditionModel"):
+        with pytest.raises(ValueError, match=r"is 'UNet2DModel'; allowed: .*nearest: UNet2DConditionModel"):
             bring(tmp_path, tmp_path / "run")
         (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
         with pytest.raises(ValueError, match="nearest: StableDiffusionPipeline"):
@@ -323,7 +325,9 @@ class TestRefused:
             ({"out_channels": 8}, "out_channels is 8; allowed: as many as in_channels, 4"),
         ],
     )
-    def test_a_unet_that_ours_cannot_be(self, changes: Any, told: str, vae: Path, save_clip: Any, tmp_path: Path) -> None:
+    def test_a_unet_that_ours_cannot_be(
+        self, changes: Any, told: str, vae: Path, save_clip: Any, tmp_path: Path
+    ) -> None:
         folder = stable_diffusion(vae, save_clip(tmp_path), tmp_path / "folder", **changes)
         with pytest.raises(ValueError, match=told):
             bring(folder, tmp_path / "run")
@@ -337,7 +341,9 @@ class TestRefused:
             ({"beta_end": 0.001}, "of the signal is left"),
         ],
     )
-    def test_a_schedule_that_there_is_not(self, changes: Any, told: str, vae: Path, save_clip: Any, tmp_path: Path) -> None:
+    def test_a_schedule_that_there_is_not(
+        self, changes: Any, told: str, vae: Path, save_clip: Any, tmp_path: Path
+    ) -> None:
         folder = stable_diffusion(vae, save_clip(tmp_path), tmp_path / "folder")
         file = folder / "scheduler" / "scheduler_config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | changes))

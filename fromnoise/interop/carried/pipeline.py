@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 from fromnoise.core.types import Cond
 from fromnoise.diffusion.path import Linear as Way  # what these mean is given when a folder is written
 from fromnoise.diffusion.predict import guided
-from fromnoise.diffusion.target import largest_start
 from fromnoise.diffusion.target import flow as target
+from fromnoise.diffusion.target import largest_start
 from fromnoise.interop.carried.glue import ask_backbone as ask
 from fromnoise.interop.carried.glue import read_text as read
 from fromnoise.interop.carried.glue import show_pixels as show
@@ -100,7 +100,7 @@ class FromnoisePipeline(DiffusionPipeline):
         `fromnoise sample --seed` draws. latents: the unit noise to start from, (B, C, H, W). output_type: pil, np
         (B, H, W, C) or pt (B, C, H, W), in [0, 1].
         """
-        told = self.config
+        told: Any = self.config
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [""] * len(class_labels or [0]))
         count = num_inference_steps or told.steps
         scale = told.guidance if guidance_scale is None else guidance_scale
@@ -118,10 +118,11 @@ class FromnoisePipeline(DiffusionPipeline):
         interval = (told.guidance_from, told.guidance_to)
         predict = guided(network, said, nothing, scale, interval, path=path, target=target)
         x = noise = draw() if latents is None else latents.to(device, torch.float32)
-        with self.progress_bar(total=count) as bar:
+        progress: Any = self.progress_bar
+        with progress(total=count) as bar:
             for x in steps_of(self.scheduler, predict, noise, count, start, path, draw):  # noqa: B007
                 bar.update()
-        images = show(self, x, **MOVED) / 2 + 0.5  # (B, C, H, W)
+        images: Any = show(self, x, **MOVED) / 2 + 0.5  # (B, C, H, W)
         if output_type != "pt":
             images = images.cpu().permute(0, 2, 3, 1).numpy()  # (B, H, W, C)
         if output_type == "pil":

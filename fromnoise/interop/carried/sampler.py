@@ -15,7 +15,7 @@ from fromnoise.diffusion.times import schedule
 
 
 class SamplerScheduler(SchedulerMixin, ConfigMixin):
-    """The sampler called `sampler`; `shift` moves its times towards noise, `eta` is the share of fresh noise in ddim."""
+    """The sampler called `sampler`. shift: moves its times towards noise. eta: share of fresh noise in ddim."""
 
     @register_to_config
     def __init__(self, sampler: str, shift: float, eta: float):

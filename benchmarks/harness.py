@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from fromnoise.core.files import write_text
+from fromnoise.core.machine import cores, cpuinfo
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 """Instructions that decide how fast matrix products are, as Linux names them."""
@@ -66,11 +67,11 @@ def ratio(ours: list[float], theirs: list[float]) -> Ratio:
 
 def describe_machine() -> dict[str, object]:
     """What a reader must know of this machine to compare his own with it."""
-    flags = set(_cpuinfo("flags").split())
+    flags = set(cpuinfo("flags").split())
     busy, _, _ = os.getloadavg()
     machine: dict[str, object] = {
-        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": cores(),
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
         "threads": torch.get_num_threads(),
         "load_before": round(busy, 2),
@@ -94,10 +95,3 @@ def write_record(path: Path, record: dict[str, object]) -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _cpuinfo(key: str) -> str:
-    """The first value of `key` in Linux's table of processors; "" elsewhere."""
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

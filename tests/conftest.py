@@ -123,6 +123,31 @@ def save_encoder() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def save_clip() -> Callable[..., Path]:
+    """`save_clip(folder, seed)`: a tiny CLIP of chance weights (32 pixels, 12 tokens), saved there by transformers."""
+    import torch
+    import transformers
+
+    from fromnoise.conditioning.frozen import quiet
+
+    sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, projection_dim=12)
+    text = dict(vocab_size=len(WORDS) + 3, max_position_embeddings=12, bos_token_id=0, pad_token_id=0, eos_token_id=1)
+
+    def save(folder: Path, seed: int = 0) -> Path:
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            vision = sizes | {"image_size": 32, "patch_size": 16}
+            config = transformers.CLIPConfig(text_config=sizes | text, vision_config=vision, projection_dim=12)
+            transformers.CLIPModel(config).save_pretrained(folder)
+            small_tokenizer().save_pretrained(folder)
+            side = {"height": 32, "width": 32}
+            transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny text encoder of each kind."""
     place = tmp_path_factory.mktemp("encoders")

@@ -11,10 +11,13 @@ from keyword import iskeyword
 COMMANDS = {
     "recipes": "list the recipes",
     "prepare": "encode pictures and captions once, as shards to train from",
+    "doctor": "examine a run or data before it is trained on: what is wrong, why it matters, what to do",
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
     "buckets": "show how pictures of a directory fall into buckets of one shape each",
-    "evaluate": "measure how often a model draws what the prompt asks for",
+    "evaluate": "measure a model: what was asked for, distance from real pictures, copies, whether it listens",
+    "report": "write what a run is and how it went, as an HTML page and a model card",
+    "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
     "export": "write a run as a folder that diffusers opens, and its backbone as ONNX",
     "import": "make a run of a folder that diffusers saved",
@@ -24,23 +27,23 @@ COMMANDS = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run `fromnoise ARGS` and return its exit code: 0 done, 2 for a fault of the user's, told in one line."""
+    """Run `fromnoise ARGS` and return its exit code: 0 done, 1 where something was found wrong, 2 for a fault of
+    the user's, told in one line."""
     args = sys.argv[1:] if args is None else list(args)
     try:
         if not args or args[0] in ("-h", "--help"):
             print(_help())
             return 0
-        _command(args[0])(args[1:])
+        return _command(args[0])(args[1:]) or 0
     except (ValueError, OSError) as error:
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)
         return 130
-    return 0
 
 
-def _command(name: str) -> Callable[[Sequence[str]], None]:
+def _command(name: str) -> Callable[[Sequence[str]], int | None]:
     if name not in COMMANDS:
         from fromnoise.core.config import hint
 

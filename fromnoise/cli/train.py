@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fromnoise.cli.flags import parse
+from fromnoise.cli.report import reported
 from fromnoise.core.config import Config, hint
 from fromnoise.recipes import RECIPES, VAE_RECIPES, summary
 from fromnoise.training.run import Run, VAERun, read_run
 
 USAGE = "fromnoise train RECIPE|RUN.yaml [--directory DIR] [--some.field VALUE ...]"
 EPILOG = """\
-The same command again goes on from the last checkpoint in the directory.
+The same command again goes on from the last checkpoint in the directory. When it ends, report.html and README.md there
+tell of the run.
 
 Where a field is a choice between configs, only the one in force has flags. --KEY.type NAME puts another in force,
 with its own defaults; with --help it lists their flags:
@@ -51,11 +53,13 @@ def main(args: Sequence[str]) -> None:
     if isinstance(chosen, StartedVAE):
         from fromnoise.training.loop import train_vae
 
-        train_vae(VAERun.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
+        with reported(chosen.directory):
+            train_vae(VAERun.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
         return
     from fromnoise.training.loop import train
 
-    train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
+    with reported(chosen.directory):
+        train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
     prompt, *_ = *chosen.training.previews, "a prompt"
     print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
 

@@ -123,11 +123,16 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 def write_yaml(config: Config, path: str | os.PathLike[str]) -> None:
     """Record every field of `config`, defaults too, in the YAML file `path` (atomic)."""
-    import yaml
-
     from fromnoise.core.files import write_text
 
-    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    write_text(path, as_yaml(config))
+
+
+def as_yaml(config: Config) -> str:
+    """Every field of `config`, defaults too, as YAML."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def explain(error: ValidationError) -> str:

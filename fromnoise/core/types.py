@@ -22,8 +22,19 @@ class Batch(NamedTuple):
     encoded: bool = False  # whether `images` are what a space stores of pictures
 
 
+class Counts(NamedTuple):
+    """How many pictures a data set has."""
+
+    learned: int  # that are trained on, each without its mirror image
+    held_out: int  # that are never trained on, and validated on; 0 where the same are
+    mirrored: bool  # whether half of those trained on, or of some of them, are shown as in a mirror
+
+
 class Data(Protocol):
     """What `data.build(seed)` gives."""
+
+    @property
+    def counts(self) -> Counts | None: ...  # None of a data set without end
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of pictures to validate on: as many pixels as any has

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.core.types import Batch
+from fromnoise.core.types import Batch, Counts
 from fromnoise.data.epochs import Epochs
 
 
@@ -46,6 +46,11 @@ class LabelledData:
         self.classes = len(said)
         self.problems: list[str] = []
         self.epochs = Epochs(len(train.labels), seed)
+
+    @property
+    def counts(self) -> Counts:
+        """How many pictures there are to train on and to validate on; those to test on are others."""
+        return Counts(len(self.learned.labels), len(self.held_out.labels), self.flip)
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`, counted from 0."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fromnoise.core.types import Batch, Scaling
+from fromnoise.core.types import Batch, Counts, Scaling
 from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
@@ -59,7 +59,7 @@ class PreparedData:
             ValueError: one line: there is no prepared data set, it is empty, or a shard is missing or is not what the
                 manifest tells of it. What is inside the shards is not read: `verify` does that.
         """
-        self.manifest, self.seed = read_manifest(directory), seed
+        self.directory, self.manifest, self.seed = directory, read_manifest(directory), seed
         self.layout = layout = self.manifest.layout
         if not self.manifest.counts.samples:
             raise ValueError(f"the prepared data set at {directory} holds no samples")
@@ -84,6 +84,12 @@ class PreparedData:
     def scaling(self) -> Scaling:
         """What makes each channel of the latents, as stored, one of mean 0 and standard deviation 1."""
         return Scaling.of(self.manifest.statistics.mean, self.manifest.statistics.std)
+
+    @property
+    def counts(self) -> Counts:
+        """How many samples there are, held out those of the commonest size; of very few, none is held out."""
+        all_learned = len(self.learned) == self.firsts[-1]
+        return Counts(len(self.learned), 0 if all_learned else len(self.shown), self.layout.flipped)
 
     def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets

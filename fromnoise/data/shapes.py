@@ -138,6 +138,7 @@ class ShapesData:
         self.sizes = [self.image_shape[1:]]
         self.classes = 1
         self.problems: list[str] = []
+        self.counts = None
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`."""

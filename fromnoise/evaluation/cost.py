@@ -6,6 +6,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.pipeline.pipeline import Pipeline
 
 
@@ -37,6 +38,17 @@ def training_flops(pipeline: Pipeline) -> int:
     with _counter() as counter, sdpa_kernel(SDPBackend.MATH):
         pipeline.loss(z, features, t, z, keep).sum().backward()
     pipeline.zero_grad()
+    return counter.get_total_flops()
+
+
+def reconstruction_flops(model: Autoencoder, side: int) -> int:
+    """Operations of an optimizer step on one square picture of `side` pixels, before a discriminator is asked.
+    Gradients are left at zero."""
+    images = torch.zeros(1, model.config.vae.channels, side, side, device=model.device)  # (1, C, H, W)
+    eps = torch.zeros(1, *model.latent_shape(side, side), device=model.device)  # (1, Z, h, w)
+    with _counter() as counter, sdpa_kernel(SDPBackend.MATH):
+        model.loss(images, eps, 0).sum().backward()
+    model.zero_grad()
     return counter.get_total_flops()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -76,7 +76,33 @@ def draw(
             f"allowed: {domain.channels} channels, {sides} pixels"
         )
     said, labels = prompts(domain, count)
-    parts = []
+    return draw_all(
+        pipeline,
+        said,
+        labels,
+        seed,
+        steps=steps,
+        guidance=guidance,
+        sampler=sampler,
+        batch=batch,
+        progress=progress,
+    )
+
+
+def draw_all(
+    pipeline: Pipeline,
+    said: Sequence[str],
+    labels: Sequence[int],
+    seed: int,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    batch: int = 250,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Drawn:
+    """A picture of each prompt, picture i from the noise of `seed` + i; errors as in `Pipeline.stream`."""
+    count, parts = len(said), []
     began = time.perf_counter()
     for first in range(0, count, batch):
         rows = slice(first, first + batch)

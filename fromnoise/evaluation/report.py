@@ -11,9 +11,25 @@ from typing import Any
 
 from fromnoise.evaluation.charts import COLOURS, Line, chart
 from fromnoise.evaluation.measure import SWEEP_STEPS
+from fromnoise.evaluation.page import chip as chip_of
+from fromnoise.evaluation.page import (
+    count,
+    data,
+    estimate,
+    figures,
+    how,
+    large,
+    notes,
+    page,
+    percent,
+    plain,
+    png,
+    points,
+    signed,
+    table,
+)
 
 Tree = dict[str, Any]
-Shown = Callable[[float], str]
 
 
 def report(results: Tree) -> str:
@@ -28,13 +44,12 @@ def report(results: Tree) -> str:
         ("Steps and speed", _speed(results, recipes, judged)),
         ("What was compared", _recipes(results, recipes)),
     ]
-    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{content}\n</section>" for title, content in sections)
-    title = escape(results["title"])
-    return _PAGE.format(title=title, style=_STYLE, body=body, equal=escape(results["equal"]), notes=_notes(results))
-
-
-def _notes(results: Tree) -> str:
-    return "<ul class=notes>" + "".join(f"<li>{escape(note)}</li>" for note in results["notes"]) + "</ul>"
+    intro = (
+        f"<p>{escape(results['equal'])} Runs of one seed see the data in the same order; all pictures are drawn from "
+        f"the same noise.</p>{notes(results['notes'])}"
+    )
+    end = "Written by fromnoise compare. All numbers: report.json, beside this file."
+    return page(results["title"], intro, sections, end)
 
 
 def _short(results: Tree, recipes: Sequence[Tree]) -> str:
@@ -44,13 +59,13 @@ def _short(results: Tree, recipes: Sequence[Tree]) -> str:
     rows = []
     for recipe in recipes:
         known = recipe["summary"]
-        steps = f"{_data(recipe['training_steps'], _count)} steps of {_data(recipe['batch'], _count)}"
-        frechet = _estimate(known["frechet"], _plain)
+        steps = f"{data(recipe['training_steps'], count)} steps of {data(recipe['batch'], count)}"
+        frechet = estimate(known["frechet"], plain)
         if known["frechet_floor"]:
-            frechet += f" <small>({_data(known['frechet_floor']['mean'], _plain)})</small>"
-        cells = [_chip(recipe), _data(recipe["parameters"], _large), _data(recipe["flops"], _large), steps]
-        cells += [_estimate(known["velocity_error"], _plain), _estimate(known["accuracy"], _percent), frechet]
-        cells += [_estimate(known["diversity"], _plain), _estimate(known["images_per_second"], _plain)]
+            frechet += f" <small>({data(known['frechet_floor']['mean'], plain)})</small>"
+        cells = [_chip(recipe), data(recipe["parameters"], large), data(recipe["flops"], large), steps]
+        cells += [estimate(known["velocity_error"], plain), estimate(known["accuracy"], percent), frechet]
+        cells += [estimate(known["diversity"], plain), estimate(known["images_per_second"], plain)]
         rows.append(cells)
     about = (
         f"<p>{escape(results['judge']['about'])}</p>"
@@ -59,7 +74,7 @@ def _short(results: Tree, recipes: Sequence[Tree]) -> str:
         f"than its pictures allow (Wilson). Velocity error: how far the expected picture is from the true one, as told "
         f"below; lower is better. FLOPs are those of one forward of one picture; a guided step takes two.</p>"
     )
-    return _table(head, rows) + _how(about) + _differences(results)
+    return table(head, rows) + how(about) + _differences(results)
 
 
 def _differences(results: Tree) -> str:
@@ -68,14 +83,14 @@ def _differences(results: Tree) -> str:
     for found in results["differences"]:
         if len(found["seeds"]) > 1:
             cells = [f"{escape(found['name'])} less {escape(found['less'])}"]
-            cells += [_estimate(found["accuracy"], _points), _estimate(found["frechet"], _signed)]
-            rows.append([*cells, _estimate(found["diversity"], _signed), _estimate(found["velocity_error"], _signed)])
+            cells += [estimate(found["accuracy"], points), estimate(found["frechet"], signed)]
+            rows.append([*cells, estimate(found["diversity"], signed), estimate(found["velocity_error"], signed)])
     if not rows:
         return ""
     about = (
         "<p>Differences within a seed, where chance is shared. An interval without 0 is a difference that counts.</p>"
     )
-    return "<h3>Differences</h3>" + _table(["", "accuracy", "Frechet", "diversity", "velocity error"], rows) + about
+    return "<h3>Differences</h3>" + table(["", "accuracy", "Frechet", "diversity", "velocity error"], rows) + about
 
 
 def _errors(recipes: Sequence[Tree]) -> str:
@@ -124,9 +139,9 @@ def _errors(recipes: Sequence[Tree]) -> str:
         "<p>Each recipe's own loss, in its own target and weights, tells how its training went. Its height does not "
         "tell who is better. Validation is by averaged weights; the last chart is by tenths of t, at the end.</p>"
     )
-    rows = [[_chip(recipe), *(_estimate(one, _plain) for one in recipe["summary"]["by_time"])] for recipe in recipes]
-    table = _table(["error by t", *(f"{middle:.2f}" for middle in middles)], rows)
-    return _figures(common) + _how(told) + table + "<h3>Each one's own loss</h3>" + _figures(own) + _how(warned)
+    rows = [[_chip(recipe), *(estimate(one, plain) for one in recipe["summary"]["by_time"])] for recipe in recipes]
+    by_time = table(["error by t", *(f"{middle:.2f}" for middle in middles)], rows)
+    return figures(common) + how(told) + by_time + "<h3>Each one's own loss</h3>" + figures(own) + how(warned)
 
 
 def _pictures(results: Tree, recipes: Sequence[Tree]) -> str:
@@ -134,15 +149,13 @@ def _pictures(results: Tree, recipes: Sequence[Tree]) -> str:
     for recipe in recipes:
         for run in recipe["runs"]:
             about = f"{_chip(recipe)} <small>seed {run['seed']}</small>"
-            shown.append(
-                f"<figure><figcaption>{about}</figcaption>{_png(run['pictures']['png'], recipe['name'])}</figure>"
-            )
+            shown.append(f"<figure><figcaption>{about}</figcaption>{_drawn(run['pictures']['png'], recipe)}</figure>")
     prompts = ", ".join(escape(prompt) for prompt in results["prompts"])
     about = (
         f"<p>Nothing is picked. Columns: {prompts}. Each row is other noise; pictures at the same place of two grids "
         f"are drawn from the same noise.</p>"
     )
-    return f"<div class=grids>{''.join(shown)}</div>" + _how(about)
+    return f"<div class=grids>{''.join(shown)}</div>" + how(about)
 
 
 def _guidance(results: Tree, recipes: Sequence[Tree]) -> str:
@@ -151,11 +164,11 @@ def _guidance(results: Tree, recipes: Sequence[Tree]) -> str:
         return "<p>None of these models is told what to draw, so none can be guided.</p>"
     charts = _sweep(guided, "by_guidance", "guidance", "guidance scale", ("accuracy", "frechet", "diversity"), False)
     scales = results["asked"]["guidances"]
-    table = _sweep_table(guided, "by_guidance", [f"{scale:g}" for scale in scales])
+    numbers = _sweep_table(guided, "by_guidance", [f"{scale:g}" for scale in scales])
     strips = []
     for recipe in guided:
         rows = "".join(
-            f"<tr><th>{point['guidance']:g}</th><td>{_png(point['png'], recipe['name'])}</td></tr>"
+            f"<tr><th>{point['guidance']:g}</th><td>{_drawn(point['png'], recipe)}</td></tr>"
             for point in recipe["runs"][0]["by_guidance"]
         )
         strips.append(f"<figure><figcaption>{_chip(recipe)}</figcaption><table class=strips>{rows}</table></figure>")
@@ -166,13 +179,13 @@ def _guidance(results: Tree, recipes: Sequence[Tree]) -> str:
         f"is higher, and so is its floor: compare it with the floor in this table only. Below, the same ten pictures "
         f"at each scale (first seed).</p>"
     )
-    return _figures(charts) + _how(about) + table + f"<div class=grids>{''.join(strips)}</div>"
+    return figures(charts) + how(about) + numbers + f"<div class=grids>{''.join(strips)}</div>"
 
 
 def _speed(results: Tree, recipes: Sequence[Tree], judged: bool) -> str:
     keys = ("images_per_second", "accuracy", "frechet") if judged else ("images_per_second",)
     charts = _sweep(recipes, "by_steps", "steps", "steps", keys, True)
-    table = _sweep_table(recipes, "by_steps", [f"{steps} steps" for steps in results["asked"]["speeds"]])
+    numbers = _sweep_table(recipes, "by_steps", [f"{steps} steps" for steps in results["asked"]["speeds"]])
     machine = results["machine"]
     about = (
         f"<p>Each recipe's own sampler and guidance at other numbers of steps, {results['asked']['sweep']:,} pictures "
@@ -180,7 +193,7 @@ def _speed(results: Tree, recipes: Sequence[Tree], judged: bool) -> str:
         f"{machine['threads']} threads, torch {escape(machine['torch'])}), uncompiled, the models in turns; whatever "
         f"else ran there slowed them. A guided step asks the network twice.</p>"
     )
-    return _figures(charts) + _how(about) + table
+    return figures(charts) + how(about) + numbers
 
 
 def _sweep(recipes: Sequence[Tree], series: str, x: str, label: str, keys: Sequence[str], log_x: bool) -> list[str]:
@@ -201,12 +214,12 @@ def _sweep(recipes: Sequence[Tree], series: str, x: str, label: str, keys: Seque
 def _sweep_table(recipes: Sequence[Tree], series: str, columns: Sequence[str]) -> str:
     rows = []
     for recipe in recipes:
-        for key, shown in (("accuracy", _percent), ("frechet", _plain), ("frechet_floor", _plain),
-                           ("diversity", _plain), ("images_per_second", _plain)):  # fmt: skip
+        for key, shown in (("accuracy", percent), ("frechet", plain), ("frechet_floor", plain),
+                           ("diversity", plain), ("images_per_second", plain)):  # fmt: skip
             points = recipe["summary"][series]
             if points and points[0][key] is not None:
-                rows.append([_chip(recipe), _NAMES[key], *(_estimate(point[key], shown) for point in points)])
-    return _table(["", "", *columns], rows)
+                rows.append([_chip(recipe), _NAMES[key], *(estimate(point[key], shown) for point in points)])
+    return table(["", "", *columns], rows)
 
 
 def _recipes(results: Tree, recipes: Sequence[Tree]) -> str:
@@ -217,18 +230,18 @@ def _recipes(results: Tree, recipes: Sequence[Tree]) -> str:
         words = [
             escape(str(recipe[key])) for key in ("backbone", "conditioner", "path", "target", "measure", "sampler")
         ]
-        numbers = [_data(recipe["steps"], _count), _data(recipe["guidance"], _plain)]
-        numbers += [_data(recipe["trained_on"], _count), _data(recipe["compute"], _large)]
+        numbers = [data(recipe["steps"], count), data(recipe["guidance"], plain)]
+        numbers += [data(recipe["trained_on"], count), data(recipe["compute"], large)]
         seeds = ", ".join(str(run["seed"]) for run in recipe["runs"])
-        seconds = _estimate(recipe["summary"]["training_seconds"], _count)
+        seconds = estimate(recipe["summary"]["training_seconds"], count)
         rows.append([_chip(recipe), *words, *numbers, seeds, seconds])
-    data = ", ".join(f"{escape(key)} {escape(str(value))}" for key, value in results["data"].items() if key != "path")
+    read = ", ".join(f"{escape(key)} {escape(str(value))}" for key, value in results["data"].items() if key != "path")
     hashes = "".join(
         f"<li>{escape(run['name'])}, seed {run['seed']}: <code>{run['checkpoint']}</code></li>"
         for recipe in recipes
         for run in recipe["runs"]
     )
-    return _table(head, rows) + f"<p>Data: {data}. Checkpoints (sha256):</p><ul class=hashes>{hashes}</ul>"
+    return table(head, rows) + f"<p>Data: {read}. Checkpoints (sha256):</p><ul class=hashes>{hashes}</ul>"
 
 
 _NAMES = {
@@ -240,102 +253,9 @@ _NAMES = {
 }
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _large(value: float) -> str:
-    power = min(max(len(f"{value:.0f}") - 1, 0) // 3, 6)
-    return f"{value / 1000**power:.3g} {' KMGTPE'[power]}".strip()
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f} points"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3g}"
-
-
-def _data(value: float, shown: Shown) -> str:
-    """A number as people read it, and as it is."""
-    return f'<data value="{value!r}">{shown(value)}</data>'
-
-
-def _estimate(found: Tree | None, shown: Shown) -> str:
-    """A mean, with its interval under it where there is one."""
-    if found is None:
-        return "–"
-    text = _data(found["mean"], shown)
-    if found["low"] is None:
-        return text
-    return f"{text}<br><small>[{_data(found['low'], shown)}, {_data(found['high'], shown)}]</small>"
-
-
 def _chip(recipe: Tree) -> str:
-    return f'<span class=chip style="background:{recipe["colour"]}"></span>{escape(recipe["name"])}'
+    return chip_of(recipe["name"], recipe["colour"])
 
 
-def _png(png: str, name: str) -> str:
-    return f'<img alt="drawn by {escape(name)}" src="data:image/png;base64,{png}">'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=wide><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
-
-
-def _figures(charts: Sequence[str]) -> str:
-    return "<div class=charts>" + "".join(f"<figure>{svg}</figure>" for svg in charts) + "</div>"
-
-
-def _how(content: str) -> str:
-    return f"<div class=how><b>How to read this</b>{content}</div>"
-
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1180px; margin: 2rem auto;
-  padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin-top: 2.6rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; color: #555; } td { white-space: nowrap; } small { color: #666; }
-.wide { overflow-x: auto; margin: .8rem 0; }
-.how { background: #f6f7f9; border-left: 3px solid #c9d0da; padding: .5rem .9rem; font-size: .87rem; margin: .8rem 0; }
-.how p { margin: .3rem 0; }
-.charts, .grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-weight: 600; font-size: .88rem; margin-bottom: .3rem; }
-svg { width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
-img { width: 100%; image-rendering: pixelated; display: block; background: #ddd; }
-.strips { width: 100%; } .strips td { width: 100%; padding: .1rem 0; border: 0; } .strips th { border: 0; }
-.chip { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .45em; }
-.notes { color: #7a4b00; font-size: .9rem; } .hashes { font-size: .75rem; color: #666; }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{equal} Runs of one seed see the data in the same order; all pictures are drawn from the same noise.</p>
-{notes}
-{body}
-<p><small>Written by fromnoise compare. All numbers: report.json, beside this file.</small></p>
-</body>
-</html>
-"""
+def _drawn(encoded: str, recipe: Tree) -> str:
+    return png(encoded, f"drawn by {recipe['name']}")

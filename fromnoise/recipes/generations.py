@@ -38,10 +38,12 @@ MMDIT = MMDiTConfig(
     largest=14,
     text_norm=False,
 )
-TEXT = TextConfig(vocabulary=300, length=8, width=96, depth=1, heads=3)
+TEXT = TextConfig(vocabulary=300, length=12, width=96, depth=1, heads=3)
 CLASSES = LabelConfig(classes=10, width=192)
 SCALED_LINEAR = VP(beta_start=0.00085, beta_end=0.012, power=2)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+MATCHED = ("ddpm", "sd1", "sd2", "dit", "sd3", "x0")
+"""Those that are said to have the same number of parameters."""
 SAID = tuple(f"a handwritten {number}" for number in NUMBERS)
 GIVEN = tuple("0123456789")  # for those that are given the class
 

@@ -110,15 +110,16 @@ def another(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | N
 
 def differences(there: Config, here: Config) -> Iterator[tuple[str, Any, Any]]:
     """The keys whose values differ, and both values."""
-    old, new = dict(_leaves(there.model_dump(mode="json"))), dict(_leaves(here.model_dump(mode="json")))
+    old, new = dict(leaves(there.model_dump(mode="json"))), dict(leaves(here.model_dump(mode="json")))
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key):
             yield key, old.get(key), new.get(key)
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a tree of mappings, each with its dotted key."""
     if not isinstance(tree, dict):
         yield prefix.rstrip("."), tree
         return
     for key, value in tree.items():
-        yield from _leaves(value, f"{prefix}{key}.")
+        yield from leaves(value, f"{prefix}{key}.")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from fromnoise.core.files import write_text
 from fromnoise.training.checkpoint import Progress
+from fromnoise.training.reference import Reference
 from fromnoise.training.run import Training
 
 T = TypeVar("T")
@@ -125,8 +126,18 @@ class Meter:
 class Report:
     """What is told of every step: to metrics.jsonl, to the user, and to `progress`."""
 
-    def __init__(self, directory: Path, live: Live, meter: Meter, progress: Progress, training: Training, batch: int):
+    def __init__(
+        self,
+        directory: Path,
+        live: Live,
+        meter: Meter,
+        progress: Progress,
+        training: Training,
+        batch: int,
+        reference: Reference | None,
+    ):
         self.live, self.meter, self.progress, self.training, self.batch = live, meter, progress, training, batch
+        self.reference = reference
         self.metrics = Metrics(directory / "metrics.jsonl", progress.step, training.tensorboard)
         self.began = time.perf_counter() - progress.seconds
 
@@ -143,8 +154,16 @@ class Report:
             speed = self.meter.reset()
             self.metrics.write(progress.step, told | speed | {"seconds": progress.seconds})
             self.live.show(progress.step, mean, speed)
+            if self.reference:
+                self.reference.loss(progress.step, len(progress.losses), mean)
             progress.losses.clear()
         return progress.step
+
+    def validated(self, losses: dict[str, Any]) -> None:
+        """These are the validation losses after the steps that are done."""
+        self.metrics.write(self.progress.step, losses)
+        if self.reference:
+            self.reference.validated(self.progress.step, losses)
 
 
 class Live:

@@ -20,6 +20,7 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
+from fromnoise.training.environment import note_environment
 from fromnoise.training.estimate import tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
@@ -28,6 +29,7 @@ from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.origin import adapt, find_origin, unsealed
 from fromnoise.training.prefetch import ahead
 from fromnoise.training.reconstruction import Reconstruction, fit
+from fromnoise.training.reference import find as find_reference
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.step import accumulate_gradients, clip_gradients
 from fromnoise.training.stop import Stop
@@ -38,22 +40,27 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     """Train `run` in `directory`, or go on with it there; the model with averaged weights, ready to draw.
 
     Ctrl-C and SIGTERM finish the step, save, and exit with 130 or 143. Writes run.yaml, measured.yaml, metrics.jsonl,
-    checkpoints/ and previews/.
+    environment.jsonl, checkpoints/ and previews/.
 
     Raises:
         ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
             the run to begin with does not fit, the disk is full, or the loss is not finite. What was saved stays.
     """
     directory, live = Path(directory), Live(run.training.steps)
+    state = follow(drawing(run, directory, live.say), directory, live)
+    return Pipeline.load(weights(directory), state.model.device)
+
+
+def drawing(run: Run, directory: Path, say: Callable[[str], None]) -> Drawing:
+    """`run` with its data, and with what follows from them and from what it begins with filled in; see `train`."""
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
     old = find_origin(run, directory)
     run = unsealed(run, old) if old else run
     data = run.data.build(run.training.seed)
-    run = derive(recorded_space(run, directory, run.start.run), data, live.say)
-    run = adapt(run, old, live.say) if old else run
-    state = follow(Drawing(run, data, live.say), directory, live)
-    return Pipeline.load(weights(directory), state.model.device)
+    run = derive(recorded_space(run, directory, run.start.run), data, say)
+    run = adapt(run, old, say) if old else run
+    return Drawing(run, data, say)
 
 
 def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:
@@ -95,13 +102,15 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
         live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
     meter = measure(trainee, model, choices)
-    report = Report(directory, live, meter, progress, config, choices.batch)
+    reference = find_reference(trainee.run, directory, live.say)
+    report = Report(directory, live, meter, progress, config, choices.batch, reference)
+    note_environment(directory, progress.step, model.device, trainee.data)
     samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model))
 
     with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
         if progress.step == 0:
             tell_needs(trainee, model, choices, directory, live.say)
-            report.metrics.write(0, validation.losses(model, ema, choices.dtype))
+            report.validated(validation.losses(model, ema, choices.dtype))
         for step, sample in enumerate(meter.timed(samples), progress.step):
             sample = sample.to(model.device)
             loss = accumulate_gradients(model, sample, config.accumulate, choices.dtype).mean()
@@ -115,7 +124,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
 
             done = report.step(loss.item(), norm.item(), rate * optimizer.lr)
             if due(done, config.validate_every, config.steps):
-                report.metrics.write(done, validation.losses(model, ema, choices.dtype))
+                report.validated(validation.losses(model, ema, choices.dtype))
             if due(done, config.preview_every, config.steps):
                 previews.write(done, model, ema, choices.precision)
             if due(done, config.save_every, config.steps) or stop.signal:

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, evaluate, export, import_, plot, prepare, push, sample, train
+from fromnoise.cli import (
+    buckets,
+    compare,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    plot,
+    prepare,
+    push,
+    sample,
+    train,
+)
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.recipes import RECIPES, VAE_RECIPES
@@ -52,6 +65,13 @@ def read(line: str) -> None:
     elif command == "train" and is_run(args[0]):
         _, words = parse(train.Started(), args[1:], usage="", description="")
         assert not words
+    elif command == "doctor" and args[0] in (*EVERY, "cifar10"):
+        args = [arg for arg in args if arg != "--json"]
+        begun, _ = doctor.data_at(args[0]) or train.start(args[0])
+        _, words = parse(begun, args[1:], usage="", description="")
+        assert not words
+    elif command == "doctor":
+        assert is_run(args[0]) or args[0].startswith(("prepared/", "RECIPE"))
     elif command == "sample":
         _, words = parse(sample.Options(), args, usage="", description="")
         assert words
@@ -81,6 +101,11 @@ def read(line: str) -> None:
         _, words = parse(push.Options(), args, usage="", description="")
         assert len(words) == 2
         assert is_run(words[0])
+    elif command == "diff":
+        _, words = parse(diff.Options(), args, usage="", description="")
+        assert len(words) == 2 and all(is_run(word) for word in words)
+    elif command == "report":
+        assert len(args) == 1 and is_run(args[0])
     elif command == "plot":
         options, words = parse(plot.Options(), args, usage="", description="")
         assert plot.chosen(options.kinds) or not options.kinds

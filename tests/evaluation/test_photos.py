@@ -29,6 +29,8 @@ from fromnoise.evaluation.domains import DIGITS, PADDING, PHOTOS, crop_and_flip
 from fromnoise.evaluation.fit import train
 from fromnoise.evaluation.judge import NoJudge, PictureJudge, judge_of, kind_of
 from fromnoise.evaluation.match import Entry
+from fromnoise.evaluation.subject import Subject
+from fromnoise.evaluation.wanted import Wanted
 from fromnoise.models.config import DiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
@@ -155,11 +157,21 @@ class TestReal:
         assert found["samples"] == 20 and len(found["by_class"]) == 10
         assert main(["evaluate", str(a_run(tmp_path / "mine", FolderConfig(path=tmp_path)))]) == 2
         assert "no judge of folder data; allowed: --judge shapes, mnist, cifar10" in capsys.readouterr().err
-        assert main(["evaluate", str(tmp_path / "mine"), "--n", "20", "--judge", "cifar10"]) == 0
+        assert main(["evaluate", str(tmp_path / "mine"), "--n", "20", "--judge", "cifar10", "--measure", "judge"]) == 0
         lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
         assert float(lines["accuracy"].split()[1]) == pytest.approx(100 * found["accuracy"])
         assert float(lines["truck"].split()[1]) == pytest.approx(100 * found["by_class"][9])
         assert f"as many real photos: {found['frechet_floor']:.3f}" in lines["frechet"]
+
+    def test_photographs_at_another_size_than_the_judges_have_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("fromnoise.evaluation.subject.kind_of", lambda config: "cifar10")
+        place = a_run(tmp_path / "large", FolderConfig(path=tmp_path))
+        for size, kind in ((32, "cifar10"), (64, "folder")):
+            subject = Subject(place, Wanted(device="cpu"), lambda what: nullcontext(lambda done, total: None))
+            subject.pipeline = Pipeline.build(MODEL.model_copy(update={"size": size}), ["a"], 0)
+            assert subject.kind == kind and (subject.domain is None) == (size == 64)
 
     def test_runs_are_compared_by_the_judge(
         self, published: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -137,7 +137,8 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
         assert process.returncode == code
         assert not any("Traceback" in line for line in told)
         checkpoint = max((tmp_path / "checkpoints").iterdir())
-        assert told[-1] == f"stopped; saved {checkpoint}; the same command goes on\n"
+        assert told[-2] == f"stopped; saved {checkpoint}; the same command goes on\n"
+        assert told[-1] == f"report: {tmp_path / 'report.html'}\n"
         steps.append(int(load_metadata(checkpoint / "model.safetensors")["step"]))
     assert all(a < b for a, b in pairwise(steps))
 

@@ -1,0 +1,69 @@
+"""`fromnoise evaluate` on a trained run, on record: one JSON, and the table that docs/evaluate.md shows.
+
+python -m benchmarks.evaluation runs/mnist
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.harness import describe_machine, write_record
+from benchmarks.mnist import put
+from fromnoise.evaluation.subject import Subject
+from fromnoise.evaluation.table import table
+from fromnoise.evaluation.wanted import Wanted
+from fromnoise.evaluation.whole import evaluate
+
+ROOT = Path(__file__).parent.parent
+TOLD_EVERY = 10.0  # seconds between two lines
+
+
+@contextmanager
+def watch(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A line now and then, and how long it took."""
+    began = told = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TOLD_EVERY:
+            told = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    yield advance
+    print(f"{what}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+
+
+def main(args: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/evaluate.md")
+    given = parser.parse_args(args)
+    subject = Subject(given.run, Wanted(n=given.n), watch)
+    began = time.monotonic()
+    results = evaluate(subject)
+    record = {
+        "command": f"python -m benchmarks.evaluation {shlex.join(args)}",
+        "machine": describe_machine(),
+        "seconds": round(time.monotonic() - began, 1),
+        "table": table(results, subject.domain),
+        **results,
+    }
+    name = given.run.resolve().name
+    write_record(given.results / f"evaluation_{name}.json", record)
+    if "neighbours" in results:
+        shutil.copy(given.run / results["neighbours"]["sheet"], given.pictures / f"evaluation_{name}.png")
+    put(f"```\n{record['table']}\n```", given.page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,112 @@
+"""Does it listen? What a wrong caption costs, and how far the caption moves the answer, by time.
+
+A model that ignores its captions draws fine pictures of whatever it likes: its losses look alike under any caption.
+
+Legend: N pictures, B batch, C channels, H height, W width, K times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.core.types import Data
+from fromnoise.diffusion.path import mix
+from fromnoise.diffusion.target import TARGETS, det, flow
+from fromnoise.evaluation.real import NotMeasured
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.validation import BINS
+
+PICTURES = 100
+CHUNK = 50  # samples of one forward
+
+
+@torch.no_grad()
+def listening(
+    pipeline: Pipeline, data: Data, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """On `PICTURES` validation pictures at the middle of each tenth of the time, plain numbers for JSON.
+
+    loss, loss_shuffled, loss_null: mean training loss by time with each picture's caption, with another's, with none.
+    gap: mean over the times of (shuffled - own) / own, with its 95 % interval over the pictures. moved: by time,
+    ||v(c) - v(null)|| / ||v(c)||, v the velocity of the path.
+
+    Raises:
+        NotMeasured: where the model has no captions, or the pictures all have the same.
+    """
+    if pipeline.config.conditioner.type == "none":
+        raise NotMeasured("the model reads no prompts: there is nothing to listen to")
+    batch = data.validation(PICTURES)
+    other = _others([*zip(batch.captions, batch.labels.tolist(), strict=True)])
+    generator = torch.Generator().manual_seed(0)
+    z = pipeline.latents(batch, generator)  # (N, C, H, W)
+    eps = torch.randn(z.shape, generator=generator)  # (N, C, H, W)
+    features = pipeline.conditioner.encode(batch.captions, batch.labels)
+    losses, moved = torch.zeros(3, BINS, PICTURES), torch.zeros(2, BINS, PICTURES)
+    for k in range(BINS):
+        for first in range(0, PICTURES, CHUNK):
+            rows = torch.arange(first, min(first + CHUNK, PICTURES))
+            t = torch.full((len(rows),), (k + 0.5) / BINS)  # (B,)
+            found = _at(pipeline, z[rows], eps[rows], t, features, rows, other[rows])
+            losses[:, k, rows], moved[:, k, rows] = (one.cpu() for one in found)
+        progress(k + 1, BINS)
+    own, shuffled, null = losses.mean(2)  # (K,) each
+    gaps = ((losses[1] - losses[0]) / own[:, None]).mean(0)  # (N,)
+    half = 1.96 * gaps.std().item() / PICTURES**0.5
+    gap = gaps.mean().item()
+    return {
+        "pictures": PICTURES,
+        "times": [(k + 0.5) / BINS for k in range(BINS)],
+        "loss": own.tolist(),
+        "loss_shuffled": shuffled.tolist(),
+        "loss_null": null.tolist(),
+        "gap": gap,
+        "gap_interval": [gap - half, gap + half],
+        "moved": (moved[0].sum(1) / moved[1].sum(1)).sqrt().tolist(),
+    }
+
+
+def _at(
+    pipeline: Pipeline, z: Tensor, eps: Tensor, t: Tensor, features: dict[str, Tensor], rows: Tensor, other: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Losses (3, B) with the own caption, another's and none; squared norms (2, B) of v(c) - v(null) and of v(c)."""
+    config, device = pipeline.config, pipeline.device
+    objective, path = config.objective, config.path
+    z, eps, t = z.to(device), eps.to(device), t.to(device)
+    said = [
+        pipeline.conditioner({key: value[at].to(device) for key, value in features.items()}) for at in (rows, other)
+    ]
+    coefs = path(t)
+    x_t = mix(coefs, z, eps)  # (B, C, H, W)
+    answers, losses = [], []
+    for cond in (*said, pipeline.conditioner.null(len(z))):
+        y = pipeline.backbone(x_t, t, cond)  # (B, C, H, W)
+        losses.append(objective.loss(lambda x, t, cond, y=y: y, z, cond, t, eps, path))
+        answers.append(y)
+    own, _, null = answers
+    # At fixed x_t a difference of y is one of the velocity times det_flow / det_target, as in `Objective.weight`.
+    scale = (det(coefs, flow) / det(coefs, TARGETS[objective.target])).square()  # (B,)
+    apart = scale * (own - null).square().flatten(1).sum(1)  # (B,)
+    d_alpha, d_sigma = (c[:, None, None, None] for c in (coefs.d_alpha, coefs.d_sigma))
+    velocity = (d_alpha * z + d_sigma * eps).square().flatten(1).sum(1)  # (B,)
+    return torch.stack(losses), torch.stack((apart, velocity))
+
+
+def _others(said: Sequence[tuple[str, int]]) -> Tensor:
+    """For each picture the place of another, whose caption or class is another one, (N,).
+
+    Raises:
+        NotMeasured: where all are the same.
+    """
+    count = len(said)
+    for shift in range(1, count):
+        other = [(i + shift) % count for i in range(count)]
+        if all(said[i] != said[j] for i, j in enumerate(other)):
+            return torch.tensor(other)
+    found = [next((j % count for j in range(i + 1, i + count) if said[j % count] != said[i]), -1) for i in range(count)]
+    if -1 in found:
+        raise NotMeasured("all validation captions are the same: no picture can be given another's")
+    return torch.tensor(found)

@@ -1,0 +1,226 @@
+"""All that is measured of one model, for JSON: each measure by itself, and why some are left out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.core.files import content_hash, write_bytes
+from fromnoise.core.types import Data
+from fromnoise.evaluation import adherence, protocol
+from fromnoise.evaluation.clipscore import clipscore
+from fromnoise.evaluation.distances import compared
+from fromnoise.evaluation.extractor import Extractor, pixels
+from fromnoise.evaluation.judge import JUDGED
+from fromnoise.evaluation.listening import listening
+from fromnoise.evaluation.neighbours import LEAST, Nearest, memorisation, nearest
+from fromnoise.evaluation.optimal import by_time
+from fromnoise.evaluation.real import (
+    NotMeasured,
+    Real,
+    as_pixels,
+    features_of,
+    halves,
+    held_out,
+    learned,
+    learned_one,
+    stored,
+)
+from fromnoise.evaluation.subject import Subject
+from fromnoise.pipeline.pictures import as_pictures, grid
+
+LOOKED = 100_000  # training pictures, at most, among which the nearest is looked for
+SHOWN = 24  # pairs of the contact sheet
+
+Results = dict[str, Any]
+
+
+def evaluate(subject: Subject) -> Results:
+    """What `subject.wanted` asks for. Under "left_out": of each measure that was not asked for by name, why it is not.
+
+    Raises:
+        ValueError: one line, for what is wrong with the model or the settings, and for a measure asked for by name that
+            these data do not allow.
+    """
+    results: Results = {}
+    left_out: dict[str, str] = {}
+    asked = subject.wanted.measure
+    checkpoint = content_hash(subject.file)
+    for extractor in subject.extractors:  # what cannot be read is told before anything is drawn
+        if subject.wanted.reference:
+            stored(subject.wanted.reference, extractor)
+    for name, measure in MEASURES.items():
+        if name not in asked and "auto" not in asked:
+            continue
+        try:
+            results |= measure(subject)
+        except NotMeasured as reason:
+            if name in asked:
+                raise
+            left_out[name] = str(reason)
+    if not results:
+        raise ValueError(f"nothing can be measured: {next(iter(left_out.values()))}")
+    return {**results, "left_out": left_out, "checkpoint": checkpoint, "seed": subject.wanted.seed}
+
+
+def judged(subject: Subject) -> Results:
+    """How often the pictures show what was asked for, at the top level."""
+    wanted = subject.wanted
+    if subject.kind == "shapes":
+        with subject.watch("judging") as progress:
+            return adherence.evaluate(
+                subject.pipeline,
+                n=wanted.n,
+                seed=wanted.seed,
+                steps=wanted.steps,
+                guidance=wanted.guidance,
+                batch=wanted.batch,
+                progress=progress,
+            )
+    if not subject.domain:
+        raise NotMeasured(
+            f"there is no judge of {subject.kind} data; allowed: --judge {', '.join(JUDGED)}, where it is like it"
+        )
+    real = subject.real  # first: without it, nothing need be drawn
+    found = protocol.measure(subject.drawn, subject.network, real)
+    if subject.pipeline.config.conditioner.type == "none":
+        found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
+    return found
+
+
+def featured(subject: Subject) -> Results:
+    """Distances between drawn and real pictures, by each extractor."""
+    if subject.kind == "shapes" and subject.wanted.features == ("auto",):
+        raise NotMeasured("no network that came with fromnoise sees shapes; allowed: --features pixels, or a CLIP")
+    records = []
+    for extractor in subject.extractors:
+        real = real_features(subject, extractor)
+        numbers, few = compared(subject.features(extractor), real.floor, real.reference)
+        about = {"extractor": extractor.name, "sha256": extractor.sha256, "preprocessing": extractor.preprocessing}
+        records.append({**about, "width": real.reference.shape[1], **numbers, "notes": few})
+    return {"features": records}
+
+
+def real_features(subject: Subject, extractor: Extractor) -> Real:
+    """Of real pictures: those given, those of the judge's own protocol, or those of the data."""
+    wanted = subject.wanted
+    if wanted.reference:
+        return stored(wanted.reference, extractor)
+    if extractor.name == subject.kind:  # pictures that the classifier learned from it knows too well to be a reference
+        turns = in_turn(subject.real.learned_labels)  # the drawn ones are of every class alike, too
+        return Real(floor=subject.real.learned[turns], reference=subject.real.kept)
+    floor, reference = halves(subject.pipeline, subject.pictures, wanted.n, wanted.real)
+    kept = None
+    if subject.directory and extractor.slow:
+        kept = subject.directory / "features" / f"{extractor.name}-{extractor.sha256[:12]}.safetensors"
+    with subject.watch(f"{extractor.name} looks at real pictures") as progress:
+        return features_of(extractor, floor, reference, kept, progress)
+
+
+def in_turn(labels: Tensor) -> Tensor:
+    """Places (N,) of pictures with labels (N,) such that the classes go round."""
+    rank = torch.zeros_like(labels)
+    for label in labels.unique():
+        rank[labels == label] = torch.arange(int((labels == label).sum()))
+    return (rank * (int(labels.max()) + 1) + labels).argsort()
+
+
+def clipscored(subject: Subject) -> Results:
+    """CLIPScore by each extractor that also reads."""
+    readers = [extractor for extractor in subject.extractors if extractor.read]
+    if not readers:
+        raise NotMeasured("CLIPScore needs a CLIP: --features FOLDER, or its owner/name on the hub")
+    batch = subject.pictures.validation(subject.wanted.n)
+    records = []
+    for extractor in readers:
+        with subject.watch(f"{extractor.name} looks at captioned pictures") as progress:
+            images = as_pixels(subject.pipeline, batch).split(subject.wanted.batch)
+            real = extractor.features(images, len(batch.captions), progress)
+        said = subject.asked.said
+        records.append(clipscore(extractor, subject.features(extractor), said, real, batch.captions))
+    return {"clipscore": records}
+
+
+def neighboured(subject: Subject) -> Results:
+    """Whether drawn pictures are copies, and a sheet of those nearest to a training picture."""
+    data, pipeline = subject.pictures, subject.pipeline
+    counts = data.counts
+    if counts is None:
+        raise NotMeasured("training pictures without end: there is none that could have been learned by heart")
+    if counts.held_out < LEAST:
+        raise NotMeasured(
+            f"{counts.held_out} pictures are held out; allowed: {LEAST} or more, or what is near is not known"
+        )
+    looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
+    kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.n))
+    real = torch.cat(list(kept.read()))  # (M, C, H, W)
+    shown = torch.cat((subject.drawn.images, real))  # (N + M, C, H, W)
+    mirrored = extractor.see(shown.flip(-1)) if counts.mirrored else None
+    with subject.watch("looking for copies") as progress:
+        known = map(extractor.see, learned(pipeline, data, 0, looked).read())
+        found = nearest(extractor.see(shown), mirrored, known, lambda done: progress(done, looked))
+    count = len(subject.drawn.images)
+    drawn, rest = (Nearest(*(one[rows] for one in found)) for rows in (slice(count), slice(count, None)))
+    told = {"extractor": extractor.name, "sha256": extractor.sha256, "training_pictures": looked, "of": counts.learned}
+    told |= memorisation(drawn, rest)
+    if subject.directory:
+        told["sheet"] = "neighbours.png"
+        contact_sheet(subject, drawn, subject.directory / told["sheet"])
+    return {"neighbours": told}
+
+
+def contact_sheet(subject: Subject, drawn: Nearest, file: Path) -> None:
+    """A PNG of the drawn pictures relatively nearest to a training picture, each beside it."""
+    tiles, labels = [], []
+    for row in drawn.relative.argsort()[:SHOWN].tolist():
+        place, distance = int(drawn.place[row, 0]), float(drawn.distance[row, 0])
+        pair = subject.drawn.images[row], learned_one(subject.pipeline, subject.pictures, place)
+        for images in pair:
+            tiles += as_pictures(images[None])
+        labels += [f"drawn {row}: {subject.asked.said[row]}"[:60], f"nearest, {distance:.2f}"]
+    buffer = io.BytesIO()
+    grid(tiles, 8, labels).save(buffer, "PNG")
+    write_bytes(file, buffer.getvalue())
+
+
+def listened(subject: Subject) -> Results:
+    """What a wrong caption costs."""
+    with subject.watch("does it listen?") as progress:
+        return {"listening": listening(subject.pipeline, learnable(subject), progress)}
+
+
+def floored(subject: Subject) -> Results:
+    """Errors by time, beside those of the best denoiser for the training set."""
+    with subject.watch("the best denoiser") as progress:
+        return {"floor": by_time(subject.pipeline, learnable(subject), progress)}
+
+
+def learnable(subject: Subject) -> Data:
+    """The data, where the model could learn from them.
+
+    Raises:
+        NotMeasured: where it draws pictures of another shape.
+    """
+    channels, size, _ = subject.data.image_shape
+    config = subject.pipeline.config
+    if (channels, size) != (config.channels, config.size):
+        raise NotMeasured(
+            f"the model learned from {config.channels} channels and {config.size} pixels, and its data are of "
+            f"{channels} and {size}"
+        )
+    return subject.data
+
+
+MEASURES: dict[str, Callable[[Subject], Results]] = {
+    "judge": judged,
+    "features": featured,
+    "clipscore": clipscored,
+    "neighbours": neighboured,
+    "listening": listened,
+    "floor": floored,
+}

@@ -1,0 +1,146 @@
+"""What the directory of a run tells of it, read as it stands: of a run in training too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.core.config import read_mapping
+from fromnoise.core.files import content_hash, load_metadata
+from fromnoise.evaluation import cost
+from fromnoise.pipeline.load import load, weights
+from fromnoise.training import reference
+from fromnoise.training.checkpoint import WEIGHTS, list_checkpoints
+from fromnoise.training.environment import FILE as ENVIRONMENT
+from fromnoise.training.run import Run, VAERun, read_run
+
+EVALUATION = "evaluation.json"
+CIFAR10_SIDE = 32  # of the only pictures whose size no setting tells
+
+Tree = dict[str, Any]
+
+
+class Record(NamedTuple):
+    """A run as its directory has it."""
+
+    directory: Path
+    run: Run | VAERun
+    logged: list[Tree]  # lines of metrics.jsonl: of training
+    validated: list[Tree]  # and of validation
+    choices: Tree  # of measured.yaml; empty before it is there
+    environment: list[Tree]  # a line for each time the training began or went on
+    evaluation: Tree | None  # what `fromnoise evaluate` found last
+    previews: dict[int, Path]  # by step
+    checkpoint: Path | None  # the last one
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return self.directory.resolve().name
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are known to be done."""
+        lines = [*self.logged[-1:], *self.validated[-1:]]
+        return max((line["step"] for line in lines), default=0)
+
+    @property
+    def done(self) -> bool:
+        """Whether it took all steps planned."""
+        return self.steps >= self.run.training.steps
+
+
+def read(directory: Path) -> Record:
+    """What `directory` holds.
+
+    Raises:
+        ValueError: one line, when it is no run's directory, or a file in it cannot be read.
+    """
+    if not (directory / "run.yaml").is_file():
+        what = "has no run.yaml" if directory.is_dir() else "is no directory"
+        raise ValueError(f"{directory} {what}; allowed: the directory of a run that `fromnoise train` began")
+    lines = _lines(directory / "metrics.jsonl")
+    measured, judged = directory / "measured.yaml", directory / EVALUATION
+    checkpoints = list_checkpoints(directory / "checkpoints")
+    sheets = sorted((directory / "previews").glob("step-*.png"))
+    return Record(
+        directory=directory,
+        run=read_run(directory / "run.yaml"),
+        logged=[line for line in lines if "loss" in line],
+        validated=[line for line in lines if "validation_raw" in line],
+        choices=read_mapping(measured) if measured.is_file() else {},
+        environment=_lines(directory / ENVIRONMENT),
+        evaluation=_evaluation(judged) if judged.is_file() else None,
+        previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sheets},
+        checkpoint=checkpoints[-1] if checkpoints else None,
+    )
+
+
+def costs(record: Record) -> Tree:
+    """What the training took so far: steps, pictures, seconds, speed; None for what is not known yet."""
+    lines = record.logged
+    batch = record.choices.get("batch", record.run.training.batch)
+    told: Tree = {"steps": record.steps, "batch": batch, "pictures": record.steps * batch}
+    told["seconds"] = lines[-1]["seconds"] if lines else None
+    for key in ("images_per_second", "waiting_for_data", "flop_utilisation"):
+        known = [line[key] for line in lines if key in line]
+        told[key] = statistics.median(known) if known else None
+    return told
+
+
+def sizes(record: Record) -> Tree:
+    """Parameters, and the FLOPs of training on one picture, as its checkpoint has them; "why" where it has none."""
+    if record.checkpoint is None:
+        return {"why": "there is no checkpoint yet"}
+    try:
+        if isinstance(record.run, VAERun):
+            model = Autoencoder.load(weights(record.directory))
+            flops = cost.reconstruction_flops(model, dict(record.run.data).get("size", CIFAR10_SIDE))
+            return {"parameters": sum(p.numel() for p in model.parameters()), "training_flops": flops}
+        pipeline = load(record.directory, device="cpu")
+        return {"parameters": cost.parameters(pipeline), "training_flops": cost.training_flops(pipeline)}
+    except ValueError as error:  # as when a VAE or an encoder that it needs is not here
+        return {"why": str(error)}
+
+
+def hashes(record: Record) -> Tree:
+    """What identifies the run, its weights, and what it learned from and with: sha256 (hex) each."""
+    told: Tree = {"settings that decide its losses": reference.fingerprint(record.run)}
+    data = dict(record.run.data)
+    if record.environment:
+        told["held-out pictures"] = record.environment[0]["held_out"]
+    if data.get("sha256"):
+        told["shards of the data"] = data["sha256"]
+    if record.checkpoint is None:
+        return told
+    for name in WEIGHTS:
+        file = record.checkpoint / f"{name}.safetensors"
+        told[f"{record.checkpoint.name}/{file.name}"] = content_hash(file)
+    metadata = load_metadata(record.checkpoint / "ema.safetensors")
+    states = {"state": "tokenizer and encoders", "space": "latent space"}
+    for key, what in states.items():
+        if metadata.get(key, "{}") != "{}":
+            told[what] = hashlib.sha256(metadata[key].encode()).hexdigest()
+    return told
+
+
+def _lines(file: Path) -> list[Tree]:
+    """The whole lines of a file of JSON objects; the last one may be half written."""
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8")
+    try:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def _evaluation(file: Path) -> Tree:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}; fromnoise evaluate writes it anew") from None

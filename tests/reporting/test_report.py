@@ -1,0 +1,174 @@
+"""Every run ends with a page and a card, and both can be made anew at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fromnoise.cli.main import main
+from fromnoise.core.files import content_hash
+from fromnoise.pipeline.load import weights
+from fromnoise.reporting import record
+from fromnoise.reporting.card import own
+from fromnoise.training import loop
+
+Read = Callable[[str], Any]
+Browse = Callable[[str, int], tuple[int, int, int, list[str]]]
+
+
+def test_the_page_tells_of_the_run(toy: Path, read_page: Read) -> None:
+    text = (toy / "report.html").read_text()
+    page = read_page(text)
+    lines = [json.loads(line) for line in (toy / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "validation_ema" in line][-1]
+    shown = {8, 32, last["validation_ema"], last["validation_raw"], *last["validation_ema_by_time"]}
+    assert shown | set(last["validation_raw_by_time"]) <= set(page.values)
+    assert page.fetches_nothing() and page.tags.count("svg") == 6 and page.tags.count("img") == 2
+    charts = ("training loss", "validation loss", "learning rate", "norm of the gradient", "t (0 data, 1 noise)")
+    for words in (*charts, "step 4", "step 8", "after 4 steps", "Recipe shapes", "training.steps", "waiting for data"):
+        assert words in page.words
+    for value in record.hashes(record.read(toy)).values():
+        assert re.fullmatch(r"[0-9a-f]{64}", value) and value in page.words
+    assert content_hash(weights(toy)) in page.words and content_hash(weights(toy, raw=True)) in page.words
+    (began,) = [json.loads(line) for line in (toy / "environment.jsonl").read_text().splitlines()]
+    assert began["versions"]["torch"] in page.words and began["machine"]["processor"] in page.words
+    flops = record.sizes(record.read(toy))["training_flops"]
+    assert flops > 0 and {flops, flops * 32} <= set(page.values)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_browser_asks_for_nothing_and_scrolls_down_only(width: int, toy: Path, browse: Browse) -> None:
+    wide, high, broken, asked = browse((toy / "report.html").read_text(), width)
+    assert asked == [] and broken == 0
+    assert wide <= width and high > 2000
+
+
+def test_a_browser_that_asks_is_seen(browse: Browse) -> None:
+    page = '<!DOCTYPE html><img src="http://pictures.invalid/a.png"><p style="width:500px">words'
+    wide, _, broken, asked = browse(page, 360)
+    assert asked == ["http://pictures.invalid/a.png"] and broken == 1 and wide > 360
+
+
+def test_the_card_is_one_of_a_hub(toy: Path) -> None:
+    import yaml
+
+    text = (toy / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told == {
+        "library_name": "fromnoise",
+        "license": "unknown",
+        "pipeline_tag": "text-to-image",
+        "tags": ["fromnoise", "diffusion"],
+    }
+    heads = re.findall(r"^## (.*)$", body, re.M)
+    assert heads == ["How it was trained", "How to draw", "Results", "Limits", "Licence"]
+    (preview,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", body)
+    assert (toy / preview).is_file() and preview.endswith("step-00000008.png")
+    assert "8 optimizer steps of 4 pictures, 32 in all, seed 0" in body
+    assert 'fromnoise sample toy "a red circle" --grid' in body and content_hash(weights(toy)) in body
+
+
+def test_made_anew_it_has_what_was_found_since(
+    toy: Path, read_page: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = shutil.copytree(toy, tmp_path / "toy")
+    found = {
+        "command": "fromnoise evaluate toy",
+        "checkpoint": content_hash(weights(place)),
+        "adherence": {"overall": 0.125, "single_object": {"mean": 0.25, "low": 0.1, "high": 0.4}},
+        "confusion": [[1, 2], [3, 4]],
+        "features": [{"extractor": "pixels", "frechet": 1.5}, {"extractor": "clip", "frechet": 2.5}],
+    }
+    (place / "evaluation.json").write_text(json.dumps(found))
+    assert main(["report", str(place)]) == 0
+    assert capsys.readouterr().out == f"{place / 'report.html'}\n"
+    page = read_page((place / "report.html").read_text())
+    assert {0.125, 0.25, 0.1, 0.4, 1.5, 2.5} <= set(page.values) and "features 2: frechet" in page.words
+    assert "adherence: single object" in page.words
+    assert "of other weights" not in page.words
+    assert "| adherence: overall | 0.125 |" in (place / "README.md").read_text()
+
+    (place / "evaluation.json").write_text(json.dumps(found | {"checkpoint": "0" * 64}))
+    (place / "README.md").write_text("My own words.")
+    assert main(["report", str(place)]) == 0
+    assert "of other weights" in read_page((place / "report.html").read_text()).words
+    assert (place / "README.md").read_text() == "My own words."
+    assert "was changed by hand" in capsys.readouterr().err
+    (place / "README.md").unlink()
+    assert main(["report", str(place)]) == 0 and own(place / "README.md")
+
+
+def test_of_a_run_in_training_it_tells_how_far_it_is(
+    toy_flags: list[str], read_page: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by a signal, half a line behind what was logged, and before the first checkpoint."""
+    clipped, taken = loop.clip_gradients, []
+
+    def stopping(model: Any, most: float) -> Any:
+        taken.append(1)
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return clipped(model, most)
+
+    monkeypatch.setattr(loop, "clip_gradients", stopping)
+    place = tmp_path / "toy"
+    command = ["train", "shapes", "--directory", str(place), *toy_flags, "--training.steps", "8"]
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 143
+    page = read_page((place / "report.html").read_text())
+    assert "in training, or stopped: 37.5 % of its steps" in page.words
+    assert "Its training is not finished: 3 of 8 steps" in (place / "README.md").read_text()
+
+    with (place / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    shutil.rmtree(place / "checkpoints")
+    assert main(["report", str(place)]) == 0
+    words = read_page((place / "report.html").read_text()).words
+    assert "37.5 % of its steps" in words and "not counted: there is no checkpoint yet" in words
+    (place / "metrics.jsonl").unlink()
+    assert main(["report", str(place)]) == 0
+    assert "Nothing was logged yet" in read_page((place / "report.html").read_text()).words
+
+
+def test_a_report_that_fails_takes_nothing_away(
+    toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "costs", lambda record: {}[record])
+    place = tmp_path / "toy"
+    assert main(["train", "shapes", "--directory", str(place), *toy_flags, "--training.steps", "2"]) == 0
+    said = capsys.readouterr()
+    assert "no report: " in said.err and f"fromnoise report {place}" in said.err
+    assert "draw with it" in said.out and weights(place).is_file() and not (place / "report.html").exists()
+
+
+def test_of_a_vae_it_tells_how_well_it_reconstructs(toy_vae: Path, read_page: Read) -> None:
+    text = (toy_vae / "report.html").read_text()
+    page = read_page(text)
+    last = [json.loads(line) for line in (toy_vae / "metrics.jsonl").read_text().splitlines()][-1]
+    assert {*last["latent_mean"], *last["latent_std"], *last["latent_kurtosis"]} <= set(page.values)
+    assert "PSNR, dB" in page.words and "a VAE: trained" in page.words and page.fetches_nothing()
+    assert "Loss by time" not in page.words and page.tags.count("svg") == 7
+    card = (toy_vae / "README.md").read_text()
+    assert 'AutoencoderKL.from_pretrained("toy-vae/vae")' in card and "latents of 8" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none", "none is no directory; allowed: the directory of a run"), (".", "has no run.yaml")]
+)
+def test_what_is_no_run_is_refused(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", name]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and list(tmp_path.iterdir()) == []

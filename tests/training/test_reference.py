@@ -133,6 +133,4 @@ def test_a_curve_that_ships_is_that_of_the_recipe_of_today(name: str) -> None:
 
 
 def test_recipes_that_train_on_two_cores_have_a_curve() -> None:
-    assert {"shapes", "mnist", "x0", "dit", "phase1", "phase2", "phase3", "vae-small"} <= set(
-        SHIPPED
-    )
+    assert {"shapes", "mnist", "x0", "dit", "phase1", "phase2", "phase3", "vae-small"} <= set(SHIPPED)

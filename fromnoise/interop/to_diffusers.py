@@ -66,13 +66,13 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
 
 def write(file: Path, partial: Path, folder: Path, address: str) -> Exported:
     """Write the pipeline of the weights `file`."""
-    pipeline, run = Pipeline.load(file), run_of(file)
+    pipeline = Pipeline.load(file)
     layout = layout_of(pipeline)
     writer = Writer(pipeline, partial)
     writer.own() if layout.name == "fromnoise" else writer.stock(layout)
-    writer.record(run)
+    writer.record(run_of(file))
     done = Exported(folder, layout, writer.parts, left_out(pipeline, layout), usage(pipeline, layout, address))
-    write_text(partial / "README.md", card(pipeline, done, run))
+    write_text(partial / "README.md", card(pipeline, done, file))
     return done
 
 
@@ -90,7 +90,7 @@ def write_vae(file: Path, partial: Path, folder: Path, address: str) -> Exported
         lines.append("mean and deviation of its latents: they are measured when its training ends")
     code = ["from diffusers import AutoencoderKL", "", f'vae = AutoencoderKL.from_pretrained("{address}")']
     done = Exported(folder, Layout("vae", "AutoencoderKL"), {}, lines, "\n".join(code))
-    write_text(partial / "README.md", vae_card(vae, done))
+    write_text(partial / "README.md", vae_card(vae, done, file))
     return done
 
 

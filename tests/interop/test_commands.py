@@ -143,9 +143,14 @@ def test_push_uploads_the_folder_with_its_card(
             return f"https://hub/{repo_id}"
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    (run / "run.yaml").write_text("recipe: shapes\n")
+    front = "---\nlibrary_name: fromnoise\nlicense: mit\n---\n"
+    body = "# own\n\n## How it was trained\n\nLong.\n\n## How to draw\n\nfromnoise sample\n\n## Limits\n\nMany.\n"
+    (run / "README.md").write_text(front + body)
     assert main(["push", str(run), "someone/shapes-model", "--private"]) == 0
     assert said[0] == ("someone/shapes-model", True)
-    assert said[1].startswith("---\nlibrary_name: diffusers\n")
+    assert said[1].startswith("---\nlibrary_name: diffusers\nlicense: mit\npipeline_tag: text-to-image\n")
+    assert said[1].endswith("## How it was trained\n\nLong.\n\n## Limits\n\nMany.\n")
     assert 'from_pretrained("someone/shapes-model", trust_remote_code=True)' in said[1]
     assert "https://hub/someone/shapes-model" in capsys.readouterr().out
 

@@ -89,7 +89,7 @@ def bring(folder: Path, directory: Path, texts: Sequence[str] = (), vae: Path | 
         if isinstance(error, ValidationError):
             raise ValueError(f"{folder}: {explain(error)}") from None
         if isinstance(error, KeyError):
-            raise ValueError(f"{folder}: {CONFIG} says nothing of {error.args[0]}") from None
+            raise ValueError(f"{folder}: one of its JSON files lacks {error.args[0]}") from None
         if isinstance(error, OSError):
             raise ValueError(f"cannot write {directory}: {error.strerror or error}") from None
         raise
@@ -167,7 +167,7 @@ def of_parts(
         raise ValueError(f"{parts['backbone'] / CONFIG}: _class_name is {cls!r}; {hint(str(cls), READERS)}")
     try:
         read = READERS[cls](told)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{parts['backbone'] / CONFIG}: {error}") from None
     state = read_weights(parts["backbone"])
     directory.mkdir(parents=True, exist_ok=True)

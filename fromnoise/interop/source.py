@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -98,9 +99,15 @@ def name_of(value: Any) -> str:
 
 def plain(config: type[Config]) -> str:
     """A config's class as a plain one: settings as attributes, and what it can be asked."""
-    members = [config.__dict__["__call__"]] if "__call__" in config.__dict__ else []
-    members += [value.fget for value in config.__dict__.values() if isinstance(value, property)]
-    kept = [inspect.getsource(one).rstrip() for one in members if not getattr(one, "__isabstractmethod__", False)]
+    kept = dict[str, str]()
+    asked = ["__call__", *(name for name, value in config.__dict__.items() if isinstance(value, property))]
+    while asked:
+        name = asked.pop(0)
+        value = config.__dict__.get(name)
+        function = value.fget if isinstance(value, property) else value
+        if name not in kept and inspect.isfunction(function) and not getattr(value, "__isabstractmethod__", False):
+            kept[name] = inspect.getsource(function).rstrip()
+            asked += re.findall(r"\bself\.(\w+)", kept[name])
     head = [
         f"class {config.__name__}:",
         f'    """{(inspect.getdoc(config) or "").splitlines()[0]}"""',
@@ -108,7 +115,7 @@ def plain(config: type[Config]) -> str:
         "    def __init__(self, **settings):",
         "        self.__dict__.update(settings)",
     ]
-    return "\n\n".join(["\n".join(head), *kept])
+    return "\n\n".join(["\n".join(head), *kept.values()])
 
 
 @cache

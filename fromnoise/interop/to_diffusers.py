@@ -49,9 +49,9 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
     try:
         partial.mkdir(parents=True)
         if "autoencoder" in load_metadata(file):
-            done = write_vae(file, partial, folder, address or str(folder))
+            done = write_vae(file, partial, folder, address or folder.as_posix())
         else:
-            done = write(file, partial, folder, address or str(folder))
+            done = write(file, partial, folder, address or folder.as_posix())
         if onnx:
             done = done._replace(parts=done.parts | write_onnx(file, partial))
         if folder.exists():

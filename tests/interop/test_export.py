@@ -222,6 +222,66 @@ def test_why_a_stock_pipeline_is_not_taken_is_told(vae: Path, save_clip: Any, tm
     assert "15 steps do not divide 1000" in (done.folder / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("backbone", ["unet", "own", "sd3"])
+def test_half_as_many_bits_draw_nearly_the_same(backbone: str, tmp_path: Path) -> None:
+    pipeline = build(backbone)
+    pipeline.save(tmp_path / "model.safetensors", {})
+    folder = export(tmp_path / "model.safetensors", tmp_path / "folder").folder
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, dtype=torch.bfloat16)
+    drawn = theirs(pipe, 3, prompt=CAPTIONS)
+    assert drawn.dtype == torch.float32
+    assert 1e-5 < (ours(pipeline, CAPTIONS) - drawn).abs().mean() < 0.05
+
+
+OWN = """
+from typing import Literal
+
+from fromnoise.diffusion.path import Coefs, Path
+
+
+class Bent(Path):
+    \"\"\"The linear path over its own length.\"\"\"
+
+    type: Literal["bent"] = "bent"
+    power: float = 2.0
+
+    def length(self, t):
+        return ((1 - t) ** self.power + t**self.power) ** (1 / self.power)
+
+    def __call__(self, t):
+        n = self.length(t)
+        return Coefs((1 - t) / n, t / n, -t / n**3, (1 - t) / n**3)
+
+
+def edm(coefs):
+    n = (coefs.sigma**2 + coefs.alpha**2 / 4).sqrt()
+    return 2 * coefs.sigma / n, -coefs.alpha / 2 / n
+"""
+
+
+def test_a_path_and_a_target_of_ones_own_are_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fromnoise.diffusion.path import PATHS
+    from fromnoise.diffusion.target import TARGETS
+
+    (tmp_path / "bent_paths.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import bent_paths  # type: ignore[import-not-found]
+
+    PATHS.append(bent_paths.Bent)
+    monkeypatch.setitem(TARGETS, "edm", bent_paths.edm)
+    monkeypatch.setitem(TARGETS, "nameless", lambda coefs: bent_paths.edm(coefs))
+    try:
+        sampling = Sampling(sampler="euler", steps=4, guidance=2.0)
+        pipeline = build("own", path=bent_paths.Bent(), objective=Objective(target="edm"), sampling=sampling)
+        same(ours(pipeline, CAPTIONS), theirs(exported(pipeline, tmp_path), 3, prompt=CAPTIONS))
+        assert "bent_paths" not in "".join(file.read_text() for file in (tmp_path / "folder").glob("*.py"))
+        build("own", objective=Objective(target="nameless")).save(tmp_path / "nameless.safetensors", {})
+        with pytest.raises(ValueError, match=r"<lambda> of .* has no name in its module; write it as a function there"):
+            export(tmp_path / "nameless.safetensors", tmp_path / "other")
+    finally:
+        PATHS.remove(bent_paths.Bent)
+
+
 def test_two_folders_open_together_draw_each_its_own(tmp_path: Path) -> None:
     pipelines = [build("own", path=path, objective=Objective(target="x0")) for path in (Linear(), Cosine())]
     pipes = []

@@ -108,13 +108,19 @@ class FromnoisePipeline(DiffusionPipeline):
         start = largest_start(path, target)
         shape = (told.channels, (height or told.size) // told.factor, (width or told.size) // told.factor)
 
+        def cast() -> torch.autocast:  # the sample itself is always float32
+            dtype = self.conditioner.dtype
+            return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
         def draw() -> Tensor:
             return randn_tensor((len(prompts), *shape), generator, device, torch.float32)  # (B, C, H, W)
 
         def network(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-            return ask(self, x, t, cond).float()  # (B, C, H, W)
+            with cast():
+                return ask(self, x, t, cond).float()  # (B, C, H, W)
 
-        said, nothing = read(self, prompts, class_labels)
+        with cast():
+            said, nothing = read(self, prompts, class_labels)
         interval = (told.guidance_from, told.guidance_to)
         predict = guided(network, said, nothing, scale, interval, path=path, target=target)
         x = noise = draw() if latents is None else latents.to(device, torch.float32)
@@ -122,7 +128,8 @@ class FromnoisePipeline(DiffusionPipeline):
         with progress(total=count) as bar:
             for x in steps_of(self.scheduler, predict, noise, count, start, path, draw):  # noqa: B007
                 bar.update()
-        images: Any = show(self, x, **MOVED) / 2 + 0.5  # (B, C, H, W)
+        with cast():
+            images: Any = show(self, x, **MOVED) / 2 + 0.5  # (B, C, H, W)
         if output_type != "pt":
             images = images.cpu().permute(0, 2, 3, 1).numpy()  # (B, H, W, C)
         if output_type == "pil":

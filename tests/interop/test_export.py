@@ -200,6 +200,13 @@ def test_classes_in_latents_open_in_dits_pipeline(sampler: str, target: str, vae
     assert pipe.get_label_ids(["3", "0"]) == [3, 0]
     drawn = theirs(pipe, 2, class_labels=[3, 0], num_inference_steps=10, guidance_scale=3.0)
     same(ours(pipeline, ["", ""], [3, 0]), drawn.clamp(0, 1))
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        said = pipe.vae.encode(images).latent_dist
+    mean, std = pipeline.space.encode(images).chunk(2, 1)
+    shift, scale = (torch.tensor(numbers)[:, None, None] for numbers in (space.shift, space.scale))
+    torch.testing.assert_close(said.mean, (mean - shift) * scale, atol=1e-5, rtol=0)
+    torch.testing.assert_close(said.std, std * scale, atol=1e-5, rtol=0)
 
 
 def test_why_a_stock_pipeline_is_not_taken_is_told(vae: Path, save_clip: Any, tmp_path: Path) -> None:

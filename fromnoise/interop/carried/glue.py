@@ -109,7 +109,7 @@ def ask_sd3(pipeline: Any, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
             pooled_projections=cond.vector[rows],
             timestep=1000 * t[rows],
             return_dict=False,
-        )[0]
+        )[0].to(x.dtype)
     return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ import torch
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.autoencoder.config import AutoencoderConfig
+from fromnoise.cli import train
+from fromnoise.cli.flags import parse
 from fromnoise.cli.main import main
 from fromnoise.interop import hub, onnx
+from fromnoise.interop.layout import Layout, layout_of
 from fromnoise.models.config import CrossDiTConfig, VAEConfig
 from fromnoise.pipeline.load import load
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.space.config import LatentConfig
+from fromnoise.training.run import Run
 
-from .conftest import build
+from .conftest import BACKBONES, build
 
 
 @pytest.fixture
@@ -59,8 +66,6 @@ def test_export_tells_the_layout_and_import_makes_a_run_that_draws(
 def test_bad_input_is_one_line(
     args: list[str], told: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import re
-
     monkeypatch.chdir(run.parent.parent)
     assert main([str(run) if arg == "RUN" else arg for arg in args]) == 2
     error = capsys.readouterr().err
@@ -174,3 +179,22 @@ def test_the_shipped_model_is_exported(tmp_path: Path) -> None:
     assert main(["import", str(tmp_path / "folder"), "--out", str(tmp_path / "run")]) == 0
     ours, again = load(shipped()).state_dict(), load(tmp_path / "run").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in ours.items())
+
+
+def test_the_run_that_the_page_tells_of_opens_in_stable_diffusions_pipeline(
+    vae: Path, save_clip: Any, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^fromnoise train ldm (.*)$", page, re.M)
+    run, words = parse(train.start("ldm")[0], line.split(), usage="", description="")
+    assert isinstance(run, Run) and not words
+    conditioner: Any = run.model.conditioner
+    (encoder,) = conditioner.encoders
+    clip = encoder.model_copy(update={"path": str(save_clip(tmp_path)), "length": 10})  # as long as the toy's texts
+    small = {
+        "backbone": BACKBONES["unet"],
+        "conditioner": conditioner.model_copy(update={"encoders": (clip,), "width": 16}),
+        "space": LatentConfig(path=vae, shift=(0.0,), scale=(1.0,)),
+    }
+    pipeline = Pipeline.build(run.model.model_copy(update=small), [], 0)
+    assert layout_of(pipeline) == Layout("stable-diffusion", "StableDiffusionPipeline")

@@ -45,7 +45,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"{index} names {name!r}, which is not in {folder}")
         if not (folder / name).is_file():
             pickled = sorted(path.name for kind in PICKLED for path in folder.glob(kind))
+            others = sorted(path.name for path in folder.glob("*.safetensors"))
             why = f"; {pickled[0]} is pickled, and never read: save it as safetensors" if pickled else ""
+            why = f"; {others[0]} is there: give it that name" if others else why
             raise ValueError(f"no file {folder / name}{why}")
         state |= read_tensors(folder / name)
     return {key: value.float() for key, value in state.items()}

@@ -243,7 +243,12 @@ def test_half_as_many_bits_draw_nearly_the_same(backbone: str, tmp_path: Path) -
 OWN = """
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
+
+from fromnoise.core.types import Cond
 from fromnoise.diffusion.path import Coefs, Path
+from fromnoise.models.config import BackboneConfig
 
 
 class Bent(Path):
@@ -260,26 +265,58 @@ class Bent(Path):
         return Coefs((1 - t) / n, t / n, -t / n**3, (1 - t) / n**3)
 
 
+class Mixer(nn.Module):
+    def __init__(self, config, channels, cond_width):
+        super().__init__()
+        self.inner = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.said = nn.Linear(cond_width + 1, config.width)
+        self.outer = nn.Conv2d(config.width, channels, 3, padding=1)
+
+    def blocks(self):
+        return []
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        said = self.said(torch.cat((cond.vector, t[:, None]), 1))
+        return self.outer(torch.sin(self.inner(x) + said[..., None, None]))
+
+
+class MixerConfig(BackboneConfig):
+    \"\"\"Two convolutions.\"\"\"
+
+    type: Literal["mixer"] = "mixer"
+    width: int = 8
+
+    def build(self, channels: int, cond_width: int) -> nn.Module:
+        return Mixer(self, channels, cond_width)
+
+    @property
+    def multiple(self) -> int:
+        return 1
+
+
 def edm(coefs):
     n = (coefs.sigma**2 + coefs.alpha**2 / 4).sqrt()
     return 2 * coefs.sigma / n, -coefs.alpha / 2 / n
 """
 
 
-def test_a_path_and_a_target_of_ones_own_are_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_target_and_backbone_of_ones_own_are_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fromnoise.diffusion.path import PATHS
     from fromnoise.diffusion.target import TARGETS
+    from fromnoise.models.config import BACKBONES as KINDS
 
     (tmp_path / "bent_paths.py").write_text(OWN, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     import bent_paths  # type: ignore[import-not-found]
 
     PATHS.append(bent_paths.Bent)
+    KINDS.append(bent_paths.MixerConfig)
     monkeypatch.setitem(TARGETS, "edm", bent_paths.edm)
     monkeypatch.setitem(TARGETS, "nameless", lambda coefs: bent_paths.edm(coefs))
     try:
         sampling = Sampling(sampler="euler", steps=4, guidance=2.0)
-        pipeline = build("own", path=bent_paths.Bent(), objective=Objective(target="edm"), sampling=sampling)
+        objective = Objective(target="edm")
+        pipeline = build(bent_paths.MixerConfig(), path=bent_paths.Bent(), objective=objective, sampling=sampling)
         same(ours(pipeline, CAPTIONS), theirs(exported(pipeline, tmp_path), 3, prompt=CAPTIONS))
         assert "bent_paths" not in "".join(file.read_text() for file in (tmp_path / "folder").glob("*.py"))
         build("own", objective=Objective(target="nameless")).save(tmp_path / "nameless.safetensors", {})
@@ -287,6 +324,7 @@ def test_a_path_and_a_target_of_ones_own_are_carried(tmp_path: Path, monkeypatch
             export(tmp_path / "nameless.safetensors", tmp_path / "other")
     finally:
         PATHS.remove(bent_paths.Bent)
+        KINDS.remove(bent_paths.MixerConfig)
 
 
 def test_two_folders_open_together_draw_each_its_own(tmp_path: Path) -> None:

@@ -313,6 +313,11 @@ class TestRefused:
                 bring(folder, tmp_path / "run")
             assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
             (tmp_path / "aside").rename(weights)
+        (weights,) = (folder / "unet").glob("*.safetensors")
+        half = weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+        with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.fp16\.safetensors is there: give it that name"):
+            bring(folder, tmp_path / "run")
+        half.rename(weights)
         (folder / "unet" / "config.json").unlink()
         with pytest.raises(ValueError, match="lacks its backbone"):
             bring(folder, tmp_path / "run")

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.flags import parse
+from fromnoise.cli.sample import shipped
 from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
     from fromnoise.interop.to_diffusers import Exported
 
-USAGE = "fromnoise export RUN DIR [--option VALUE ...]"
+USAGE = "fromnoise export [RUN] DIR [--option VALUE ...]"
 DESCRIPTION = """\
 Writes a run as a folder that diffusers opens without a network and without fromnoise, and that draws the same pictures
 of the same noise. RUN is a run directory (its latest checkpoint), that of a VAE too, a checkpoint directory or a
-.safetensors file; DIR is new or empty.
+.safetensors file; without it the model that came with fromnoise is exported. DIR is new or empty.
 
 It prints which layout was taken: a pipeline of diffusers' own where one draws the same, else diffusers' parts with a
 small pipeline file beside them (opened with trust_remote_code=True); and what the folder leaves out.
@@ -34,11 +35,14 @@ class Options(Config):
 
 def main(args: Sequence[str]) -> None:
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
-    if len(words) != 2:
+    if len(words) not in (1, 2):
         raise ValueError(f"a run and a folder must be given, not {len(words)} words; usage: {USAGE}")
-    from fromnoise.interop.to_diffusers import export
+    from fromnoise.interop.to_diffusers import export, refuse_used
 
-    done = export(Path(words[0]), Path(words[1]), raw=options.raw, onnx=options.onnx)
+    folder = Path(words[-1])
+    refuse_used(folder)
+    run = Path(words[0]) if len(words) == 2 else shipped()
+    done = export(run, folder, raw=options.raw, onnx=options.onnx)
     print(told(done))
 
 

@@ -91,8 +91,7 @@ def read(line: str) -> None:
         assert all(is_run(word) for word in words)
     elif command == "export":
         _, words = parse(export.Options(), args, usage="", description="")
-        assert len(words) == 2
-        assert is_run(words[0])
+        assert len(words) == 1 or (len(words) == 2 and is_run(words[0]))
     elif command == "import":
         options, words = parse(import_.Options(), args, usage="", description="")
         assert len(words) == 1

@@ -52,7 +52,8 @@ def test_export_tells_the_layout_and_import_makes_a_run_that_draws(
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["export", "RUN"], "a run and a folder must be given, not 1 words; usage: fromnoise export RUN DIR"),
+        (["export"], r"a run and a folder must be given, not 0 words; usage: fromnoise export \[RUN\] DIR"),
+        (["export", "RUN"], "is not empty; allowed: a new or an empty directory"),
         (["export", "nowhere", "DIR"], "nothing at nowhere; allowed: a run directory"),
         (["export", "RUN", "."], "is not empty; allowed: a new or an empty directory"),
         (["import", "nowhere"], "--out must name the directory of the run to make"),
@@ -175,7 +176,7 @@ def test_a_hub_that_refuses_is_one_line(run: Path, monkeypatch: pytest.MonkeyPat
 def test_the_shipped_model_is_exported(tmp_path: Path) -> None:
     from fromnoise.cli.sample import shipped
 
-    assert main(["export", str(shipped()), str(tmp_path / "folder")]) == 0
+    assert main(["export", str(tmp_path / "folder")]) == 0
     assert main(["import", str(tmp_path / "folder"), "--out", str(tmp_path / "run")]) == 0
     ours, again = load(shipped()).state_dict(), load(tmp_path / "run").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in ours.items())

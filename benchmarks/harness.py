@@ -92,6 +92,14 @@ def write_record(path: Path, record: dict[str, object]) -> None:
     write_text(path, json.dumps(dated, indent=2, ensure_ascii=False) + "\n")
 
 
+def put(text: str, page: Path, mark: str) -> None:
+    """Put `text` into the page, between <!-- mark --> and <!-- /mark -->."""
+    before, opened, rest = page.read_text().partition(f"<!-- {mark} -->")
+    _, closed, after = rest.partition(f"<!-- /{mark} -->")
+    assert opened and closed, f"{page} has no place for {mark}"
+    write_text(page, f"{before}{opened}\n{text}\n{closed}{after}")
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

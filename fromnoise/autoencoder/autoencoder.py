@@ -101,11 +101,15 @@ class Autoencoder(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    def blocks(self) -> list[nn.Module]:
+        """What is compiled, one by one: the VAE's levels."""
+        encoder, decoder = self.vae.encoder, self.vae.decoder
+        return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
+
     @contextmanager
     def compiled(self, wanted: bool = True) -> Iterator[None]:
         """Inside, the VAE's levels run compiled, if that is `wanted`."""
-        encoder, decoder = self.vae.encoder, self.vae.decoder
-        levels = [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks] if wanted else []
+        levels = self.blocks() if wanted else []
         if wanted:
             keep_freed_memory()
             remove_unlinked()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.flags import parse
-from fromnoise.cli.progress import progress
+from fromnoise.cli.progress import kept, say, watch
 from fromnoise.core.config import read_yaml
 from fromnoise.evaluation.asked import Asked
 from fromnoise.recipes import RECIPES, named
@@ -29,7 +26,6 @@ RECIPE is a recipe's name, RUN.yaml a recorded run: both are trained. RUN is the
 taken as it is; runs that differ in the seed only count as one recipe. The same command again goes on where it was
 stopped, and does nothing twice.
 """
-TOLD_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Options(Asked):
@@ -50,11 +46,8 @@ def main(args: Sequence[str]) -> None:
     entries: list[Entry] = [Entry(*one) for one in start]
     out = options.out or Path("compare") / "-".join(entry.name for entry in entries)
     asked = Asked.model_validate(options.model_dump(exclude={"out"}))
-    try:
-        print(compare(entries, out, asked, _say, _watch))
-    except KeyboardInterrupt:
-        _say(f"what was measured is kept in {out}; the same command goes on")
-        raise
+    with kept(out):
+        print(compare(entries, out, asked, say, watch))
 
 
 def _entry(word: str) -> tuple[str, Run, Path | None]:
@@ -69,24 +62,3 @@ def _entry(word: str) -> tuple[str, Run, Path | None]:
     if path.is_dir():
         return path.resolve().name, read_yaml(Run, path / "run.yaml"), path
     return path.resolve().parent.name if path.name == "run.yaml" else path.stem, read_yaml(Run, path), None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _watch(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line now and then; and how long it took."""
-    began = told = time.monotonic()
-    with progress(what) as bar:
-
-        def advance(done: int, total: int) -> None:
-            nonlocal told
-            bar(done, total)
-            if not sys.stderr.isatty() and time.monotonic() - told > TOLD_EVERY:
-                told = time.monotonic()
-                _say(f"{what}: {done:,} of {total:,}")
-
-        yield advance
-    _say(f"{what}: {time.monotonic() - began:.1f} s")

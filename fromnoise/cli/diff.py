@@ -32,7 +32,7 @@ class Options(Config):
 def main(args: Sequence[str]) -> None:
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if len(words) != 2:
-        raise ValueError(f"{len(words)} runs are given, allowed: two; usage: {USAGE}")
+        raise ValueError(f"two runs are wanted, not {len(words)}; usage: {USAGE}")
     from fromnoise.core.device import pick
     from fromnoise.core.files import write_text
     from fromnoise.reporting.diff import diff, summary

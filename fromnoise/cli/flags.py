@@ -179,7 +179,7 @@ def _shape(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         if inner[-1] is Ellipsis:
-            return {"nargs": "*", "metavar": METAVARS.get(_bare(inner[0]), "TEXT")}
+            return {"nargs": "*", "action": "extend", "metavar": METAVARS.get(_bare(inner[0]), "TEXT")}
         return {"nargs": len(inner), "metavar": tuple(METAVARS[_bare(part)] for part in inner)}
     return {"metavar": METAVARS[_bare(kind)]}
 

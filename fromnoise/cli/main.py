@@ -11,6 +11,7 @@ from keyword import iskeyword
 COMMANDS = {
     "recipes": "list the recipes",
     "prepare": "encode pictures and captions once, as shards to train from",
+    "plan": "tell what a training will need: memory, time, disk and money",
     "doctor": "examine a run or data before it is trained on: what is wrong, why it matters, what to do",
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
@@ -22,6 +23,8 @@ COMMANDS = {
     "export": "write a run as a folder that diffusers opens, and its backbone as ONNX",
     "import": "make a run of a folder that diffusers saved",
     "push": "upload a run, with its model card, to the hub",
+    "sweep": "find how a finished run draws best, or what fields of a recipe do",
+    "draw": "draw the prompts of a public benchmark, for its own judges to score",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 

@@ -71,11 +71,10 @@ def main(args: Sequence[str]) -> None:
     from fromnoise.pipeline.load import load, weights
     from fromnoise.pipeline.pictures import grid, save_animation, save_png, stem
 
-    file = weights(place, raw=options.raw)
-    pipeline = load(file, device=options.device)
+    pipeline = load(place, raw=options.raw, device=options.device)
     pipeline.conditioner.labels(prompts)  # what is wrong with the last prompt is told before the first is drawn
     jobs = [(prompt, options.seed + i) for i, prompt in enumerate(p for p in prompts for _ in range(options.count))]
-    about = _about(pipeline, options) | {"checkpoint": content_hash(file)}
+    about = _about(pipeline, options) | {"checkpoint": content_hash(weights(place, raw=options.raw))}
     pictures: list[Image.Image] = []
     for first in range(0, len(jobs), CHUNK):
         part = jobs[first : first + CHUNK]

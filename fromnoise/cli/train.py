@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fromnoise.cli.flags import parse
 from fromnoise.cli.report import reported
-from fromnoise.core.config import Config, hint
-from fromnoise.recipes import RECIPES, VAE_RECIPES, summary
-from fromnoise.training.run import Run, VAERun, read_run
+from fromnoise.cli.started import find, recipes
+from fromnoise.core.config import Config
+from fromnoise.recipes import summary
+from fromnoise.training.run import Run, VAERun
 
 USAGE = "fromnoise train RECIPE|RUN.yaml [--directory DIR] [--some.field VALUE ...]"
 EPILOG = """\
@@ -43,7 +42,7 @@ class StartedVAE(Kept, VAERun):
 def main(args: Sequence[str]) -> None:
     if not args or args[0].startswith("-"):
         if not {"-h", "--help"} & set(args):
-            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(_recipes())}")
+            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(recipes())}")
         print(_help())
         return
     begun, description = start(args[0])
@@ -64,30 +63,16 @@ def main(args: Sequence[str]) -> None:
     print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
 
 
-def _recipes() -> dict[str, Callable[[], Run | VAERun]]:
-    return {**RECIPES, **VAE_RECIPES}
-
-
 def start(name: str) -> tuple[Started | StartedVAE, str]:
     """What flags are applied to, and a description of it, by the name of a recipe, a YAML file or a run directory."""
-    path = Path(name)
-    recipes = _recipes()
-    if name not in recipes and (path.exists() or os.sep in name or path.suffix in (".yaml", ".yml")):
-        file = path / "run.yaml" if path.is_dir() else path
-        directory = file.parent if file.name == "run.yaml" else Path("runs") / file.stem
-        return _kept(read_run(file), directory), f"The run recorded in {file}."
-    if name not in recipes:
-        raise ValueError(f"unknown recipe {name!r}; {hint(name, recipes)}")
-    return _kept(recipes[name](), Path("runs") / name), inspect.getdoc(recipes[name]) or ""
-
-
-def _kept(run: Run | VAERun, directory: Path) -> Started | StartedVAE:
-    return (StartedVAE if isinstance(run, VAERun) else Started)(**dict(run), directory=directory)
+    found = find(name)
+    kind = StartedVAE if isinstance(found.run, VAERun) else Started
+    return kind(**dict(found.run), directory=found.directory), found.description
 
 
 def _help() -> str:
-    recipes = [f"  {name:<12}{summary(recipe)}" for name, recipe in _recipes().items()]
-    return "\n".join([f"usage: {USAGE}", "", "recipes:", *recipes, "", EPILOG, _MORE])
+    listed = [f"  {name:<12}{summary(recipe)}" for name, recipe in recipes().items()]
+    return "\n".join([f"usage: {USAGE}", "", "recipes:", *listed, "", EPILOG, _MORE])
 
 
 _MORE = "fromnoise train RECIPE --help lists every field of a run, with its type, unit and default."

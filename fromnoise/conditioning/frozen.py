@@ -121,10 +121,12 @@ class FrozenTextConditioner(nn.Module):
         EncoderFault: as `FrozenEncoder`.
     """
 
-    def __init__(self, config: FrozenTextConfig):
+    def __init__(self, config: FrozenTextConfig, encoders: Sequence[FrozenEncoder] = ()):
+        """encoders: those that `config` names, where they have been read."""
         super().__init__()
         self.width = config.width
-        self.encoders = [FrozenEncoder(one) for one in config.encoders]  # a plain list: none of it is this module's
+        # A plain list: none of it is this module's.
+        self.encoders = list(encoders) or [FrozenEncoder(one) for one in config.encoders]
         self.nothing = [encoder.read([""]) for encoder in self.encoders]
         self.project = nn.ModuleList(nn.Linear(one.width, config.width, bias=False) for one in self.encoders)
         self.init_weights()

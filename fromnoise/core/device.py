@@ -11,33 +11,9 @@ from pathlib import Path
 
 import torch
 
+from fromnoise.core.chips import chip_of
+
 LINKING = 60.0  # seconds in which a compiler links for sure
-
-PEAK_FLOPS = {
-    "B200": 2250e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "RTX A6000": 155e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "RTX 5090": 210e12,
-    "RTX 4090": 165e12,
-    "RTX 4080": 97e12,
-    "RTX 3090": 71e12,
-    "T4": 65e12,
-    "V100": 125e12,
-}
-"""Dense bfloat16 peak of a GPU, in FLOP/s, by a part of its name (float16 for T4 and V100, which have no bfloat16).
-
-From NVIDIA's data sheets, which print twice as much for sparse matrices."""
 
 
 def available() -> list[str]:
@@ -120,12 +96,5 @@ def release_freed_memory() -> None:
 
 def peak_flops(device: torch.device) -> float | None:
     """Dense bfloat16 FLOP/s that `device` can reach at best; None where it is not known."""
-    if device.type != "cuda":
-        return None
-    return peak_of(torch.cuda.get_device_name(device))
-
-
-def peak_of(name: str) -> float | None:
-    """As `peak_flops`, by the name a GPU gives itself ("NVIDIA H100 80GB HBM3"); the longest part that fits decides."""
-    parts = [part for part in PEAK_FLOPS if part in name]
-    return PEAK_FLOPS[max(parts, key=len)] if parts else None
+    chip = chip_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return chip.flops if chip else None

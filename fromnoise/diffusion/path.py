@@ -123,7 +123,7 @@ class VP(Path):
 
     def __call__(self, t: Tensor) -> Coefs:
         """t (B,) -> coefficients (B,)."""
-        table = _cubics(self.beta_start, self.beta_end, self.steps, self.power, t.dtype, t.device)  # (K, 4)
+        table = cubics(self.beta_start, self.beta_end, self.steps, self.power, t.dtype, t.device)  # (K, 4)
         place = t * self.steps  # (B,)
         knot = place.long().clamp(0, self.steps - 1)  # (B,)
         f = place - knot  # (B,) in [0, 1]
@@ -147,7 +147,7 @@ def log_alpha_bar(beta_start: float, beta_end: float, steps: int, power: int) ->
 
 
 @lru_cache(maxsize=32)
-def _cubics(
+def cubics(
     beta_start: float, beta_end: float, steps: int, power: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """(K, 4) coefficients of log alpha-bar after each knot, in powers of the share of the way to the next.

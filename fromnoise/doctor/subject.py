@@ -127,6 +127,7 @@ class Chance:
     image_shape = (4, 8, 8)
     sizes = ((8, 8),)
     classes = 1
+    counts = None
 
     def __init__(self, said: Data):
         self.said = said

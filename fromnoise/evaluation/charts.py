@@ -96,7 +96,7 @@ def chart(
             axes.legend(fontsize=8.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inner(buffer.getvalue(), name)
+    return inner(buffer.getvalue(), name)
 
 
 def _leading(value: float, digits: str) -> str:
@@ -104,7 +104,7 @@ def _leading(value: float, digits: str) -> str:
     return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
 
-def _inner(svg: str, name: str) -> str:
+def inner(svg: str, name: str) -> str:
     """The <svg> element alone, as wide as its place, its ids its own."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", element)

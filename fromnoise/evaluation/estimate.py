@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fromnoise.evaluation.protocol import wilson
+
 
 def estimate(
     values: Sequence[float],
@@ -29,3 +31,17 @@ def estimate(
     least, most = interval or (mean, mean)
     low, high = max(min(mean - half, least), within[0]), min(max(mean + half, most), within[1])
     return {"mean": mean, "low": low, "high": high, "seeds": count}
+
+
+def mean_share(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """The 95 % interval of the mean of several shares, each given as (right, of how many), all weighing alike.
+
+    Each share's own interval is Wilson's; the distances of its ends from the share add up as squares, as those of
+    independent shares do (Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function
+    of binomial proportions", Eq. 4).
+    """
+    least = most = middle = 0.0
+    for right, count in counts:
+        share, (low, high) = right / count, wilson(right, count)
+        middle, least, most = middle + share, least + (share - low) ** 2, most + (high - share) ** 2
+    return (middle - math.sqrt(least)) / len(counts), (middle + math.sqrt(most)) / len(counts)

@@ -11,7 +11,7 @@ from fromnoise.core.files import content_hash
 from fromnoise.data.config import DataConfig, PreparedConfig
 from fromnoise.data.labelled import LabelledData
 from fromnoise.data.manifest import read_manifest
-from fromnoise.evaluation import adherence, classifier, protocol
+from fromnoise.evaluation import adherence, classifier, protocol, second
 from fromnoise.evaluation.classifier import Domain
 from fromnoise.evaluation.domains import DOMAINS
 from fromnoise.pipeline.pipeline import Pipeline
@@ -97,23 +97,26 @@ class ShapesJudge:
         "tasks of the share of pictures that show exactly what was asked for; one object too many is wrong. There are "
         "no features here, so there is no Frechet distance and no diversity."
     )
-    identity = "pixels"
+
+    @property
+    def identity(self) -> str:
+        return f"pixels, and {content_hash(second.ASSET)}"
 
     def measure(
         self, pipeline: Pipeline, count: int, seed: int, steps: int | None, guidance: float | None, progress: Progress
     ) -> dict[str, Any]:
         found = adherence.evaluate(pipeline, count, seed, steps, guidance, progress=progress)
-        share, seconds = found["adherence"]["overall"], found["drawing"]["seconds"]
-        drawn = sum(map(len, adherence.draw_prompts(count, seed).values()))
+        drawing = found["drawing"]
         return {
             "samples": count,
-            "accuracy": share,
-            "accuracy_interval": list(protocol.wilson(round(share * count), count)),
+            "accuracy": found["adherence"]["overall"],
+            "accuracy_interval": found["intervals"]["overall"],
             "by_task": found["adherence"],
+            "second": found["second"],
             "frechet": None,
             "frechet_floor": None,
             "diversity": None,
-            "images_per_second": drawn / max(seconds, 0.1),
+            "images_per_second": drawing["pictures"] / max(drawing["seconds"], 0.1),
         }
 
 

@@ -73,7 +73,7 @@ def contenders(entries: Sequence[Entry], seeds: int, data: Data) -> list[Contend
             groups.append((name, run, {seed: directory}))
     if len(groups) < 2:
         raise ValueError(f"all runs given are of {groups[0][0]}, with other seeds: there is nothing to compare it with")
-    return [_counted(name, run, runs, data) for (_, run, runs), name in zip(groups, _names(groups), strict=True)]
+    return [counted(name, run, runs, data) for (_, run, runs), name in zip(groups, _names(groups), strict=True)]
 
 
 def refuse_other_data(entries: Sequence[Entry]) -> None:
@@ -154,7 +154,8 @@ def _unseeded(run: Run) -> Run:
     return seeded(run, 0)
 
 
-def _counted(name: str, run: Run, runs: dict[int, Path | None], data: Data) -> Contender:
+def counted(name: str, run: Run, runs: dict[int, Path | None], data: Data) -> Contender:
+    """One side, and what its model costs."""
     pipeline = Pipeline.build(run.model, data.captions(CAPTIONS), 0)
     return Contender(name, run, runs, cost.parameters(pipeline), cost.flops(pipeline), cost.training_flops(pipeline))
 

@@ -54,7 +54,7 @@ def measure(
 
     @lru_cache(maxsize=HELD)
     def hold(place: Path) -> Pipeline:
-        pipeline = load(place, device=device)
+        pipeline = load(weights(place), device=device)  # which draws as its recipe does, whatever a sweep has chosen
         pipeline.told.add(pipeline.conditioner.notice(["a prompt"]))  # the report says what each of them reads
         return pipeline
 

@@ -53,7 +53,7 @@ class Subject:
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        return load(self.file, device=self.wanted.device)
+        return load(self.place, raw=self.wanted.raw, device=self.wanted.device)
 
     @cached_property
     def run(self) -> Run | None:

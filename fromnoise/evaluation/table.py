@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from fromnoise.evaluation.adherence_table import adherence_lines
 from fromnoise.evaluation.classifier import Domain
 
 Tree = dict[str, Any]
@@ -27,12 +28,6 @@ def table(results: Tree, domain: Domain | None) -> str:
     if results["left_out"]:
         lines += ["", *(f"no {name}: {why}" for name, why in results["left_out"].items())]
     return "\n".join(lines)
-
-
-def adherence_lines(results: Tree) -> Iterator[str]:
-    for task, share in results["adherence"].items():
-        yield f"{task.replace('_', ' '):<16}{100 * share:6.1f} %"
-    yield ", ".join(f"{key} {value:g}" for key, value in results["drawing"].items())
 
 
 def class_lines(results: Tree, domain: Domain) -> Iterator[str]:

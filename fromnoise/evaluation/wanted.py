@@ -41,6 +41,8 @@ class Wanted(Config):
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
     batch: PositiveInt = 64
     """Pictures drawn together."""
+    sheets: Path | None = None
+    """Of shapes: directory for failures.png and disputed.png, on which the two judges part."""
     raw: bool = False
     """Measure the weights as trained, in place of their average."""
     device: str = "auto"

@@ -81,6 +81,7 @@ def judged(subject: Subject) -> Results:
                 guidance=wanted.guidance,
                 batch=wanted.batch,
                 progress=progress,
+                sheets=wanted.sheets,
             )
     if not subject.domain:
         raise NotMeasured(

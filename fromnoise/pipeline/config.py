@@ -31,6 +31,11 @@ class Sampling(Config):
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of fresh noise in ddim: 0 deterministic, 1 ancestral."""
 
+    def words(self) -> str:
+        """In a line: "ddim, 24 steps, guidance 3 from 0 to 0.8"."""
+        low, high = self.interval
+        return f"{self.sampler}, {self.steps} steps, guidance {self.guidance:g} from {low:g} to {high:g}"
+
 
 class ModelConfig(Config):
     """Backbone, conditioner, space, path and objective: what is trained, and how it draws."""

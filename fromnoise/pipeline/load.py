@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
+from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+
+SAMPLING = "sampling.yaml"
+"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
 
 
 def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Pipeline:
@@ -14,11 +20,19 @@ def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
 
     place: a run directory (its latest checkpoint), a checkpoint directory, or a .safetensors file.
     raw: the weights as trained, in place of their average (EMA). device: cpu, cuda, mps, or auto for the best.
+    What is not asked for when drawing is as the run directory's sampling.yaml has it, if there is one, which is told on
+    stderr in one line; else as the run was trained with.
 
     Raises:
         ValueError: one line, when there is no model there, or it cannot be read.
     """
-    return Pipeline.load(weights(place, raw=raw), pick(device))
+    pipeline = Pipeline.load(weights(place, raw=raw), pick(device))
+    chosen = Path(place) / SAMPLING
+    if chosen.is_file():
+        sampling = read_yaml(Sampling, chosen)
+        pipeline.draw_as(sampling)
+        print(f"note: draws as {chosen} has it, chosen by a sweep: {sampling.words()}", file=sys.stderr, flush=True)
+    return pipeline
 
 
 def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:

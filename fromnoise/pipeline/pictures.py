@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
@@ -38,12 +39,17 @@ def save_png(image: Image.Image, directory: str | Path, stem: str, metadata: Map
     Raises:
         ValueError: one line, when it cannot be written there.
     """
+    return _create(Path(directory), stem, ".png", as_png(image, metadata))
+
+
+def as_png(image: Image.Image, metadata: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """`image` with `metadata` as PNG text."""
     info = PngInfo()
     for key, value in metadata.items():
         info.add_itxt(key, value)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
-    return _create(Path(directory), stem, ".png", buffer.getvalue())
+    return buffer.getvalue()
 
 
 def save_animation(

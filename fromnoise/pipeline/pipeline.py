@@ -24,7 +24,7 @@ from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory, re
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import guided
-from fromnoise.diffusion.sample import Step, choose
+from fromnoise.diffusion.sample import WITH_ETA, Step, choose
 from fromnoise.diffusion.target import TARGETS, check, largest_start
 from fromnoise.diffusion.times import schedule
 from fromnoise.pipeline.config import ModelConfig, Sampling
@@ -127,6 +127,11 @@ class Pipeline(nn.Module):
             for block in blocks:
                 block._compiled_call_impl = None
 
+    def draw_as(self, sampling: Sampling) -> None:
+        """Draw by `sampling` from now on, where nothing else is asked for; ValueError for an eta that is not read."""
+        choose(sampling.sampler, sampling.eta)
+        self.config = self.config.model_copy(update={"sampling": sampling})
+
     def latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """What the backbone learns of a batch, (B, C, H, W) on the CPU: drawn anew each time where a VAE is unsure."""
         stored = batch.images if batch.encoded else self.space.encode(batch.images)  # (B, 2 C, H, W) or (B, C, H, W)
@@ -215,6 +220,8 @@ class Pipeline(nn.Module):
         asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
         asked |= {"interval": interval, "shift": shift, "eta": eta}
         given = {key: value for key, value in asked.items() if value is not None}
+        if sampler is not None and sampler not in WITH_ETA:
+            given.setdefault("eta", 0.0)  # the config's is for its own sampler
         try:
             sampling = Sampling.model_validate({**dict(self.config.sampling), **given})
         except ValidationError as error:

@@ -113,7 +113,7 @@ def scratch_128(
     Hardware: a GPU. Not trained here yet: no time and no result can be told.
     Command:  fromnoise train scratch-128 --directory runs/scratch-128
     """
-    return _scratch("scratch-128", path, vae, clip, Sampling(sampler="ddpm", steps=200, guidance=1.0))
+    return _scratch("scratch-128", 128, path, vae, clip, Sampling(sampler="ddpm", steps=200, guidance=1.0))
 
 
 def scratch_256(
@@ -128,10 +128,10 @@ def scratch_256(
     Hardware: a GPU. Not trained here yet: no time and no result can be told.
     Command:  fromnoise train scratch-256 --directory runs/scratch-256
     """
-    return _scratch("scratch-256", path, vae, clip, Sampling(sampler="dpmpp_2m", steps=20, guidance=5.0))
+    return _scratch("scratch-256", 256, path, vae, clip, Sampling(sampler="dpmpp_2m", steps=20, guidance=5.0))
 
 
-def _scratch(name: str, path: str | Path, vae: str | Path, clip: str, sampling: Sampling) -> Run:
+def _scratch(name: str, size: int, path: str | Path, vae: str | Path, clip: str, sampling: Sampling) -> Run:
     model = ModelConfig(
         backbone=UNetConfig(width=72, multipliers=(1, 2, 4), layers=1, attention=(1, 2), heads=8, groups=24),
         conditioner=FrozenTextConfig(encoders=(EncoderConfig(path=clip),), width=512),
@@ -139,6 +139,7 @@ def _scratch(name: str, path: str | Path, vae: str | Path, clip: str, sampling: 
         path=VP.rescaled(200),
         objective=Objective(target="eps", measure="eps", times=Uniform()),
         sampling=sampling,
+        size=size,
     )
     training = Training(steps=100_000, batch=64, optimizer=Muon(lr=1e-3, adamw_lr=3e-4), warmup=1000, ema=0.02)
     return Run(recipe=name, data=PreparedConfig(path=Path(path)), model=model, training=training)

@@ -42,16 +42,23 @@ class LatentSpace(nn.Module):
     shift: Tensor | None
     scale: Tensor | None
 
-    def __init__(self, folder: Path, shift: Sequence[float] | None, scale: Sequence[float] | None):
+    def __init__(
+        self,
+        folder: Path,
+        shift: Sequence[float] | None,
+        scale: Sequence[float] | None,
+        vae: Any = None,
+    ):
+        """vae: that of `folder`, one of fromnoise.models, where it has been built."""
         super().__init__()
-        config = describe(folder).config
-        self.vae: Any = frozen(read_vae(folder, config))  # one of fromnoise.models
+        config = vae.config if vae else describe(folder).config
+        self.vae: Any = frozen(vae or read_vae(folder, config))  # one of fromnoise.models
         self.factor, self.channels = config.factor, config.latent_channels
         self.std = config.stored_channels > config.latent_channels  # is stored beside the mean
         for name, given in (("shift", shift), ("scale", scale)):
             numbers = None if given is None else column(name, given, self.channels)  # (Z, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
-        self.sha256 = sha256_of(folder)
+        self.sha256 = "" if vae else sha256_of(folder)
 
     @property
     def state(self) -> dict[str, Any]:

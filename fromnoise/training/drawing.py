@@ -9,14 +9,16 @@ import torch
 
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
+from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import preview, validation
 from fromnoise.training.ema import Ema
 from fromnoise.training.origin import begin
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, draw, generator_of
-from fromnoise.training.trainee import Trainee
+from fromnoise.training.trainee import Looks, Trainee
 from fromnoise.training.validation import Validation
 
 CAPTIONS = 10_000  # read to learn the vocabulary
@@ -78,6 +80,11 @@ class Drawing(Trainee):
     def previews(self, directory: Path) -> Previews:
         """Pictures of the same prompts."""
         return Previews(directory, self.data, self.run.training.previews)
+
+    def looks(self) -> Looks:
+        """Both sets of weights are validated, and draw the previews."""
+        shown = 2 * (len(self.run.training.previews) or preview.COUNT)
+        return Looks(2 * validation.COUNT, shown * rows_of_picture(self.run.model), 0, shown)
 
     def finish(self, model: Pipeline, ema: Ema, directory: Path) -> None:
         """Nothing: checkpoints are all that drawing needs."""

@@ -14,7 +14,7 @@ import torch
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.device import fast_bfloat16
 from fromnoise.pipeline.pipeline import Precision
-from fromnoise.training.run import Training
+from fromnoise.training.run import Training, TrainingBase
 from fromnoise.training.step import accumulate_gradients
 from fromnoise.training.trainee import Model, Sample
 
@@ -68,7 +68,7 @@ def choose(
 
     batch = training.batch
     if batch == 0:
-        dtype = dtype_of(_eager_precision(model, training))
+        dtype = dtype_of(eager_precision(model.device, training))
         batch = parts * _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1))
         say(f"batch {batch}, found by trying")
     precision, compile = _quickest(model, sample(batch), training, say, sizes)
@@ -139,19 +139,19 @@ def _find_part(model: Model, seconds: Callable[[int], float]) -> int:
     return largest_part(fits)
 
 
-def _eager_precision(model: Model, training: Training) -> Precision:
+def eager_precision(device: torch.device, training: TrainingBase) -> Precision:
     """What an eager step runs in: on a CPU bfloat16 only when asked for, since its mixed element-wise work is slow
     (1.8 s where float32 took .8), however fast the products."""
     if training.precision != "auto":
         return training.precision
-    return "bfloat16" if model.device.type != "cpu" and fast_bfloat16(model.device) else "float32"
+    return "bfloat16" if device.type != "cpu" and fast_bfloat16(device) else "float32"
 
 
-def _compiled_precision(model: Model, training: Training) -> Precision:
+def compiled_precision(device: torch.device, training: TrainingBase) -> Precision:
     """What a compiled step runs in: bfloat16 wherever its products are the faster ones."""
     if training.precision != "auto":
         return training.precision
-    return "bfloat16" if fast_bfloat16(model.device) else "float32"
+    return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
 def _quickest(
@@ -159,14 +159,13 @@ def _quickest(
 ) -> tuple[Precision, bool]:
     """Precision, and whether to compile: what ends the planned steps soonest, compilation included."""
     parts, steps = training.accumulate, training.steps
-    plain, fused = _eager_precision(model, training), _compiled_precision(model, training)
+    plain, fused = eager_precision(model.device, training), compiled_precision(model.device, training)
     if training.compile == "on":
         return fused, True
     if training.compile == "off":
         return plain, False
     eager = seconds_of(model, sample, parts, dtype_of(plain), 2)
-    cost = COMPILE_SECONDS.get(model.device.type)
-    if cost is None or steps * eager * COMPILE_SAVES < cost * sizes:
+    if not repays(model.device, steps, eager, sizes):
         say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
@@ -181,6 +180,12 @@ def _quickest(
     times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager:.3g} s eager in {plain}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
+
+
+def repays(device: torch.device, steps: int, eager: float, sizes: int) -> bool:
+    """Whether so many steps of `eager` seconds are enough to try to compile them for pictures of so many `sizes`."""
+    cost = COMPILE_SECONDS.get(device.type)
+    return cost is not None and steps * eager * COMPILE_SAVES >= cost * sizes
 
 
 def _compilations(sizes: int) -> str:

@@ -21,13 +21,13 @@ from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.environment import note_environment
-from fromnoise.training.estimate import tell_needs
+from fromnoise.training.estimate import due, tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.origin import adapt, find_origin, unsealed
-from fromnoise.training.prefetch import ahead
+from fromnoise.training.prefetch import ahead, workers
 from fromnoise.training.reconstruction import Reconstruction, fit
 from fromnoise.training.reference import find as find_reference
 from fromnoise.training.run import Run, VAERun
@@ -105,7 +105,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
     reference = find_reference(trainee.run, directory, live.say)
     report = Report(directory, live, meter, progress, config, choices.batch, reference)
     note_environment(directory, progress.step, model.device, trainee.data)
-    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model))
+    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model.device))
 
     with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
         if progress.step == 0:
@@ -133,11 +133,6 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
                 if stop.signal:
                     live.say(f"stopped; saved {saved}; the same command goes on")
                     raise SystemExit(128 + stop.signal)
-
-
-def due(step: int, every: int, steps: int) -> bool:
-    """Whether what comes every so many steps, and at the end, comes after this step."""
-    return step % every == 0 or step == steps
 
 
 def start(trainee: Trainee, root: Path, live: Live) -> State:
@@ -169,11 +164,6 @@ def maker(trainee: Trainee, model: Model, choices: Choices) -> Callable[[int], S
         return sample.pinned() if pinned else sample
 
     return make
-
-
-def workers(model: Model) -> int:
-    """Threads that make samples: one where they share the cores with the training itself."""
-    return 1 if model.device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:

@@ -101,6 +101,15 @@ def _grad(p: nn.Parameter) -> Tensor:
     return p.grad
 
 
+def shared(model: nn.Module, config: AdamW | Muon) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """The parameters of `model` that Muon takes, and those that AdamW takes, by name."""
+    named = dict(model.named_parameters())
+    if not isinstance(config, Muon):
+        return {}, named
+    inside = {name: p for name, p in named.items() if p.ndim >= 2 and HIDDEN.search(name)}
+    return inside, {name: p for name, p in named.items() if name not in inside}
+
+
 class Optimizer:
     """Every parameter of `model` under AdamW, or its blocks' matrices under Muon and the rest under AdamW.
 
@@ -110,14 +119,9 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, config: AdamW | Muon):
-        named = dict(model.named_parameters())
-        self.muon: StackedMuon | None = None
-        self.lr = config.lr
-        if isinstance(config, Muon):
-            self.lr = config.adamw_lr
-            inside = {name: p for name, p in named.items() if p.ndim >= 2 and HIDDEN.search(name)}
-            self.muon = StackedMuon(inside, config)
-            named = {name: p for name, p in named.items() if name not in inside}
+        inside, named = shared(model, config)
+        self.muon = StackedMuon(inside, config) if isinstance(config, Muon) else None
+        self.lr = config.adamw_lr if isinstance(config, Muon) else config.lr
         matrices = [p for p in named.values() if p.ndim >= 2]
         vectors = [p for p in named.values() if p.ndim < 2]
         groups = [

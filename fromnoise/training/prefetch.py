@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,3 +34,8 @@ def ahead(make: Callable[[int], T], steps: Iterable[int], workers: int) -> Gener
             for future in pending:
                 future.cancel()
             torch.set_num_threads(threads)  # what threads started later begin with
+
+
+def workers(device: torch.device) -> int:
+    """Threads that make samples: one where they share the cores with the training itself."""
+    return 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)

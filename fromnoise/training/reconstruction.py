@@ -27,7 +27,7 @@ from fromnoise.training.ema import Ema
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.run import VAERun
 from fromnoise.training.step import generator_of
-from fromnoise.training.trainee import Trainee
+from fromnoise.training.trainee import Looks, Trainee
 
 VALIDATED = 256  # held-out pictures at most
 MEASURED = 2048  # training pictures whose latents say what a model is to shift and scale by
@@ -148,6 +148,11 @@ class Reconstruction(Trainee):
     def previews(self, directory: Path) -> Previews:
         """Held-out pictures over their reconstructions."""
         return Previews(directory, self.data)
+
+    def looks(self) -> Looks:
+        """Both sets of weights are validated, and the average judged once more; at the end latents are measured, which
+        asks the encoder alone."""
+        return Looks(3 * VALIDATED, 2 * SHOWN, MEASURED // 2 + VALIDATED, 3 * SHOWN)
 
     def finish(self, model: Autoencoder, ema: Ema, directory: Path) -> None:
         """Write the VAE as diffusers saves it, and tell how good it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,17 @@ class Previews(Protocol):
     def write(self, step: int, model: Model, ema: Ema, precision: Precision) -> None: ...
 
 
+class Looks(NamedTuple):
+    """What is done beside the steps, in forwards of one sample without gradients."""
+
+    validation: int
+    preview: int
+    end: int
+    """After the last step."""
+    pictures: int
+    """That a preview shows."""
+
+
 class Trainee(ABC):
     """A kind of model in training, with its run and its data."""
 
@@ -79,6 +90,10 @@ class Trainee(ABC):
     @abstractmethod
     def previews(self, directory: Path) -> Previews:
         """What shows them, in PNGs in `directory`."""
+
+    @abstractmethod
+    def looks(self) -> Looks:
+        """What validation, previews and the end cost."""
 
     @abstractmethod
     def finish(self, model: Model, ema: Ema, directory: Path) -> None:

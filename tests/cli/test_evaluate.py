@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fromnoise.cli.main import main
+from fromnoise.evaluation.adherence_table import adherence_lines
 
 KEYS = ["single_object", "two_object", "counting", "colors", "position", "color_attr", "overall", "held_out"]
 
@@ -25,9 +26,22 @@ def test_json_is_all_that_is_printed(checkpoint: Path, capsys: pytest.CaptureFix
 def test_the_table_has_a_line_for_each_task(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(checkpoint), "--n", "6", "--steps", "1", "--raw", "--measure", "judge"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:16].strip().replace(" ", "_") for line in lines[:-1]] == KEYS
-    assert all(line.endswith(" %") for line in lines[:-1])
-    assert lines[-1].startswith("prompts 6, seed 0, steps 1, guidance 2, seconds ")
+    assert [line[:16].strip().replace(" ", "_") for line in lines[:8]] == KEYS
+    assert all("%   (" in line and line.endswith("at 95 %)") for line in lines[:8])
+    assert lines[8] == "7 pictures are wrong, some for several reasons:"
+    assert lines[9].split()[-1].isdigit() and any("count asked > seen" in line for line in lines)
+    assert lines[-3].startswith("second judge: 0.0 % overall")
+    assert lines[-1].startswith("prompts 6, pictures 7, seed 0, sampler euler, steps 1, guidance 2, precision ")
+
+
+def test_a_model_that_pleases_the_checker_is_told_of() -> None:
+    share = {"adherence": {"overall": 0.9}, "intervals": {"overall": [0.8, 0.95]}, "drawing": {"seed": 0}}
+    both = {"agree": 0.5, "pictures": 10, "only_checker": 5, "only_network": 0}
+    second = {**both, "overall": 0.4, "overall_interval": [0.3, 0.5], "true_renders": both, "pleases_checker": True}
+    told = adherence_lines({**share, "instead": {"wrong": 0}, "second": second})
+    assert told[1] == "no picture is wrong" and told[-2].startswith("  this model pleases the checker: look at")
+    assert not any("pleases" in line for line in adherence_lines({**share, "instead": {"wrong": 0}, "second": {
+        **second, "pleases_checker": False}}))  # fmt: skip
 
 
 def test_of_shapes_it_is_also_asked_whether_the_model_listens(

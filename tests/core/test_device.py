@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fromnoise.core.device import PEAK_FLOPS, autocast, available, peak_flops, peak_of, pick, remove_unlinked
+from fromnoise.core.chips import CHIPS, chip_named, chip_of, spelt
+from fromnoise.core.device import autocast, available, peak_flops, pick, remove_unlinked
 
 
 def test_auto_is_the_best_there_is() -> None:
@@ -47,13 +48,22 @@ def test_autocast_runs_products_in_the_type_asked_for() -> None:
     ],
 )
 def test_peaks_are_those_of_the_data_sheets(name: str, teraflops: float) -> None:
-    assert peak_of(name) == pytest.approx(teraflops * 1e12)
+    chip = chip_of(name)
+    assert chip and chip.flops == pytest.approx(teraflops * 1e12)
 
 
 def test_an_unknown_peak_is_none() -> None:
-    assert peak_of("NVIDIA GeForce GTX 1080") is None
+    assert chip_of("NVIDIA GeForce GTX 1080") is None
     assert peak_flops(torch.device("cpu")) is None
-    assert all(1e13 < peak < 1e16 for peak in PEAK_FLOPS.values())
+    assert all(1e13 < chip.flops < 1e16 and 10 < chip.memory < 1000 for chip in CHIPS.values())
+    assert all(3e11 <= chip.bandwidth <= 1e13 for chip in CHIPS.values())
+
+
+def test_chips_are_typed_in_lower_case() -> None:
+    assert [spelt(name) for name in ("RTX 4090", "H100 PCIe")] == ["4090", "h100-pcie"]
+    assert chip_named("H100")[1] == chip_named("h100")[1] == CHIPS["H100"]
+    with pytest.raises(ValueError, match=r"^unknown device 'h10'; allowed: cpu, .*; nearest: h100$"):
+        chip_named("h10")
 
 
 def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +72,6 @@ def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypa
         library = tmp_path / name[:2] / f"{name}.so"
         library.parent.mkdir(exist_ok=True)
         library.write_bytes(content)
-        os.utime(library, (time.time() - age,) * 2)
+        os.utime(library, (time.time() - age, time.time() - age))
     remove_unlinked()
     assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]

@@ -16,17 +16,21 @@ from fromnoise.cli import (
     compare,
     diff,
     doctor,
+    draw,
     evaluate,
     export,
     import_,
+    plan,
     plot,
     prepare,
     push,
     sample,
+    sweep,
     train,
 )
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
+from fromnoise.evaluation.asked import SweepAsked
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 ROOT = Path(fromnoise.__file__).parent.parent
@@ -72,6 +76,16 @@ def read(line: str) -> None:
         assert not words
     elif command == "doctor":
         assert is_run(args[0]) or args[0].startswith(("prepared/", "RECIPE"))
+    elif command == "plan" and args[0] in EVERY:
+        args = ["--output=json" if arg == "--json" else arg for arg in args]
+        begun = plan.PlannedVAE if args[0] in VAE_RECIPES else plan.Planned
+        _, words = parse(begun(**dict(EVERY[args[0]]())), args[1:], usage="", description="")
+        assert not words
+    elif command == "plan" and is_run(args[0]):
+        _, words = parse(
+            plan.Planned(), ["--output=json" if arg == "--json" else arg for arg in args[1:]], usage="", description=""
+        )
+        assert not words
     elif command == "sample":
         _, words = parse(sample.Options(), args, usage="", description="")
         assert words
@@ -100,6 +114,15 @@ def read(line: str) -> None:
         _, words = parse(push.Options(), args, usage="", description="")
         assert len(words) == 2
         assert is_run(words[0])
+    elif command == "draw":
+        _, words = parse(draw.Options(), args, usage="", description="")
+        assert len(words) == 1 and is_run(words[0])
+    elif command == "sweep":
+        fields = "--field" in args
+        options, words = parse(sweep.FieldsOptions() if fields else SweepAsked(), args, usage="", description="")
+        assert len(words) == 1 and is_run(words[0])
+        for field in getattr(options, "field", ()):
+            sweep.field_of(field)
     elif command == "diff":
         _, words = parse(diff.Options(), args, usage="", description="")
         assert len(words) == 2 and all(is_run(word) for word in words)

@@ -87,7 +87,7 @@ def test_vaes_reconstruct_the_same_pictures(
     first, second = re.findall(r'base64,([^"]*)"', out.read_text())
     assert first == second and "PSNR, dB" in read_page(out.read_text()).words
     capsys.readouterr()
-    for runs, words in (([toy, toy_vae], "is the run of a VAE"), ([toy], "1 runs are given, allowed: two")):
+    for runs, words in (([toy, toy_vae], "is the run of a VAE"), ([toy], "two runs are wanted, not 1")):
         assert main(["diff", *map(str, runs)]) == 2
         said = capsys.readouterr().err
         assert words in said and said.count("\n") == 1

@@ -1,0 +1,119 @@
+"""What fields of a recipe do: runs that differ in them, trained from the same seeds, and compared pair by pair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fromnoise.core.device import pick
+from fromnoise.core.files import write_text
+from fromnoise.data.config import DataConfig
+from fromnoise.evaluation.asked import Asked, FieldsAsked
+from fromnoise.evaluation.compare import described, machine, trained, without_pictures
+from fromnoise.evaluation.estimate import estimate
+from fromnoise.evaluation.judge import judge_of, kind_of, prompts_of
+from fromnoise.evaluation.match import counted
+from fromnoise.evaluation.measure import Watch, measure
+from fromnoise.evaluation.summary import differences, summary
+from fromnoise.evaluation.sweep_page import fields_page
+from fromnoise.training.directory import Data, derive
+from fromnoise.training.run import Run
+
+INCOMPARABLE = ("model.objective", "model.path", "model.space", "data")
+"""Fields below which losses are measured in another way, or on other pictures."""
+
+Tree = dict[str, Any]
+
+
+class Variant(NamedTuple):
+    """A recipe with some fields changed."""
+
+    name: str  # of its directory too
+    values: dict[str, str]  # by key, as they were given
+    run: Run
+
+
+def sweep_fields(
+    variants: Sequence[Variant], out: Path, asked: FieldsAsked, say: Callable[[str], None], watch: Watch
+) -> Path:
+    """Train and judge every variant from every seed; sweep.html and sweep.json in `out`, with the runs and what was
+    measured of them. The same call again goes on where it was stopped.
+
+    Raises:
+        ValueError: one line, when two variants are the same, or a training fails.
+    """
+    refuse_doubles(variants)
+    sets: dict[str, Data] = {}
+
+    def data_of(config: DataConfig) -> Data:
+        return sets.setdefault(config.model_dump_json(), config.build(0))
+
+    device = pick(asked.device)
+    sides = []
+    for variant in variants:
+        data = data_of(variant.run.data)
+        run = derive(variant.run, data, lambda line: None)
+        sides.append(counted(variant.name, run, dict.fromkeys(range(asked.seeds)), data))
+    say(f"{len(sides) * asked.seeds} trainings of {sides[0].run.training.steps:,} steps: {len(sides)} variants")
+    places = trained(sides, out / "runs", asked.device)
+    found: dict[tuple[str, int], Tree] = {}
+    looked = Asked(samples=asked.samples, seed=asked.seed, device=asked.device, guidances=(), speeds=())
+    for config, group in groupby(sides, key=lambda side: side.run.data):
+        names = {side.name for side in group}
+        data = data_of(config)
+        own = {key: place for key, place in places.items() if key[0] in names}
+        found |= measure(own, out / "measured", looked, data, judge_of(kind_of(config), data), watch)
+
+    told = []
+    for variant, side in zip(variants, sides, strict=True):
+        runs = [found[side.name, seed] for seed in side.runs]
+        told.append(described(side) | {"values": variant.values, "runs": runs, "summary": summary(runs)})
+    data = data_of(sides[0].run.data)
+    judge = judge_of(kind_of(sides[0].run.data), data)
+    results = {
+        "recipe": variants[0].run.recipe,
+        "fields": {key: list(dict.fromkeys(one.values[key] for one in variants)) for key in variants[0].values},
+        "asked": asked.model_dump(mode="json"),
+        "judge": {"name": judge.name, "about": judge.about},
+        "machine": machine(device),
+        "prompts": list(prompts_of(data)[0]),
+        "notes": notes(variants, asked.seeds),
+        "sides": told,
+        "differences": [one | {"validation": apart(told, one["name"])} for one in differences(told)],
+    }
+    write_text(out / "sweep.html", fields_page(results))
+    write_text(out / "sweep.json", json.dumps(without_pictures(results), indent=1) + "\n")
+    return out / "sweep.html"
+
+
+def refuse_doubles(variants: Sequence[Variant]) -> None:
+    """Find that no two variants are the same run; else ValueError in one line."""
+    for i, one in enumerate(variants):
+        same = next((other for other in variants[:i] if other.run == one.run), None)
+        if same:
+            raise ValueError(f"{same.name} and {one.name} are the same run: each value may be given once")
+
+
+def apart(sides: Sequence[Tree], name: str) -> Tree:
+    """How much higher the validation loss of a side is than that of the first, within a seed."""
+    ours, first = ([run["validation"]["ema"][-1] for run in side["runs"]] for side in (by_name(sides, name), sides[0]))
+    return estimate([a - b for a, b in zip(ours, first, strict=True)])
+
+
+def by_name(sides: Sequence[Tree], name: str) -> Tree:
+    return next(side for side in sides if side["name"] == name)
+
+
+def notes(variants: Sequence[Variant], seeds: int) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    told = [
+        f"Validation losses of other {key} are not measured alike: compare what the judge says."
+        for key in variants[0].values
+        if key.startswith(INCOMPARABLE)
+    ]
+    if seeds == 1:
+        told.append("One seed each: another one may well turn small differences round; --seeds 3 would tell.")
+    return told

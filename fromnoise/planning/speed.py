@@ -1,0 +1,140 @@
+"""How fast a step is: measured here on a few, told by the run itself, or reckoned for a chip that is not here."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fromnoise.core.chips import Chip
+from fromnoise.core.needs import peak_memory, used_memory
+from fromnoise.core.types import Data
+from fromnoise.pipeline.pipeline import Precision
+from fromnoise.planning.counts import Flops, Pieces
+from fromnoise.training.drawing import Drawing
+from fromnoise.training.estimate import Pace, measure_pace
+from fromnoise.training.fast import Choices, compiled_precision, dtype_of, eager_precision, repays
+from fromnoise.training.hollow import Counted
+from fromnoise.training.reconstruction import Reconstruction
+from fromnoise.training.run import Run, VAERun
+from fromnoise.training.trainee import Model
+
+UTILISATION = 0.35  # share of a chip's peak that products of a training reach, unless told otherwise
+LAUNCH = 8e-6  # seconds that an eager operation takes at least: to be asked for, and begun
+COMPILED_TIME = 0.85  # of a compiled step, as a share of an eager one in the same precision
+COMPILED_MEMORY = 0.76  # of its activations
+COMPILER, GRAPH = 140 * 2**20, 28 * 2**20  # bytes that the compiler keeps, and of each kind of block it compiles
+BUDGET = 5.0  # seconds that steps are tried for
+TRIED = 3  # steps that are timed, where there is time for it
+FORWARD = 1 / 3  # of a step's time for a sample: what a forward takes, where it cannot be timed
+SIDE = 768  # of the matrices that tell how fast this machine multiplies
+
+
+class Tried(NamedTuple):
+    """Steps that were taken here."""
+
+    rows: int
+    accumulate: int
+    precision: Precision
+    grown: int
+    """Bytes by which the process grew."""
+
+
+class Speed(NamedTuple):
+    """The pace of a training, and where it is from."""
+
+    pace: Pace
+    precision: Precision
+    compiled: bool
+    how: str
+    tried: Tried | None
+    """What was tried to know it, where steps were."""
+
+
+def on_chip(chip: Chip, flops: Flops, step: Counted, batch: int, utilisation: float) -> Speed:
+    """The pace on a chip that is not here: bound by products, by its memory, or by how soon operations follow."""
+    bounds = {
+        "its products": flops.training * batch / (utilisation * chip.flops),
+        "its memory": step.traffic / chip.bandwidth,
+        "the start of each operation": step.kernels * LAUNCH,
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    how = (
+        f"assumed, not measured: {utilisation:.0%} of {chip.flops / 1e12:.0f} TFLOP/s, all of "
+        f"{chip.bandwidth / 1e9:.0f} GB/s, {LAUNCH * 1e6:.0f} us an operation, eager; bound by {bound}"
+    )
+    return Speed(_from_step(bounds[bound], batch), "bfloat16", False, how, None)
+
+
+def of_run(directory: Path, choices: Choices) -> Speed | None:
+    """The pace that a run has had of late, by its own record; None where it has none yet."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    times = [line["step_seconds"] for line in lines if "step_seconds" in line][-20:]
+    if not times:
+        return None
+    how = "measured by the run itself, over its last lines of metrics.jsonl"
+    return Speed(_from_step(statistics.median(times), choices.batch), choices.precision, choices.compile, how, None)
+
+
+def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, device: torch.device, flops: Flops) -> Speed:
+    """The pace of a few real steps, or, where one takes too long to be tried, of this machine's products."""
+    training = run.training
+    plain, fused = eager_precision(device, training), compiled_precision(device, training)
+    each = flops.training / (UTILISATION * measured_flops(device))  # seconds of a sample, about
+    part = batch // training.accumulate
+    rows = batch if each * batch * (TRIED + 1) < BUDGET else min(part, _power(BUDGET / 3 / each))
+    if rows < 1:
+        how = f"assumed, not measured, since a step takes too long: {UTILISATION:.0%} of this machine's products"
+        return Speed(_from_step(each * batch, batch), plain, False, how, None)
+    before = used_memory()
+    trainee = _trainee(run, data)
+    model: Model = pieces.pipeline(run.model) if isinstance(run, Run) and pieces else trainee.build()
+    model.to(device)
+    repeats = TRIED if rows == batch else 1
+    pace = measure_pace(trainee, model, batch, dtype_of(plain), rows, repeats)
+    accumulate = training.accumulate if rows == batch else 1
+    grown = Tried(rows, accumulate, plain, max(0, peak_memory() - before))
+    tried = f"{repeats} steps of {rows}" + ("" if rows == batch else f" for {batch}")
+    wanted = training.compile == "on" or (
+        training.compile == "auto" and repays(device, training.steps, pace.step, len(data.sizes))
+    )
+    if not wanted:
+        return Speed(pace, plain, False, f"measured here: {tried}, eager in {plain}", grown)
+    if fused != plain:
+        pace = measure_pace(trainee, model, batch, dtype_of(fused), rows, repeats)
+    how = (
+        f"measured here: {tried}, eager in {fused}; a compiled step is assumed to take {COMPILED_TIME:g} of that, "
+        f"activations {COMPILED_MEMORY:g}"
+    )
+    return Speed(pace._replace(step=COMPILED_TIME * pace.step), fused, True, how, grown)
+
+
+def measured_flops(device: torch.device) -> float:
+    """FLOP/s of float32 products here: the best of a few."""
+    x = torch.ones(SIDE, SIDE, device=device)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        (x @ x).sum().item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * SIDE**3 / best
+
+
+def _from_step(seconds: float, batch: int) -> Pace:
+    return Pace(seconds, FORWARD * seconds / batch)
+
+
+def _power(most: float) -> int:
+    """The largest power of two that is not above `most`; 0 below 1."""
+    return 1 << (int(most).bit_length() - 1) if most >= 1 else 0
+
+
+def _trainee(run: Run | VAERun, data: Data) -> Any:
+    def quiet(line: str) -> None:
+        pass
+
+    return Drawing(run, data, quiet) if isinstance(run, Run) else Reconstruction(run, data, quiet)

@@ -1,0 +1,105 @@
+"""A plan as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fromnoise.core.needs import size
+from fromnoise.training.log import duration
+
+WIDTH = 16  # of the names of lines
+
+
+def table(plan: dict[str, Any]) -> str:
+    """Lines of names and numbers, and under each what it is made of."""
+    lines = [*_parameters(plan), *_flops(plan), *_memory(plan), *_time(plan), *_disk(plan), *_derived(plan)]
+    assumed = [f"{'assumed' if i == 0 else '':<{WIDTH}}{one}" for i, one in enumerate(plan["assumed"])]
+    return "\n".join([_head(plan), *lines, *assumed])
+
+
+def _head(plan: dict[str, Any]) -> str:
+    what = f"{plan['run']} ({plan['recipe']})" if plan["run"] else plan["recipe"]
+    return f"{what} on {plan['device']}"
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<{WIDTH}}{text}"
+
+
+def _parameters(plan: dict[str, Any]) -> Iterator[str]:
+    for kind, parts in plan["parameters"].items():
+        if parts:
+            listed = ", ".join(f"{name} {_count(count)}" for name, count in parts.items())
+            yield _line(kind, f"{sum(parts.values()) / 1e6:.2f}M parameters: {listed}")
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f}M" if number >= 10_000 else f"{number:,}"
+
+
+def _flops(plan: dict[str, Any]) -> Iterator[str]:
+    flops = plan["flops"]
+    rows = f" in {flops['rows']} forwards" if flops["rows"] > 1 else ""
+    yield _line(
+        "operations",
+        f"{_big(flops['forward'])}FLOP a forward of a picture, {_big(flops['training'])}FLOP a picture of a step, "
+        f"{_big(flops['picture'])}FLOP a picture drawn{rows}",
+    )
+
+
+def _memory(plan: dict[str, Any]) -> Iterator[str]:
+    memory = plan["memory"]
+    names = {"program": "program", "average": "EMA"}
+    parts = ("weights", "gradients", "moments", "average", "activations", "frozen", "program", "overhead")
+    listed = ", ".join(f"{names.get(part, part)} {size(memory[part])}" for part in parts if memory[part])
+    yield _line("memory", f"{size(memory['total'])} of {size(memory['of'])} at most: {listed}")
+    yield _line("", "it fits" if memory["fits"] else f"it does not fit: {memory['remedy']}")
+
+
+def _time(plan: dict[str, Any]) -> Iterator[str]:
+    speed, time, seen = plan["speed"], plan["time"], plan["seen"]
+    how = f"{speed['precision']}{', compiled' if speed['compiled'] else ''}"
+    yield _line("speed", f"{speed['images_per_second']:,.1f} images/s in {how}, {speed['step_seconds']:.3g} s a step")
+    yield _line("", speed["how"])
+    seconds = time["seconds"]
+    left = f"{time['steps']:,} steps" + (f" left after {time['done_steps']:,}" if time["done_steps"] else "")
+    yield _line(
+        "time",
+        f"{duration(sum(seconds.values()))} for {left}: steps {duration(seconds['steps'])}, {time['validations']} "
+        f"validations {duration(seconds['validations'])}, {time['previews']} previews {duration(seconds['previews'])}"
+        + (f", the end {duration(seconds['end'])}" if seconds["end"] >= 1 else ""),
+    )
+    if plan["cost"] is not None:
+        yield _line("cost", f"{plan['cost']:,.2f} at the price of an hour that was given")
+    passes = f", {seen['epochs']:,.1f} times each of {seen['data']:,}" if seen["epochs"] else ""
+    yield _line("seen", f"{seen['pictures']:,} pictures{passes}")
+
+
+def _disk(plan: dict[str, Any]) -> Iterator[str]:
+    disk = plan["disk"]
+    parts = f"checkpoints {size(disk['checkpoints'])}, previews {size(disk['previews'])}"
+    yield _line("disk", f"{size(disk['total'])}: {parts}")
+
+
+def _derived(plan: dict[str, Any]) -> Iterator[str]:
+    for i, (name, value) in enumerate(plan["derived"].items()):
+        yield _line("derived" if i == 0 else "", f"{name} {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return (
+            " x ".join(map(_text, value)) if all(isinstance(one, int) for one in value) else " ".join(map(_text, value))
+        )
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _big(number: float) -> str:
+    """Operations as people read them: 3.2 G."""
+    units = ["", "k", "M", "G", "T", "P"]
+    while number >= 1000 and len(units) > 1:
+        number, units = number / 1000, units[1:]
+    return f"{number:.3g} {units[0]}"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 COMMANDS = {
     "recipes": "list the recipes",
@@ -19,6 +20,9 @@ COMMANDS = {
     "report": "write what a run is and how it went, as an HTML page and a model card",
     "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",
     "compare": "train recipes alike, or take finished runs, and report on them side by side",
+    "export": "write a run as a folder that diffusers opens, and its backbone as ONNX",
+    "import": "make a run of a folder that diffusers saved",
+    "push": "upload a run, with its model card, to the hub",
     "sweep": "find how a finished run draws best, or what fields of a recipe do",
     "draw": "draw the prompts of a public benchmark, for its own judges to score",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
@@ -47,7 +51,7 @@ def _command(name: str) -> Callable[[Sequence[str]], int | None]:
         from fromnoise.core.config import hint
 
         raise ValueError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
-    return import_module(f"fromnoise.cli.{name}").main
+    return import_module(f"fromnoise.cli.{name}{'_' * iskeyword(name)}").main
 
 
 def _help() -> str:

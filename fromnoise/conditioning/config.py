@@ -119,6 +119,8 @@ class EncoderConfig(Config):
     """Most tokens of a caption that it reads, special ones included; what is longer is cut, and the share cut told."""
     layer: Literal["last", "penultimate"] = "last"
     """Whose hidden state is read: the last layer's after the final norm, or the last but one's as it is (SDXL, SD3)."""
+    padding: Literal["masked", "read"] = "masked"
+    """Whether the backbone sees the padding up to `length`: it does not, or it does (Stable Diffusion)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance in training that it reads nothing, apart from the others' and on top of model.objective.dropout."""
 

@@ -93,6 +93,7 @@ class FrozenEncoder:
             )
         mask = batch["attention_mask"].bool()  # (T, L_i)
         mask[:, 0] = True  # "" of a tokenizer without special tokens: one token of padding stands for it
+        mask = mask | (self.config.padding == "read")  # (T, L_i)
         mask = mask[:, : int(mask.sum(1).max())]  # (T, L)
         device = self.model.device
         output = self.model(
@@ -148,9 +149,12 @@ class FrozenTextConditioner(nn.Module):
 
     @property
     def state(self) -> dict[str, str]:
-        """What decides the features, to keep beside weights or features: of every encoder sha256, length and layer
-        (JSON). Its path does not: it may move."""
-        told = [{"sha256": one.sha256} | one.config.model_dump(include={"length", "layer"}) for one in self.encoders]
+        """What decides the features, to keep beside weights or features: of every encoder sha256, length, layer, and
+        padding where that is read (JSON). Its path does not: it may move."""
+        told = []
+        for one in self.encoders:
+            fields = {"length", "layer"} | ({"padding"} if one.config.padding == "read" else set())
+            told.append({"sha256": one.sha256} | one.config.model_dump(include=fields))
         return {"encoders": json.dumps(told)}
 
     def init_weights(self) -> None:

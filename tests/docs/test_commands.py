@@ -11,7 +11,23 @@ from pathlib import Path
 import pytest
 
 import fromnoise
-from fromnoise.cli import buckets, compare, diff, doctor, draw, evaluate, plan, plot, prepare, sample, sweep, train
+from fromnoise.cli import (
+    buckets,
+    compare,
+    diff,
+    doctor,
+    draw,
+    evaluate,
+    export,
+    import_,
+    plan,
+    plot,
+    prepare,
+    push,
+    sample,
+    sweep,
+    train,
+)
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
 from fromnoise.evaluation.asked import SweepAsked
@@ -87,6 +103,17 @@ def read(line: str) -> None:
         _, words = parse(compare.Options(), args, usage="", description="")
         assert words
         assert all(is_run(word) for word in words)
+    elif command == "export":
+        _, words = parse(export.Options(), args, usage="", description="")
+        assert len(words) == 1 or (len(words) == 2 and is_run(words[0]))
+    elif command == "import":
+        options, words = parse(import_.Options(), args, usage="", description="")
+        assert len(words) == 1
+        assert options.out and is_run(str(options.out))
+    elif command == "push":
+        _, words = parse(push.Options(), args, usage="", description="")
+        assert len(words) == 2
+        assert is_run(words[0])
     elif command == "draw":
         _, words = parse(draw.Options(), args, usage="", description="")
         assert len(words) == 1 and is_run(words[0])

@@ -72,6 +72,7 @@ def test_a_run_leaves_a_vae_that_opens_everywhere(
     mean, std = vae.encode(images)
     posterior = stock.encode(images, return_dict=False)[0]
     torch.testing.assert_close(posterior.mean, mean, atol=1e-5, rtol=1e-5)
+    posterior = stock.encode(images.to(memory_format=torch.channels_last), return_dict=False)[0]  # as a space does
     torch.testing.assert_close(
         space.encode(images), torch.cat((posterior.mean, posterior.std), 1), atol=1e-5, rtol=1e-5
     )

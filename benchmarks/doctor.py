@@ -76,7 +76,7 @@ def main(args: Sequence[str]) -> None:
         took = f"{kept[name]['seconds']:.1f} s, {kept[name]['processor_seconds']:.1f} s of a core"
         say(f"{name}: {took}, {kept[name]['checks']} checks, {found or 'nothing wrong'}")
         record = {
-            "command": " ".join(["python -m benchmarks.doctor", *args]),
+            "command": shlex.join(["python", "-m", "benchmarks.doctor", *args]),
             "machine": machine,
             "slowest_seconds": max(one["seconds"] for one in kept.values()),
             "slowest_processor_seconds": max(one["processor_seconds"] for one in kept.values()),

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.harness import describe_machine, write_record
-from benchmarks.mnist import put
+from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.table import table
 from fromnoise.evaluation.wanted import Wanted

@@ -92,7 +92,7 @@ def write_record(path: Path, record: dict[str, object]) -> None:
     write_text(path, json.dumps(dated, indent=2, ensure_ascii=False) + "\n")
 
 
-def put(text: str, page: Path, mark: str) -> None:
+def put(text: str, page: Path, mark: str = "results") -> None:
     """Put `text` into the page, between <!-- mark --> and <!-- /mark -->."""
     before, opened, rest = page.read_text().partition(f"<!-- {mark} -->")
     _, closed, after = rest.partition(f"<!-- /{mark} -->")

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.core.config import read_yaml
-from fromnoise.core.files import content_hash, write_text
+from fromnoise.core.files import content_hash
 from fromnoise.evaluation import classifier, cost, protocol
 from fromnoise.evaluation.domains import DIGITS
 from fromnoise.pipeline.load import load, weights
@@ -75,13 +75,6 @@ def table(results: Path) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def put(table: str, page: Path) -> None:
-    """Put the table into its place in the page."""
-    before, _, rest = page.read_text().partition("<!-- results -->")
-    _, _, after = rest.partition("<!-- /results -->")
-    write_text(page, f"{before}<!-- results -->\n{table}\n<!-- /results -->{after}")
 
 
 def main(args: Sequence[str]) -> None:

@@ -21,8 +21,7 @@ from pydantic import PositiveInt, ValidationError
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.harness import describe_machine, write_record
-from benchmarks.mnist import put
+from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.cli.flags import parse
 from fromnoise.cli.started import find
 from fromnoise.core.config import Config, explain

@@ -5,8 +5,6 @@ Legend: B batch, H heads, L queries, M keys, D head width, W = H D width, E widt
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +13,6 @@ from fromnoise.nn.linear import Linear
 
 Turn = tuple[Tensor, Tensor]
 """Of a rotation, cosines (L, 1, D / 2) and sines (L, 2, D / 2): for the first half of a head they are negative."""
-
-
-always_fused = ContextVar("always_fused", default=False)
-"""Whether the fused kernel runs on a CPU, too: for who counts on one what another device would hold."""
 
 
 def bias_of(mask: Tensor) -> Tensor:
@@ -32,7 +26,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     bias: of `bias_of`; None attends to all. On a CPU the explicit products are 3 to 6 times faster in bfloat16 than the
     fused kernel, forward and backward; elsewhere the fused kernel wins.
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or always_fused.get():
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, L, M)
     if bias is not None:

@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.conditioning.frozen import FrozenTextConditioner
 from fromnoise.core.types import Data
-from fromnoise.nn.attention import always_fused
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.planning.absent import AbsentEncoder, Say, find_conditioner, find_space
@@ -131,11 +130,9 @@ def count_step(
     run: Run | VAERun, subject: Subject, batch: int, accumulate: int, dtype: torch.dtype | None, fused: bool
 ) -> Counted:
     """A step of `batch` in `accumulate` parts. Inside `hollow`. fused: as on a GPU, whose attention keeps no scores."""
-    token = always_fused.set(fused)
-    try:
-        return count(subject.model, subject.sample, batch, accumulate, run.training.optimizer, dtype)
-    finally:
-        always_fused.reset(token)
+    if fused and dtype == torch.bfloat16:
+        dtype = torch.float16  # as large, and its attention is a fused kernel on a CPU, too
+    return count(subject.model, subject.sample, batch, accumulate, run.training.optimizer, dtype)
 
 
 def _flops(call: Any) -> int:

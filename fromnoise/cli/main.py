@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,17 +34,25 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run `fromnoise ARGS` and return its exit code: 0 done, 1 where something was found wrong, 2 for a fault of
     the user's, told in one line."""
     args = sys.argv[1:] if args is None else list(args)
+    for stream in (sys.stdout, sys.stderr):  # a prompt may hold letters that the terminal's encoding has not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if not args or args[0] in ("-h", "--help"):
-            print(_help())
-            return 0
-        return _command(args[0])(args[1:]) or 0
+        return _run(args)
     except (ValueError, OSError) as error:
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)
         return 130
+
+
+def _run(args: list[str]) -> int:
+    first, rest = (args[0], args[1:]) if args else ("", [])
+    if first in TOLD:
+        print(TOLD[first](rest))
+        return 0
+    return _command(first)(rest) or 0
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int | None]:
@@ -54,7 +63,37 @@ def _command(name: str) -> Callable[[Sequence[str]], int | None]:
     return import_module(f"fromnoise.cli.{name}{'_' * iskeyword(name)}").main
 
 
-def _help() -> str:
+def _welcome(rest: list[str]) -> str:
+    return """\
+fromnoise trains text-to-image models from nothing, and draws with them. To begin with:
+
+  fromnoise sample "a red circle left of a blue square"   a picture now, by the model that comes along
+  fromnoise train shapes                                  a model of your own, in minutes on two cores
+  fromnoise recipes                                       what else there is to train
+
+fromnoise --help lists all commands."""
+
+
+def _version(rest: list[str]) -> str:
+    from fromnoise.core.machine import versions
+
+    told = versions()
+    return ", ".join(f"{name} {told[name]}" for name in ("fromnoise", "torch", "python") if name in told)
+
+
+def _complete(words: list[str]) -> str:
+    from fromnoise.cli.completion import candidates
+
+    return "\n".join(candidates(words))
+
+
+def _print_completion(rest: list[str]) -> str:
+    from fromnoise.cli.completion import script
+
+    return script(rest)
+
+
+def _help(rest: list[str]) -> str:
     lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
@@ -65,9 +104,21 @@ def _help() -> str:
             *lines,
             "",
             "fromnoise COMMAND --help lists what a command takes; fromnoise train RECIPE --help lists every",
-            "field of a run.",
+            "field of a run. fromnoise --version tells versions; fromnoise --print-completion bash (or zsh, fish)",
+            "prints what makes a shell complete commands, recipes and fields.",
         ]
     )
+
+
+TOLD: dict[str, Callable[[list[str]], str]] = {
+    "": _welcome,
+    "-h": _help,
+    "--help": _help,
+    "--version": _version,
+    "--print-completion": _print_completion,
+    "--complete": _complete,
+}
+"""What is told without a command, by the first word; what a completion script asks is the last."""
 
 
 def _line(error: ValueError | OSError) -> str:

@@ -1,4 +1,7 @@
-"""The machine and the software that numbers come from: what a reader must know to compare his own with them."""
+"""The machine and the software that numbers come from: what a reader must know to compare his own with them.
+
+Torch is imported only where a device is asked about, so that `fromnoise --version` stays quick.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("fromnoise", "torch", "numpy", "safetensors", "tokenizers", "transformers")
 """Whose versions decide what a training does."""
@@ -15,6 +20,8 @@ PACKAGES = ("fromnoise", "torch", "numpy", "safetensors", "tokenizers", "transfo
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
     """What the machine is, and what of it is used, in words and numbers for JSON."""
+    import torch
+
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": cpuinfo("model name") or platform.processor() or platform.machine(),

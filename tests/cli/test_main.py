@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,14 @@ import pytest
 from fromnoise.cli.main import COMMANDS, main
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
-HELPS = [["--help"], ["recipes"], *([command, "--help"] for command in COMMANDS)]
+HELPS = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["--complete", "train", "shapes", "--"],
+    ["recipes"],
+    *([command, "--help"] for command in COMMANDS),
+]
 HELPS += [["train", recipe, "--help"] for recipe in RECIPES]
 
 
@@ -45,11 +55,33 @@ def test_help_never_imports_torch_and_is_quick(args: list[str], tmp_path_factory
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    bare = capsys.readouterr().out
     assert main(["--help"]) == 0
-    assert capsys.readouterr().out == bare
-    assert all(command in bare for command in COMMANDS)
+    told = capsys.readouterr().out
+    assert all(command in told for command in COMMANDS)
+
+
+def test_alone_it_says_what_to_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    lines = [shlex.split(line)[:3] for line in told.splitlines() if line.startswith("  fromnoise ")]
+    assert [words[1] for words in lines] == ["sample", "train", "recipes"]
+    assert lines[1][2] in RECIPES
+    assert "fromnoise --help" in told
+
+
+def test_versions_are_those_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    names = [f"{name} {version(name)}" for name in ("fromnoise", "torch")]
+    assert capsys.readouterr().out == f"{', '.join(names)}, python {platform.python_version()}\n"
+
+
+def test_letters_that_the_terminal_has_not_are_no_fault(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fromnoise.cli.main", "train", "рецепт"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert rb"unknown recipe '\u0440" in done.stderr
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:

@@ -94,7 +94,7 @@ def write_record(path: Path, record: dict[str, object]) -> None:
 
 def put(text: str, page: Path, mark: str = "results") -> None:
     """Put `text` into the page, between <!-- mark --> and <!-- /mark -->."""
-    before, opened, rest = page.read_text().partition(f"<!-- {mark} -->")
+    before, opened, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
     _, closed, after = rest.partition(f"<!-- /{mark} -->")
     assert opened and closed, f"{page} has no place for {mark}"
     write_text(page, f"{before}{opened}\n{text}\n{closed}{after}")

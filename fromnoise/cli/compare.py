@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import kept, say, watch
 from fromnoise.core.config import read_yaml
+from fromnoise.core.files import names_path
 from fromnoise.evaluation.asked import Asked
 from fromnoise.recipes import RECIPES, named
 from fromnoise.training.run import Run
@@ -57,7 +57,7 @@ def _entry(word: str) -> tuple[str, Run, Path | None]:
         ValueError: one line, when there is no such recipe or run.
     """
     path = Path(word)
-    if word in RECIPES or not (path.exists() or os.sep in word or path.suffix in (".yaml", ".yml")):
+    if word in RECIPES or not (path.exists() or names_path(word) or path.suffix in (".yaml", ".yml")):
         return word, named(word), None
     if path.is_dir():
         return path.resolve().name, read_yaml(Run, path / "run.yaml"), path

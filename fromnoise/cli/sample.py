@@ -13,6 +13,7 @@ from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
 from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, Name
+from fromnoise.core.files import names_path
 from fromnoise.diffusion.sample import SAMPLERS
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def split(words: Sequence[str]) -> tuple[Path, list[str]]:
     """
     first = words[0] if words else ""
     # A prompt may be longer than a path can be, and Path.exists() raises on that.
-    named = os.path.exists(first) or os.sep in first or first.endswith(".safetensors")  # noqa: PTH110
+    named = os.path.exists(first) or names_path(first) or first.endswith(".safetensors")  # noqa: PTH110
     prompts = list(words[1:] if named else words)
     if not prompts:
         raise ValueError(f"no prompt is given; usage: {USAGE}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from fromnoise.core.config import hint
+from fromnoise.core.files import names_path
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training.run import Run, VAERun, read_run
 
@@ -36,7 +36,7 @@ def find(name: str) -> Found:
         ValueError: one line: there is none; the nearest recipe is named.
     """
     path, known = Path(name), recipes()
-    if name not in known and (path.exists() or os.sep in name or path.suffix in (".yaml", ".yml")):
+    if name not in known and (path.exists() or names_path(name) or path.suffix in (".yaml", ".yml")):
         file = path / "run.yaml" if path.is_dir() else path
         directory = file.parent if file.name == "run.yaml" else Path("runs") / file.stem
         return Found(read_run(file), directory, path.is_dir(), f"The run recorded in {file}.")

@@ -48,12 +48,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make names just created or replaced in `directory` survive a power cut."""
+    """Make names just created or replaced in `directory` survive a power cut. Windows opens no directory, and keeps
+    names in a journal."""
+    if os.name == "nt":
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def names_path(word: str) -> bool:
+    """Whether a word is written like a path: with a separator of this system in it."""
+    return any(separator in word for separator in (os.sep, os.altsep) if separator)
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -42,4 +42,4 @@ def peak_memory() -> int:
 def used_memory() -> int:
     """Bytes of memory that this process has now; 0 where the system does not tell (but for Linux)."""
     pages = Path("/proc/self/statm")
-    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
+    return int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0

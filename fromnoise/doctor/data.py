@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import statistics
 import time
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.core.device import release_freed_memory
+from fromnoise.core.machine import physical_memory
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.folder import FolderData
 from fromnoise.data.labelled import LabelledData
@@ -44,7 +44,6 @@ SLACK = 32 * 2**20  # bytes of memory that any reading takes
 LARGEST_LEFTOVER = 0.05  # share of the shards' bytes in files that training never reads
 ROWS = 64  # samples that are looked at
 PADDED = 0.01  # share of the stored tokens that are 0 throughout: no encoder says that of a real token
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def wait(subject: Subject) -> Finding:
@@ -207,9 +206,9 @@ def memory(subject: Subject) -> Finding:
         remedy = "map shards into memory (data.shards.Shard), and copy only what a batch needs"
         limit = LARGEST_HELD * total + SLACK
         return judged(name, mine < limit, f"{mib(mine)} held to read {mib(total)}", why, remedy)
-    mine, limit = sum(array.nbytes for array in arrays(data)), LARGEST_HELD * physical()
+    mine, limit = sum(array.nbytes for array in arrays(data)), LARGEST_HELD * physical_memory()
     remedy = "prepare it (fromnoise prepare): shards are mapped into memory, whatever their number"
-    return judged(name, mine < limit, f"{mib(mine)} held of {mib(physical())}", why, remedy)
+    return judged(name, mine < limit, f"{mib(mine)} held of {mib(physical_memory())}", why, remedy)
 
 
 def arrays(data: Any) -> Iterator[np.ndarray]:
@@ -224,13 +223,8 @@ def held() -> int:
     """Bytes of memory of this process that no file stands for; 0 where the system does not tell."""
     release_freed_memory()  # what is kept for later would count, and be used again unseen
     status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text(), re.M) if status.is_file() else None
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text(encoding="ascii"), re.M) if status.is_file() else None
     return 1024 * int(found[1]) if found else 0
-
-
-def physical() -> int:
-    """Bytes of memory of this machine."""
-    return PAGE * os.sysconf("SC_PHYS_PAGES")
 
 
 def mib(count: float) -> str:

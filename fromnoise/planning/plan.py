@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch._dynamo  # which torch's optimizers import: 100 MiB of the program,
 
 from fromnoise.core.chips import Chip, chip_named
 from fromnoise.core.device import available, pick
+from fromnoise.core.machine import physical_memory
 from fromnoise.core.needs import used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture
@@ -61,7 +61,7 @@ def where(name: str) -> Where:
     device = pick(name)
     if device.type == "cuda":
         return Where(str(device), None, device, torch.cuda.get_device_properties(device).total_memory)
-    return Where(str(device), None, device, _physical())
+    return Where(str(device), None, device, physical_memory())
 
 
 def make_plan(
@@ -197,8 +197,3 @@ def _held_back(run: Run | VAERun, subject: Subject, counts: Counts, tried: Tried
 
 def _trainee(run: Run | VAERun, data: Data) -> Trainee:
     return Drawing(run, data, print) if isinstance(run, Run) else Reconstruction(run, data, print)
-
-
-def _physical() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,9 @@ def alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         if made and not (directory / "run.yaml").exists():
-            (directory / ".lock").unlink()
-            directory.rmdir()
+            with suppress(PermissionError):  # Windows removes no file that is open: there it stays
+                (directory / ".lock").unlink()
+                directory.rmdir()
         lock.release()
 
 

@@ -55,7 +55,7 @@ class ParquetSource(Source):
             raise ValueError(f"{root} holds no rows in {len(self.files):,} parquet files")
         self.portions = ranges(self.entries, options.shard)
         marks = zip(self.files, self.stamps, strict=True)
-        listing = hashed(f"{path.relative_to(root)}\0{size}\0{modified}" for path, (size, modified) in marks)
+        listing = hashed(f"{path.relative_to(root).as_posix()}\0{size}\0{modified}" for path, (size, modified) in marks)
         self.parts = {"columns": hashed([repr(self.columns)]), "files": listing}
         self.about = f"{self.entries:,} pictures in {len(self.files):,} parquet files, {self.columns}"
 

@@ -92,7 +92,7 @@ class TarSource(Source):
             raise ValueError(f"{root} holds no samples in {len(self.files):,} tar files")
         self.known, self.classes = labels.table(str(root)), labels.count
         marks = zip(self.files, self.stamps, strict=True)
-        listing = hashed(f"{path.relative_to(root)}\0{size}\0{modified}" for path, (size, modified) in marks)
+        listing = hashed(f"{path.relative_to(root).as_posix()}\0{size}\0{modified}" for path, (size, modified) in marks)
         self.parts = {"columns": hashed([repr(self.asked)]), "files": listing}
         self.about = f"{self.entries:,} samples in {len(self.files):,} tar files"
 

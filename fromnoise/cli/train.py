@@ -71,7 +71,8 @@ def start(name: str) -> tuple[Started | StartedVAE, str]:
 
 
 def _help() -> str:
-    listed = [f"  {name:<12}{summary(recipe)}" for name, recipe in recipes().items()]
+    width = max(map(len, recipes())) + 2
+    listed = [f"  {name:<{width}}{summary(recipe)}" for name, recipe in recipes().items()]
     return "\n".join([f"usage: {USAGE}", "", "recipes:", *listed, "", EPILOG, _MORE])
 
 

@@ -34,7 +34,7 @@ def upright(image: Image.Image) -> Size:
     A PNG that tells its orientation only after its pixels counts as upright.
 
     Raises:
-        OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
+        Exception: OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
     _refuse_unknown_white(image)
     exif = Image.Image.getexif(image)  # PNG's own would decode the picture to look behind it
@@ -50,7 +50,7 @@ def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np
     `background`. Of an animation, the first frame.
 
     Raises:
-        OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
+        Exception: OSError, SyntaxError, ValueError or whatever else Pillow raises for a file that it cannot read.
     """
     wanted = Size(size, size) if isinstance(size, int) else size
     with Image.open(file) as image:

@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from fromnoise.cli import (
     train,
 )
 from fromnoise.cli.flags import parse
-from fromnoise.cli.main import COMMANDS
+from fromnoise.cli.main import COMMANDS, TOLD
 from fromnoise.evaluation.asked import SweepAsked
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
@@ -51,13 +52,17 @@ def written() -> Iterator[tuple[str, str]]:
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a command; a comment after it, and an ellipsis in it, are the reader's."""
-    return [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
+    """The words of a command; a comment after it, where its output goes, and an ellipsis in it, are the reader's."""
+    words = list(takewhile(lambda word: word not in (">", ">>"), shlex.split(line, comments=True)[1:]))
+    return [word for word in words if word != "..."]
 
 
 def read(line: str) -> None:
     """Let the command line parse a command, and run nothing."""
     command, *args = words_of(line)
+    if command in TOLD:
+        TOLD[command](args)
+        return
     assert command in COMMANDS
     if not args:
         return
@@ -75,7 +80,7 @@ def read(line: str) -> None:
         _, words = parse(begun, args[1:], usage="", description="")
         assert not words
     elif command == "doctor":
-        assert is_run(args[0]) or args[0].startswith(("prepared/", "RECIPE"))
+        assert is_run(args[0]) or args[0].startswith(("prepared/", "RECIPE", "DIR"))
     elif command == "plan" and args[0] in EVERY:
         args = ["--output=json" if arg == "--json" else arg for arg in args]
         begun = plan.PlannedVAE if args[0] in VAE_RECIPES else plan.Planned
@@ -156,6 +161,7 @@ def test_commands_are_found_everywhere() -> None:
     "line",
     [
         "fromnoise trian shapes",
+        "fromnoise --print-completion bsh",
         "fromnoise train shaps",
         "fromnoise train shapes --steps 3",
         "fromnoise train shapes extra",

@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation.adherence import draw_prompts, evaluate
 from fromnoise.evaluation.adherence_table import adherence_lines
+from fromnoise.evaluation.judges.adherence import draw_prompts, evaluate
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run

@@ -17,8 +17,9 @@ from benchmarks.harness import describe_machine, write_record
 from benchmarks.mnist import REPAID, ROOT, told, trained
 from fromnoise.core.files import content_hash
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation import classifier, cost, protocol, reconstruction
-from fromnoise.evaluation.domains import PHOTOS
+from fromnoise.evaluation import cost, reconstruction
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.domains import PHOTOS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.recipes import RECIPES, VAE_RECIPES

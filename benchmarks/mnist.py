@@ -15,8 +15,9 @@ from pathlib import Path
 from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation import classifier, cost, protocol
-from fromnoise.evaluation.domains import DIGITS
+from fromnoise.evaluation import cost
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.domains import DIGITS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.training.run import Run, read_run

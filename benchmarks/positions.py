@@ -27,8 +27,8 @@ from fromnoise.core.files import content_hash, write_bytes, write_text
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.scenes import Canvas
 from fromnoise.data.shapes import ShapesData, pixels
-from fromnoise.evaluation.adherence import as_array, draw_prompts, shows
-from fromnoise.evaluation.detect import detect
+from fromnoise.evaluation.judges.adherence import as_array, draw_prompts, shows
+from fromnoise.evaluation.judges.detect import detect
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.recipes.positions import CODES, positions

@@ -12,15 +12,11 @@ from torch import Tensor
 
 from fromnoise.core.files import content_hash, write_bytes
 from fromnoise.core.types import Data
-from fromnoise.evaluation import adherence, protocol
-from fromnoise.evaluation.clipscore import clipscore
-from fromnoise.evaluation.distances import compared
-from fromnoise.evaluation.extractor import Extractor, pixels
-from fromnoise.evaluation.judge import JUDGED
-from fromnoise.evaluation.listening import listening
-from fromnoise.evaluation.neighbours import LEAST, Nearest, memorisation, nearest
-from fromnoise.evaluation.optimal import by_time
-from fromnoise.evaluation.real import (
+from fromnoise.evaluation.distances.compared import compared
+from fromnoise.evaluation.distances.neighbours import LEAST, Nearest, memorisation, nearest
+from fromnoise.evaluation.features.clipscore import clipscore
+from fromnoise.evaluation.features.extractor import Extractor, pixels
+from fromnoise.evaluation.features.real import (
     NotMeasured,
     Real,
     as_pixels,
@@ -31,6 +27,10 @@ from fromnoise.evaluation.real import (
     learned_one,
     stored,
 )
+from fromnoise.evaluation.judges import adherence, protocol
+from fromnoise.evaluation.judges.judge import JUDGED
+from fromnoise.evaluation.listening import listening
+from fromnoise.evaluation.optimal import by_time
 from fromnoise.evaluation.subject import Subject
 from fromnoise.pipeline.pictures import as_pictures, grid
 

@@ -12,8 +12,8 @@ import torch
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.device import pick
-from fromnoise.evaluation.measure import strip
-from fromnoise.evaluation.page import (
+from fromnoise.evaluation.comparison.measure import strip
+from fromnoise.pages.page import (
     chip,
     data,
     figures,

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from fromnoise.core.config import as_yaml
-from fromnoise.evaluation.page import (
+from fromnoise.pages.page import (
     count,
     data,
     embedded,

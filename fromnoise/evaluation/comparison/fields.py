@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
 from fromnoise.data.config import DataConfig
-from fromnoise.evaluation.asked import Asked, FieldsAsked
-from fromnoise.evaluation.compare import described, machine, trained, without_pictures
-from fromnoise.evaluation.estimate import estimate
-from fromnoise.evaluation.judge import judge_of, kind_of, prompts_of
-from fromnoise.evaluation.match import counted
-from fromnoise.evaluation.measure import Watch, measure
-from fromnoise.evaluation.summary import differences, summary
-from fromnoise.evaluation.sweep_page import fields_page
+from fromnoise.evaluation.comparison.asked import Asked, FieldsAsked
+from fromnoise.evaluation.comparison.compare import described, machine, trained, without_pictures
+from fromnoise.evaluation.comparison.match import counted
+from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.summary import differences, summary
+from fromnoise.evaluation.comparison.sweep_page import fields_page
+from fromnoise.evaluation.intervals import estimate
+from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
 from fromnoise.training.directory import Data, derive
 from fromnoise.training.run import Run
 

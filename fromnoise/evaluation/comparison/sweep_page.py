@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from fromnoise.evaluation.heat import Cell, against_time, heat_map
-from fromnoise.evaluation.page import (
+from fromnoise.pages.heat import Cell, against_time, heat_map
+from fromnoise.pages.page import (
     count,
     data,
     estimate,

@@ -20,9 +20,9 @@ from PIL import Image
 from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
 from fromnoise.core.files import content_hash, write_text
-from fromnoise.evaluation.asked import Asked
+from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.denoising import denoising
-from fromnoise.evaluation.judge import Judge, Progress, prompts_of
+from fromnoise.evaluation.judges.judge import Judge, Progress, prompts_of
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.directory import Data

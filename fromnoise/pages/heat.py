@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fromnoise.evaluation.charts import COLOURS, STYLE, inner
+from fromnoise.pages.charts import COLOURS, STYLE, inner
 
 CELL = (0.95, 0.5)  # inches
 AROUND = (1.6, 1.0)  # inches for the names of rows and columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fromnoise.core.chips import Chip
+from fromnoise.core.files import read_lines
 from fromnoise.core.needs import peak_memory, used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
@@ -72,7 +72,7 @@ def on_chip(chip: Chip, flops: Flops, step: Counted, batch: int, utilisation: fl
 
 def of_run(directory: Path, choices: Choices) -> Speed | None:
     """The pace that a run has had of late, by its own record; None where it has none yet."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(directory / "metrics.jsonl")
     times = [line["step_seconds"] for line in lines if "step_seconds" in line][-20:]
     if not times:
         return None

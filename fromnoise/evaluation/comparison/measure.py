@@ -19,7 +19,7 @@ from PIL import Image
 
 from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
-from fromnoise.core.files import content_hash, write_text
+from fromnoise.core.files import content_hash, read_lines, write_text
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.denoising import denoising
 from fromnoise.evaluation.judges.judge import Judge, Progress, prompts_of
@@ -138,7 +138,7 @@ def kept(file: Path, key: dict[str, Any], work: Callable[[], dict[str, Any]]) ->
 
 def learned(place: Path) -> dict[str, Any]:
     """The losses that the training in `place` told of, in metrics.jsonl."""
-    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(place / "metrics.jsonl")
     losses = [line for line in lines if "loss" in line]
     validated = [line for line in lines if "validation_ema" in line]
     return {

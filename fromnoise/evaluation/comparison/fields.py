@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
+from fromnoise.core.types import Data
 from fromnoise.data.config import DataConfig
 from fromnoise.evaluation.comparison.asked import Asked, FieldsAsked
 from fromnoise.evaluation.comparison.compare import described, machine, trained, without_pictures
@@ -19,7 +20,7 @@ from fromnoise.evaluation.comparison.summary import differences, summary
 from fromnoise.evaluation.comparison.sweep_page import fields_page
 from fromnoise.evaluation.intervals import estimate
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
-from fromnoise.training.directory import Data, derive
+from fromnoise.training.directory import derive
 from fromnoise.training.run import Run
 
 INCOMPARABLE = ("model.objective", "model.path", "model.space", "data")

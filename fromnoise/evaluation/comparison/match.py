@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.checkpoint import list_checkpoints
-from fromnoise.training.directory import Data, derive
+from fromnoise.training.directory import derive
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
 

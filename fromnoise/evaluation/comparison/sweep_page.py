@@ -13,6 +13,7 @@ from fromnoise.pages.page import (
     estimate,
     figures,
     how,
+    notes,
     page,
     percent,
     plain,
@@ -185,9 +186,8 @@ def fields_page(results: Tree) -> str:
         f"of one seed see the same pictures in the same order and begin from the same noise.</p>"
         f"<p>{escape(results['judge']['about'])}</p>"
     )
-    warned = "".join(f"<li>{escape(note)}</li>" for note in results["notes"])
     end = "Written by fromnoise sweep. All numbers: sweep.json, beside this file."
-    return page(f"{results['recipe']}: what its fields do", intro + f"<ul class=notes>{warned}</ul>", sections, end)
+    return page(f"{results['recipe']}: what its fields do", intro + notes(results["notes"]), sections, end)
 
 
 def _mean(side: Tree, key: str) -> float | None:

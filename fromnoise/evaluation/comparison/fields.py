@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
+from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.data.config import DataConfig
 from fromnoise.evaluation.comparison.asked import Asked, FieldsAsked
@@ -56,7 +57,7 @@ def sweep_fields(
     sides = []
     for variant in variants:
         data = data_of(variant.run.data)
-        run = derive(variant.run, data, lambda line: None)
+        run = derive(variant.run, data, quiet)
         sides.append(counted(variant.name, run, dict.fromkeys(range(asked.seeds)), data))
     say(f"{len(sides) * asked.seeds} trainings of {sides[0].run.training.steps:,} steps: {len(sides)} variants")
     places = trained(sides, out / "runs", asked.device)

@@ -12,7 +12,7 @@ import pytest
 
 import fromnoise
 from fromnoise.core import files
-from fromnoise.core.machine import MemoryStatus, physical_memory
+from fromnoise.core.needs import MemoryStatus, physical_memory
 
 PACKAGE = Path(fromnoise.__file__).parent
 FILES = sorted([*PACKAGE.rglob("*.py"), PACKAGE.parent / "examples" / "one_file.py"])

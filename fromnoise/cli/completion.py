@@ -11,8 +11,8 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 
 from fromnoise.cli import main
-from fromnoise.cli.started import recipes
 from fromnoise.core.config import hint
+from fromnoise.recipes import all_recipes
 
 SCRIPTS = {
     "bash": """\
@@ -72,7 +72,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     if part.startswith("-"):
         return _beginning(part, ["--help", *choices])
     after_flag = bool(args) and args[-1].startswith("-")
-    return _beginning(part, recipes()) if "RECIPE" in told and not after_flag else []
+    return _beginning(part, all_recipes()) if "RECIPE" in told and not after_flag else []
 
 
 def _beginning(part: str, names: Iterable[str]) -> list[str]:

@@ -5,10 +5,8 @@ Torch is imported only where a device is asked about, so that `fromnoise --versi
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,26 +45,6 @@ def versions() -> dict[str, str]:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    if sys.platform != "win32":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return status.total
-
-
-class MemoryStatus(ctypes.Structure):
-    """What Windows calls MEMORYSTATUSEX: its own length, and eight numbers of which the first of 64 bits is told."""
-
-    _fields_ = (
-        ("length", ctypes.c_uint32),
-        ("load", ctypes.c_uint32),
-        ("total", ctypes.c_uint64),
-        ("others", ctypes.c_uint64 * 6),
-    )
 
 
 def cpuinfo(key: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.core.device import release_freed_memory
-from fromnoise.core.machine import physical_memory
+from fromnoise.core.needs import physical_memory
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.folder import FolderData
 from fromnoise.data.labelled import LabelledData
@@ -46,6 +46,12 @@ ROWS = 64  # samples that are looked at
 PADDED = 0.01  # share of the stored tokens that are 0 throughout: no encoder says that of a real token
 
 
+WAITING = {
+    "why": "a device that waits for data is paid for, and does nothing",
+    "remedy": "prepare the data once (fromnoise prepare), or read it from a faster disk",
+}
+
+
 def wait(subject: Subject) -> Finding:
     """Seconds to make a sample against seconds of a forward and backward on it."""
     name = "data wait"
@@ -63,8 +69,7 @@ def wait(subject: Subject) -> Finding:
         name,
         made < LARGEST_RATIO * trained,
         f"{1e3 * made / PICTURES:.2f} ms to make a sample, {1e3 * trained / PICTURES:.1f} ms to train on it here",
-        "a device that waits for data is paid for, and does nothing",
-        "prepare the data once (fromnoise prepare), or read it from a faster disk",
+        **WAITING,
     )
 
 
@@ -78,8 +83,7 @@ def recorded_wait(subject: Subject) -> Finding | None:
         "data wait so far",
         mean < LARGEST_WAIT,
         f"{mean:.1%} of the time",
-        "a device that waits for data is paid for, and does nothing",
-        "prepare the data once (fromnoise prepare), or read it from a faster disk",
+        **WAITING,
     )
 
 

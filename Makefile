@@ -14,7 +14,7 @@ UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup quickstart test lint bench constraints
+.PHONY: help setup quickstart test lint docs bench constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-13s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ lint: $(VENV)/test.stamp ## check style, types and floors
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
+
+docs: $(VENV)/test.stamp ## build the site in build/docs/site
+	$(BIN)/python docs/build.py
 
 bench: $(VENV)/test.stamp ## measure training and sampling beside diffusers
 	$(BIN)/python -m benchmarks.speed

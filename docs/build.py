@@ -1,7 +1,7 @@
 """The site: README.md and the pages of docs/, and references made from the code. `make docs`.
 
-Pages lie where a repository's reader finds them; here they are staged, with links that hold in the site. The reference of
-commands is what each `--help` says, that of settings every config there is, that of the API the docstrings.
+Pages lie where a repository's reader finds them; here they are staged, with links that hold in the site. The reference
+of commands is what each `--help` says, that of settings every config there is, that of the API the docstrings.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ ROOT = Path(fromnoise.__file__).parent.parent
 OF_A_RUN = ("train", "plan", "doctor")
 """Commands that take every setting of a run as a flag; those have a page of their own."""
 SETTINGS = """\
-A run is a tree of settings. Each is a key in `run.yaml` and, with dots, a flag of `fromnoise train`, `plan` and `doctor`. Where a
-setting is a choice between kinds, `--KEY.type NAME` puts another in force, with its own defaults: each kind has a table here. The
-defaults are those of the recipes `shapes` and `vae-small`; `fromnoise train RECIPE --help` shows another's."""
+A run is a tree of settings. Each is a key in `run.yaml` and, with dots, a flag of `fromnoise train`, `plan` and
+`doctor`. Where a setting is a choice between kinds, `--KEY.type NAME` puts another in force, with its own defaults:
+each kind has a table here. The defaults are those of the recipes `shapes` and `vae-small`; `fromnoise train RECIPE
+--help` shows another's."""
 PYTHON = """\
 # Python
 
@@ -43,7 +44,8 @@ PYTHON = """\
 import fromnoise
 
 run = fromnoise.recipes.shapes()  # a recipe is a function that returns a `Run`
-run = fromnoise.Run.model_validate(run.model_dump() | {"training": run.training.model_dump() | {"steps": 500}})
+shorter = run.training.model_copy(update={"steps": 500})
+run = run.model_copy(update={"training": shorter})
 model = fromnoise.train(run, "runs/mine")  # or goes on with it there
 model = fromnoise.load("runs/mine")  # a run, a checkpoint or a file
 (picture,) = model("a red circle left of a blue square", seed=0)
@@ -81,9 +83,9 @@ def stage_pages(place: Path) -> None:
 def told(*args: str) -> tuple[str, Parser | None]:
     """What `fromnoise ARGS --help` prints, and the parser that it shows, where it shows one."""
     shown: list[Parser] = []
-    with patch.object(Parser, "print_help", lambda self, file=None: shown.append(self)), suppress(SystemExit):
-        with redirect_stdout(StringIO()) as printed:
-            main([*args, "--help"])
+    keep = patch.object(Parser, "print_help", lambda self, file=None: shown.append(self))
+    with keep, suppress(SystemExit), redirect_stdout(StringIO()) as printed:
+        main([*args, "--help"])
     return printed.getvalue(), shown[0] if shown else None
 
 
@@ -123,12 +125,8 @@ def table(group: Any) -> Iterator[str]:
         shape = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
         word = " ".join([*action.option_strings[-1:], shape]) + " ..." * (action.nargs == "*")
         meaning = (action.help or "").replace("%%", "%")
-        yield f"| `{cell(word.strip().replace(',', ', '))}` | {cell(meaning)} |"
-
-
-def cell(text: str) -> str:
-    """Text that a cell of a table can hold."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+        meaning = " ".join(meaning.split()).replace("|", "\\|").replace("<", "&lt;")
+        yield f"| `{word.strip().replace(',', ', ')}` | {meaning} |"
 
 
 def settings() -> str:
@@ -162,7 +160,7 @@ def recipes() -> str:
     lines = [
         "# Recipes",
         "",
-        "`fromnoise train RECIPE` trains one; all of its [settings](settings.md) can be changed.",
+        "`fromnoise train RECIPE` trains one, with any [setting](settings.md) changed.",
         "",
     ]
     for name, recipe in {**RECIPES, **VAE_RECIPES}.items():
@@ -210,9 +208,17 @@ def stage(place: Path) -> Path:
 
 
 def build(place: Path) -> Path:
-    """Build the site anew below `place`; where it is. CalledProcessError where a link or a reference leads nowhere."""
-    config = stage(place)
-    subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "-f", config], cwd=ROOT, check=True)
+    """Build the site anew below `place`; where it is.
+
+    Raises:
+        ValueError: where a link leads nowhere, or a docstring cannot be read.
+    """
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(stage(place))]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False
+    )
+    if done.returncode or "griffe: " in done.stdout:
+        raise ValueError(f"the site cannot be built:\n{done.stdout}")
     return place / "site"
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +157,61 @@ def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
     """A tiny text encoder of each kind."""
     place = tmp_path_factory.mktemp("encoders")
     return {kind: save_encoder(place / kind, kind) for kind in ("t5", "bert", "bart", "gpt2")}
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
+    " --disable-sync --disable-default-apps --disable-extensions --metrics-recording-only --no-pings"
+    " --disable-domain-reliability --disable-client-side-phishing-detection --disable-breakpad"
+    " --virtual-time-budget=4000"
+).split()
+ITS_MAKERS = re.compile(r"\b(google|googleapis|gvt1)\.com\b")  # whom Chromium calls by itself, whatever it shows
+
+
+@contextmanager
+def counting_proxy() -> Iterator[tuple[str, list[str]]]:
+    """The address of a proxy that refuses whatever it is asked for, and the list of what that was."""
+    asked: list[str] = []
+
+    class Refuse(BaseHTTPRequestHandler):
+        def refuse(self) -> None:
+            if not ITS_MAKERS.search(self.path):
+                asked.append(self.path)
+            self.send_error(403)
+
+        do_GET = do_POST = do_HEAD = do_CONNECT = refuse
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+Visit = Callable[[str, Path], tuple[str, list[str]]]
+
+
+@pytest.fixture(scope="session")
+def visit() -> Visit | None:
+    """`visit(address, place)`: what a page has become in a browser, which keeps its own files in `place`, and every
+    address that it asked the network for; None where there is no browser."""
+    if CHROMIUM is None:
+        return None
+
+    def dump(address: str, place: Path) -> tuple[str, list[str]]:
+        with counting_proxy() as (proxy, asked):
+            command = [str(CHROMIUM), *QUIET, f"--user-data-dir={place / 'profile'}", f"--proxy-server={proxy}"]
+            done = subprocess.run(
+                [*command, "--dump-dom", address], capture_output=True, encoding="utf-8", timeout=120, check=True
+            )
+        return done.stdout, asked
+
+    return dump

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -69,16 +64,6 @@ def toy_flags() -> list[str]:
     return list[str](TOY)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
-    " --disable-sync --disable-default-apps --disable-extensions --metrics-recording-only --no-pings"
-    " --disable-domain-reliability --disable-client-side-phishing-detection --disable-breakpad"
-    " --virtual-time-budget=4000"
-).split()
-ITS_MAKERS = re.compile(r"\b(google|googleapis|gvt1)\.com\b")  # whom Chromium calls by itself, whatever it shows
-
-
 class Page(HTMLParser):
     """What a page holds: numbers, addresses, tags, words."""
 
@@ -117,48 +102,21 @@ def read_page() -> Callable[[str], Page]:
     return Page
 
 
-@contextmanager
-def counting_proxy() -> Iterator[tuple[str, list[str]]]:
-    """The address of a proxy that refuses whatever it is asked for, and the list of what that was."""
-    asked: list[str] = []
-
-    class Refuse(BaseHTTPRequestHandler):
-        def refuse(self) -> None:
-            if not ITS_MAKERS.search(self.path):
-                asked.append(self.path)
-            self.send_error(403)
-
-        do_GET = do_POST = do_HEAD = do_CONNECT = refuse
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 Browse = Callable[[str, int], tuple[int, int, int, list[str]]]
+Visit = Callable[[str, Path], tuple[str, list[str]]]
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Browse:
+def browse(tmp_path: Path, visit: Visit | None) -> Browse:
     """`open_page` in this test's directory; skips the test where there is no browser."""
-    if CHROMIUM is None:
+    if visit is None:
         pytest.skip("no Chromium here")
-    return lambda text, width: open_page(text, width, tmp_path)
+    return lambda text, width: open_page(text, width, tmp_path, visit)
 
 
-def open_page(text: str, width: int, place: Path) -> tuple[int, int, int, list[str]]:
+def open_page(text: str, width: int, place: Path, visit: Visit) -> tuple[int, int, int, list[str]]:
     """A page opened in a browser, in a frame `width` pixels wide: how wide and how high its content is, how many of its
     pictures cannot be shown, and every address that the browser asked the network for."""
-    assert CHROMIUM
     frame = place / f"frame-{width}.html"
     measure = (
         "const f = document.getElementById('f'); f.onload = () => { const d = f.contentDocument;"
@@ -172,11 +130,7 @@ def open_page(text: str, width: int, place: Path) -> tuple[int, int, int, list[s
         ),
         encoding="utf-8",
     )
-    with counting_proxy() as (address, asked):
-        command = [CHROMIUM, *QUIET, f"--user-data-dir={place / 'profile'}", f"--proxy-server={address}"]
-        done = subprocess.run(
-            [*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120, check=True
-        )
-    told = done.stdout.partition('<p id="told">')[2].partition("</p>")[0].split()
+    dom, asked = visit(frame.as_uri(), place)
+    told = dom.partition('<p id="told">')[2].partition("</p>")[0].split()
     wide, high, broken = map(int, told)
     return wide, high, broken, asked

@@ -157,10 +157,20 @@ def compiled_precision(device: torch.device, training: TrainingBase) -> Precisio
 def _quickest(
     model: Model, sample: Sample, training: Training, say: Callable[[str], None], sizes: int
 ) -> tuple[Precision, bool]:
-    """Precision, and whether to compile: what ends the planned steps soonest, compilation included."""
+    """Precision, and whether to compile: what ends the planned steps soonest, compilation included.
+
+    Raises:
+        ValueError: one line, when it is to compile, and cannot.
+    """
     parts, steps = training.accumulate, training.steps
     plain, fused = eager_precision(model.device, training), compiled_precision(model.device, training)
     if training.compile == "on":
+        try:
+            with model.compiled():
+                seconds_of(model, sample, parts, dtype_of(fused), 0)
+        except Exception as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(f"training.compile is on, and compiling fails: {why}; allowed: auto, off") from error
         return fused, True
     if training.compile == "off":
         return plain, False

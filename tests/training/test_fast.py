@@ -65,6 +65,19 @@ def test_what_ends_the_steps_soonest_wins(
     assert (choices.precision, choices.compile) == expected
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_to_be_compiled_and_cannot_is_one_line(
+    pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    training = tiny_run(compile="on").training
+    with torch._inductor.config.patch("cpp.cxx", ("/nowhere/g++",)), pytest.raises(ValueError, match=r".") as caught:  # type: ignore[attr-defined]
+        choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", print)
+    assert str(caught.value).startswith("training.compile is on, and compiling fails: ")
+    assert str(caught.value).endswith("; allowed: auto, off")
+    assert not (tmp_path / "measured.yaml").exists()
+
+
 def test_on_another_device_it_is_measured_anew_with_the_same_batch(
     tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run]
 ) -> None:

@@ -54,8 +54,8 @@ def is_guard(node: ast.AST) -> bool:
 def unread(call: ast.Call) -> str:
     """What is wrong with a call that opens text and names no encoding; "" for any other."""
     named = {keyword.arg for keyword in call.keywords}
-    words = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-    modes = words + [k.value.value for k in call.keywords if k.arg == "mode" and isinstance(k.value, ast.Constant)]
+    given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [arg.value for arg in given if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
     binary = any(set(mode) <= set("rwaxb+t") and "b" in mode for mode in modes)
     if isinstance(call.func, ast.Name) and call.func.id == "open" and not binary and "encoding" not in named:
         return "open() without an encoding"

@@ -40,7 +40,7 @@ def foreign(source: str) -> Iterator[tuple[int, str]]:
             if node.attr in of:
                 yield node.lineno, f"{node.value.id}.{node.attr}"
         if isinstance(node, ast.Constant) and node.value in ("/tmp", "/dev/null"):
-            yield node.lineno, node.value
+            yield node.lineno, str(node.value)
 
 
 def is_guard(node: ast.AST) -> bool:

@@ -94,7 +94,8 @@ def evaluate(
 
     sheets: a directory to write failures.png and disputed.png into, the first `SHOWN` of each.
 
-    Raises ValueError if the model does not draw square RGB pictures, or a task would have no prompt.
+    Raises:
+        ValueError: one line, when the model does not draw square RGB pictures, or a task would have no prompt.
     """
     if pipeline.config.channels != 3:
         raise ValueError(f"adherence judges RGB pictures; this model draws {pipeline.config.channels} channels")

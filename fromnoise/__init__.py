@@ -1,7 +1,7 @@
 """fromnoise trains text-to-image models from nothing.
 
-Five names: `load` a model, `train` a `Run`, `evaluate` what it draws of shapes (the command `fromnoise evaluate` measures all
-kinds of data); `recipes` are functions that return a `Run`.
+Five names: `load` a model, `train` a `Run`, `evaluate` what it draws of shapes (the command `fromnoise evaluate`
+measures all kinds of data); `recipes` are functions that return a `Run`.
 """
 
 from __future__ import annotations

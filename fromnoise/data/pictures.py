@@ -11,6 +11,8 @@ from PIL import ExifTags, Image, ImageOps
 from fromnoise.data.buckets import Size, crop_box
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"))
+RESIZING = "cut at whole pixels, Lanczos of PyTorch"
+"""What prepared pictures are told apart by from those resized in another way."""
 TURNED = (5, 6, 7, 8)  # EXIF orientations in which rows of the file are columns of the upright picture
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,3 +77,28 @@ def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypa
         os.utime(library, (time.time() - age, time.time() - age))
     remove_unlinked()
     assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_memory_that_is_kept_is_not_asked_for_again() -> None:
+    script = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from fromnoise.core.device import keep_freed_memory
+
+def pages():
+    for _ in range(8):
+        torch.zeros(10 * 2**20)  # 40 MiB: 10,240 pages
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+if "keep" in sys.argv:
+    keep_freed_memory(shared=True)
+with ThreadPoolExecutor(1) as thread:
+    print(thread.submit(pages).result())
+"""
+    counts = [
+        int(subprocess.run([sys.executable, "-c", script, *args], check=True, capture_output=True, text=True).stdout)
+        for args in (["keep"], [])
+    ]
+    assert counts[0] < 2 * 10_240 < 6 * 10_240 < counts[1]

@@ -67,7 +67,8 @@ def page(text: str) -> str:
     """A page of docs/, for the site: comments in it are the tests', and links that leave docs/ lead elsewhere."""
     text = re.sub(r"^<!--.*?-->$", "", text, flags=re.M | re.S)
     text = text.replace("](../README.md)", "](index.md)").replace("](../benchmarks/results/", "](results/")
-    return re.sub(r"\]\(\.\./fromnoise/(\w+)/(\w+)\.py\)", r"](reference/fromnoise.\1.md#fromnoise.\1.\2)", text)
+    text = re.sub(r"\]\(\.\./fromnoise/(\w+)/(\w+)\.py\)", r"](reference/fromnoise.\1.md#fromnoise.\1.\2)", text)
+    return re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2`)", text)  # what has no page in the site is named
 
 
 def stage_pages(place: Path) -> None:
@@ -76,8 +77,8 @@ def stage_pages(place: Path) -> None:
     shutil.copytree(ROOT / "benchmarks" / "results", place / "results")
     for file in place.glob("*.md"):
         file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
-    first = page((ROOT / "README.md").read_text(encoding="utf-8")).replace("](docs/", "](")
-    (place / "index.md").write_text(first, encoding="utf-8")
+    first = re.sub(r"\]\((?!docs/|\w+:|#)", "](../", (ROOT / "README.md").read_text(encoding="utf-8"))
+    (place / "index.md").write_text(page(first.replace("](docs/", "](")), encoding="utf-8")
 
 
 def told(*args: str) -> tuple[str, Parser | None]:

@@ -95,6 +95,20 @@ def test_the_site(tmp_path: Path, visit: Callable[[str, Path], tuple[str, list[s
 
 
 @pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ("[a](../README.md) and [b](mnist.md#c)", "[a](index.md) and [b](mnist.md#c)"),
+        ("[r](../benchmarks/results/a.json)", "[r](results/a.json)"),
+        ("[p](../fromnoise/diffusion/path.py)", "[p](reference/fromnoise.diffusion.md#fromnoise.diffusion.path)"),
+        ("[one](../examples/one_file.py).", "one (`examples/one_file.py`)."),
+        ("a\n<!-- from: x:y;\n  z -->\n- b", "a\n\n- b"),
+    ],
+)
+def test_links_hold_in_the_site(there: str, here: str) -> None:
+    assert docs.page(there) == here
+
+
+@pytest.mark.parametrize(
     ("text", "fault"),
     [
         ('<script src="https://cdn.example/a.js"></script>', "a.html loads https://cdn.example/a.js"),

@@ -102,6 +102,10 @@ class Pipeline(nn.Module):
         """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
         return self.space.latent_shape(self.config.channels, height, width)
 
+    def blocks(self) -> list[nn.Module]:
+        """What is compiled, and shared out among processes, one by one."""
+        return self.backbone.blocks()
+
     @contextmanager
     def compiled(self, wanted: bool = True) -> Iterator[None]:
         """Inside, the backbone's blocks run compiled, if that is `wanted`; equal blocks share one compilation.
@@ -116,7 +120,7 @@ class Pipeline(nn.Module):
 
         keep_freed_memory()
         remove_unlinked()
-        blocks = self.backbone.blocks()
+        blocks = self.blocks()
         for block in blocks:
             block.compile(dynamic=False)
         try:

@@ -18,6 +18,7 @@ from fromnoise.autoencoder.fidelity import WINDOW, quality
 from fromnoise.autoencoder.perceptual import SMALLEST, Perceptual
 from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pictures import as_pictures, grid
 from fromnoise.pipeline.pipeline import Precision
@@ -111,8 +112,8 @@ def draw(model: Autoencoder, images: Tensor, step: int, generator: torch.Generat
 class Reconstruction(Trainee):
     """An autoencoder that learns to tell a picture in few numbers."""
 
-    def __init__(self, run: VAERun, data: Data, say: Callable[[str], None]):
-        self.run, self.data, self.say = run, data, say
+    def __init__(self, run: VAERun, data: Data, say: Callable[[str], None], ranks: Ranks = ALONE):
+        self.run, self.data, self.say, self.ranks = run, data, say, ranks
         loss = run.model.loss
         self.perceptual = Perceptual(loss.vgg, loss.heads) if loss.perceptual and loss.vgg and loss.heads else None
 
@@ -126,7 +127,8 @@ class Reconstruction(Trainee):
 
     def draw(self, model: Autoencoder, step: int, size: int) -> Sample:
         """Pictures, and the noise of their latents."""
-        return draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
+        sample = draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
+        return sample.rows(*self.ranks.share(size))
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
         """As `draw`, of held-out pictures."""
@@ -147,7 +149,7 @@ class Reconstruction(Trainee):
 
     def previews(self, directory: Path) -> Previews:
         """Held-out pictures over their reconstructions."""
-        return Previews(directory, self.data)
+        return Previews(directory, self.data, self.ranks)
 
     def looks(self) -> Looks:
         """Both sets of weights are validated, and the average judged once more; at the end latents are measured, which
@@ -204,12 +206,14 @@ class Validation:
 class Previews:
     """PNGs with a column for each picture: as it is, from the weights as they are, and from their average."""
 
-    def __init__(self, directory: Path, data: Data):
-        self.directory, self.images = directory, data.validation(SHOWN).images
+    def __init__(self, directory: Path, data: Data, ranks: Ranks):
+        self.directory, self.ranks, self.images = directory, ranks, data.validation(SHOWN).images
 
     @torch.no_grad()
     def write(self, step: int, model: Autoencoder, ema: Ema, precision: Precision) -> None:
         """Draw the preview after `step` steps."""
+        if not self.ranks.first:
+            return
         images = self.images.to(model.device)
 
         def made() -> Tensor:

@@ -6,6 +6,8 @@ Legend: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from fromnoise.core.device import autocast
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import trainee
+from fromnoise.training.parallel import Learner
 from fromnoise.training.trainee import Model
 
 
@@ -74,18 +77,26 @@ def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample
     return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 
 
-def accumulate_gradients(model: Model, sample: trainee.Sample, parts: int, dtype: torch.dtype | None) -> Tensor:
+def accumulate_gradients(
+    model: Model | Learner,
+    sample: trainee.Sample,
+    parts: int,
+    dtype: torch.dtype | None,
+    synced: Callable[[bool], AbstractContextManager[object]] = lambda last: nullcontext(),
+) -> Tensor:
     """Add the gradients of the mean loss, in `parts` equal parts to save memory; the losses of the samples, (B,).
 
-    dtype: what autocast runs matrix products in; None leaves them as they are.
+    dtype: what autocast runs matrix products in; None leaves them as they are. synced: the context of a part, told
+    whether it is the last; of a `Learner`.
     """
     size = sample.size
     rows = size // parts
     losses = []
     for first in range(0, size, rows):
-        with autocast(model.device, dtype):
-            loss = model.loss(*sample.rows(first, first + rows))  # (B / parts,)
-        (loss.sum() / size).backward()
+        with synced(first + rows == size):
+            with autocast(model.device, dtype):
+                loss = model.loss(*sample.rows(first, first + rows))  # (B / parts,)
+            (loss.sum() / size).backward()
         losses.append(loss.detach())
     return torch.cat(losses)
 

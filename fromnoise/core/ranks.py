@@ -119,8 +119,8 @@ class Together(Ranks):
         padded = own.new_zeros(each, *own.shape[1:])
         padded[: len(own)] = own
         told = own.new_empty(self.size * each, *own.shape[1:])
-        flat = (x.reshape(-1).view(torch.uint8) for x in (told, padded))  # gloo knows bytes of every type
-        dist.all_gather_into_tensor(*flat, group=self.group)
+        flat, mine = (x.reshape(-1).view(torch.uint8) for x in (told, padded))  # gloo does not know every type
+        dist.all_gather(list(flat.chunk(self.size)), mine, group=self.group)
         return told[:count]
 
     def agreed(self, text: str) -> str:

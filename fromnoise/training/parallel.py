@@ -129,7 +129,8 @@ class Replicated(Parallel):
         """After a first step, which does not count: by it gradients are sorted into the buckets that they are summed
         in, and the order of a sum decides its last bits. A training that goes on has thus the buckets that it had."""
         late = getattr(model, "discriminator", None) is not None  # it has no gradients until it begins
-        ddp = nn.parallel.DistributedDataParallel(Loss(model), broadcast_buffers=False, find_unused_parameters=late)
+        ddp = nn.parallel.DistributedDataParallel(Loss(model), find_unused_parameters=late)
+        ddp.broadcast_buffers = False  # what is frozen is the same everywhere
         ddp(*sample).mean().backward()
         model.zero_grad()
         return Learner(model.device, ddp, lambda synced: nullcontext() if synced else ddp.no_sync())
@@ -163,7 +164,8 @@ class Sharded(Parallel):
         self.hollow = twin(model, lambda p: torch.empty_like(p, device="meta"))
         for block in model.blocks():
             fully_shard(block, mesh=self.mesh)
-        fully_shard(model, mesh=self.mesh)
+        # Else what is outside of blocks would stay whole after a forward that no backward follows.
+        fully_shard(model, mesh=self.mesh, reshard_after_forward=True)
         register_fsdp_forward_method(model, "loss")
         for name, buffer in model.named_buffers():
             assert buffer.device.type == device.type, f"{name} is moved with the weights"
@@ -245,11 +247,11 @@ def twin(module: Any, weight: Callable[[nn.Parameter], Tensor]) -> Any:
 
     def again(part: nn.Module) -> nn.Module:
         other = copy.copy(part)
+        other.__dict__ |= {key: copy.copy(value) for key, value in vars(part).items() if isinstance(value, dict)}
         for p in part._parameters.values():
             if p is not None and id(p) not in made:
                 made[id(p)] = nn.Parameter(weight(p), requires_grad=p.requires_grad)
         other._parameters = {name: p if p is None else made[id(p)] for name, p in part._parameters.items()}
-        other._buffers = dict(part._buffers)
         other._modules = {name: child if child is None else again(child) for name, child in part._modules.items()}
         return other
 

@@ -171,8 +171,13 @@ def joined(device: str) -> Iterator[Ranks]:
             count = torch.cuda.device_count()
             raise ValueError(f"torchrun started process {own} (from 0) here, where GPUs are {count}; allowed: one each")
         torch.cuda.set_device(own)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     try:
+        store, rank, size = next(dist.rendezvous("env://"))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # torch 2.13 keeps the store when torchrun starts processes anew, and they would look for the old ones.
+            store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+        backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         yield Together(dist.group.WORLD)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
@@ -180,4 +185,5 @@ def joined(device: str) -> Iterator[Ranks]:
             raise
         raise ValueError(f"another process of this work is gone ({reason[:120]}); the same command goes on") from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

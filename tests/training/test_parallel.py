@@ -19,7 +19,7 @@ import torch
 from fromnoise.core.files import load_tensors
 from fromnoise.training import drawing
 from fromnoise.training.loop import train, train_vae
-from fromnoise.training.run import AdamW, Run, VAERun
+from fromnoise.training.run import Run, VAERun
 
 Making = Callable[..., Any]
 Together = Callable[[int, Run | VAERun, Path], None]

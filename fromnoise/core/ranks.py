@@ -42,15 +42,6 @@ class Ranks(ABC):
         each = -(-count // self.size)
         return min(self.rank * each, count), min((self.rank + 1) * each, count)
 
-    @contextmanager
-    def after_first(self) -> Iterator[None]:
-        """Inside, the first one is done before the others begin: what it leaves on the disk, they find there."""
-        if not self.first:
-            self.every()
-        yield
-        if self.first:
-            self.every()
-
     @abstractmethod
     def every(self, *values: float) -> list[tuple[float, ...]]:
         """What each of them gave, in order; nothing is a way to wait for all."""

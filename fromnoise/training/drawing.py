@@ -18,7 +18,7 @@ from fromnoise.training.origin import begin
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
-from fromnoise.training.step import Sample, draw, generator_of
+from fromnoise.training.step import Sample, draw, generator_of, widened
 from fromnoise.training.trainee import Looks, Trainee
 from fromnoise.training.validation import Validation
 
@@ -48,8 +48,9 @@ class Drawing(Trainee):
 
     def draw(self, model: Pipeline, step: int, size: int) -> Sample:
         """Latents, features, times, noise and dropped prompts."""
-        sample = draw(model, self.data.train(step, size), generator_of(self.run.training.seed, step))
-        return sample.rows(*self.ranks.share(size))
+        first, last = self.ranks.share(size)
+        batch = widened(model, self.data.train(step, size, self.ranks.rank, self.ranks.size), first, size)
+        return draw(model, batch, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Pipeline, size: int) -> Sample:
         """As `draw`, of held-out pictures."""

@@ -52,9 +52,7 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
     directory = Path(directory)
     with joined(run.training.device) as ranks:
         live = live_line(run, ranks)
-        with ranks.after_first():
-            trainee = drawing(run, directory, live.say, ranks)
-        state = follow(trainee, directory, live)
+        state = follow(drawing(run, directory, live.say, ranks), directory, live)
         return Pipeline.load(weights(directory), state.model.device)
 
 
@@ -78,8 +76,7 @@ def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:
     """
     with joined(run.training.device) as ranks:
         live = live_line(run, ranks)
-        with ranks.after_first():
-            data = run.data.build(run.training.seed)
+        data = run.data.build(run.training.seed)
         state = follow(Reconstruction(fit(run, data, live.say), data, live.say, ranks), Path(directory), live)
         return state.model.load(weights(directory)).vae.eval().to(state.model.device)
 

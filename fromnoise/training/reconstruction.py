@@ -127,8 +127,10 @@ class Reconstruction(Trainee):
 
     def draw(self, model: Autoencoder, step: int, size: int) -> Sample:
         """Pictures, and the noise of their latents."""
-        sample = draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
-        return sample.rows(*self.ranks.share(size))
+        ranks, generator = self.ranks, generator_of(self.run.training.seed, step)
+        images = self.data.train(step, size, ranks.rank, ranks.size).images  # (b, C, H, W)
+        eps = torch.randn(size, *model.latent_shape(*images.shape[-2:]), generator=generator)  # (B, Z, h, w), of all
+        return Sample(images, eps[slice(*ranks.share(size))], step)
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
         """As `draw`, of held-out pictures."""

@@ -67,6 +67,30 @@ def generator_of(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def widened(pipeline: Pipeline, batch: Batch, first: int, size: int) -> Batch:
+    """A batch of `size`, of which only the rows from `first` on are here, with the others blank.
+
+    The chances of a step are drawn for all rows, to be the same however many processes share them. What is here is
+    encoded beforehand, which costs far more: blank rows need not be.
+    """
+    after = size - first - len(batch.captions)
+    if first + after == 0:
+        return batch
+
+    def wide(rows: Tensor) -> Tensor:
+        return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
+
+    images = batch.images if batch.encoded else pipeline.space.encode(batch.images)  # (b, S, h, w)
+    features = dict(batch.features) or pipeline.conditioner.encode(batch.captions, batch.labels)
+    return Batch(
+        wide(images),  # (B, S, h, w)
+        [""] * first + batch.captions + [""] * after,
+        wide(batch.labels),  # (B,)
+        {key: wide(value) for key, value in features.items()},
+        encoded=True,
+    )
+
+
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
     """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
     objective, size = pipeline.config.objective, len(batch.captions)

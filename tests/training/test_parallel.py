@@ -8,7 +8,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +21,16 @@ from typing import Any
 import pytest
 import torch
 
+from fromnoise.conditioning.config import NoConditionConfig
+from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_tensors
 from fromnoise.training import drawing
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
 
 Making = Callable[..., Any]
-Together = Callable[[int, Run | VAERun, Path], None]
+Together = Callable[..., list[int]]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def free_port() -> int:
@@ -50,16 +58,19 @@ def together() -> Iterator[Together]:
         ["torch._dynamo", "torch.distributed.fsdp", "fromnoise.training.loop", "fromnoise.conditioning.text"]
     )
 
-    def start(size: int, run: Run | VAERun, directory: Path) -> None:
+    def start(size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None) -> list[int]:
         machines, port = 2 if run.training.parallel == "hsdp" else 1, free_port()
         processes = [
             context.Process(target=one_of, args=(rank, size, port, machines, run, directory)) for rank in range(size)
         ]
         for process in processes:
             process.start()
+        if stop_at is not None:
+            wait_for(lambda: steps_told(directory) >= stop_at, processes[0].is_alive)
+            processes[-1].terminate()
         for process in processes:
             process.join()
-        assert [process.exitcode for process in processes] == [0] * size
+        return [process.exitcode or 0 for process in processes]
 
     yield start
     from multiprocessing import forkserver
@@ -71,6 +82,33 @@ def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
+def steps_told(directory: Path) -> int:
+    file = directory / "metrics.jsonl"
+    whole = file.read_text().rpartition("\n")[0].splitlines() if file.is_file() else []
+    return json.loads(whole[-1])["step"] if whole else 0
+
+
+def wait_for(happened: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    while not happened():
+        assert alive()
+        time.sleep(0.005)
+
+
+def last(directory: Path) -> Path:
+    return max((directory / "checkpoints").iterdir())
+
+
+def same(one: Path, other: Path) -> None:
+    """Assert that both runs went alike, and came to the same weights, to the bit."""
+    told = [[(a["step"], a["loss"], a["gradient_norm"]) for a in lines(place) if "loss" in a] for place in (one, other)]
+    assert told[0] == told[1]
+    files = {file.name for file in last(one).iterdir()}
+    assert files == {file.name for file in last(other).iterdir()} and len(files) > 3
+    for name in files:
+        a, b = (load_tensors(last(place) / name)[0] for place in (one, other))
+        assert a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a), name
+
+
 def close(one: Path, other: Path, within: float = 1e-4) -> None:
     """Assert that both runs went alike, and came to like weights."""
     for a, b in zip(lines(one), lines(other), strict=True):
@@ -78,10 +116,34 @@ def close(one: Path, other: Path, within: float = 1e-4) -> None:
             if key in a:
                 assert a[key] == pytest.approx(b[key], rel=within), (a["step"], key)
     for name in ("model", "ema"):
-        a, b = (load_tensors(max((place / "checkpoints").iterdir()) / f"{name}.safetensors") for place in (one, other))
+        a, b = (load_tensors(last(place) / f"{name}.safetensors") for place in (one, other))
         assert a[1]["step"] == b[1]["step"]
         for key, value in a[0].items():
             torch.testing.assert_close(b[0][key], value, rtol=within, atol=within)
+
+
+def unprompted(run: Run) -> Run:
+    """`run` without text, which begins sooner."""
+    return run.model_copy(update={"model": run.model.model_copy(update={"conditioner": NoConditionConfig(width=16)})})
+
+
+def started(run: Run, directory: Path, *options: str) -> subprocess.Popen[str]:
+    """A torchrun with these options that trains `run` in `directory`."""
+    record = directory.with_suffix(".yaml")
+    write_yaml(run, record)
+    command = ["-m", "fromnoise", "train", str(record), "--directory", str(directory)]
+    return subprocess.Popen(
+        [*TORCHRUN, *options, *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def workers(agent: int) -> list[int]:
+    """The processes that a torchrun has started."""
+    return list(map(int, Path(f"/proc/{agent}/task/{agent}/children").read_text().split()))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +170,77 @@ def changed(run: Any, **training: Any) -> Any:
 def test_so_many_processes_train_as_one_does(
     tmp_path: Path, usual: Run, alone: Path, together: Together, size: int, parallel: str
 ) -> None:
-    together(size, changed(usual, parallel=parallel), tmp_path)
+    assert not any(together(size, changed(usual, parallel=parallel), tmp_path))
     close(alone, tmp_path)
     assert (tmp_path / "previews" / "step-00000005.png").is_file()
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_asked_to_stop_one_of_three_stops_all_and_they_go_on_to_the_same_bits(
+    tmp_path: Path, tiny_run: Making, together: Together, parallel: str
+) -> None:
+    run = unprompted(tiny_run(steps=40, batch=12, ema=0.6, log_every=1, save_every=40, parallel=parallel))
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert together(3, run, whole) == [0, 0, 0]
+    assert together(3, run, torn, stop_at=4) == [143, 143, 143]
+    stopped = int(last(torn).name.removeprefix("step-"))
+    assert 4 <= stopped < 40
+    assert together(3, run, torn) == [0, 0, 0]
+    same(whole, torn)
+
+
+def test_a_training_goes_on_with_other_numbers_of_processes(
+    tmp_path: Path, usual: Run, alone: Path, together: Together
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(alone, place)
+    shutil.rmtree(last(place))  # of one process there is step 3
+    for size, parallel in ((2, "fsdp"), (4, "hsdp"), (2, "ddp")):
+        assert not any(together(size, changed(usual, parallel=parallel), place))
+        close(alone, place)
+        assert len(list(last(place).glob("optimizer*"))) == 2  # of a copy between machines nobody writes a second
+        shutil.copytree(last(place), tmp_path / parallel)
+        (place / "checkpoints" / "step-00000005").rename(place / "checkpoints" / "step-00000003.old")
+        shutil.rmtree(place / "checkpoints" / "step-00000003.old")
+
+
+def test_a_vae_is_trained_together(tmp_path: Path, tiny_vae_run: Making, together: Together) -> None:
+    run = tiny_vae_run(steps=4, batch=8, log_every=1, ema=0.5)
+    train_vae(run, tmp_path / "alone")
+    assert not any(together(2, changed(run, parallel="fsdp"), tmp_path / "run"))
+    close(tmp_path / "alone", tmp_path / "run")
+    assert (tmp_path / "run" / "vae" / "config.json").is_file()
+
+
+def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_same_bits(
+    tmp_path: Path, tiny_run: Making, together: Together
+) -> None:
+    run = unprompted(tiny_run(steps=60, batch=8, log_every=1, save_every=5, validate_every=60, ema=0.5))
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert together(2, run, whole) == [0, 0]
+    with started(run, torn, "--nproc-per-node", "2", "--max-restarts", "1") as agent:
+        wait_for((torn / "checkpoints" / "step-00000010").is_dir, lambda: agent.poll() is None)
+        os.kill(workers(agent.pid)[-1], signal.SIGKILL)
+        _, told = agent.communicate()
+    assert agent.returncode == 0, told
+    assert "going on from" in told and told.count("is trained: 60 steps") == 1
+    same(whole, torn)
+
+
+def test_two_machines_train_together(tmp_path: Path, tiny_run: Making) -> None:
+    run = unprompted(tiny_run(batch=8, parallel="hsdp"))
+    place = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
+    agents = [started(run, tmp_path / "run", *place) for _ in range(2)]
+    told = [agent.communicate()[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert sum("is trained: 6 steps" in text for text in told) == 1
+    (line, *_) = (tmp_path / "run" / "environment.jsonl").read_text().splitlines()
+    assert json.loads(line)["processes"] == 2
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: Making) -> None:
+    with started(unprompted(tiny_run(batch=5)), tmp_path / "run", "--nproc-per-node", "2") as agent:
+        _, told = agent.communicate()
+    assert "training.batch is 5; allowed for 2 processes and training.accumulate 1: multiples of 2" in told
+    assert not (tmp_path / "run").exists()

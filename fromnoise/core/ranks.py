@@ -7,6 +7,7 @@ only where there are several, so that a command may ask who it is.
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+PATIENCE = 3.0  # seconds that the first process has to tell of a fault that all have
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "Connection refused", "NCCL", "store")
 """Words of torch's in the errors of a process whose others are gone."""
 
@@ -23,6 +25,13 @@ LOST = ("Connection closed", "Connection reset", "Broken pipe", "Connection refu
 def is_first() -> bool:
     """Whether this process speaks for all that torchrun started."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def let_first_speak() -> None:
+    """Wait before a fault is told by another process than the first: if that has it, too, and ends, torchrun ends this
+    one meanwhile, and it is told once."""
+    if not is_first():
+        time.sleep(PATIENCE)
 
 
 class Ranks(ABC):
@@ -51,8 +60,8 @@ class Ranks(ABC):
         """All of `count` rows in order, of which each has its `share`: (share, ...) -> (count, ...)."""
 
     @abstractmethod
-    def agreed(self, text: str) -> str:
-        """What the first one gave."""
+    def agreed(self, text: str, whose: int = 0) -> str:
+        """What one of them gave, the first one if no other is named."""
 
     @abstractmethod
     def device(self, picked: torch.device) -> torch.device:
@@ -74,7 +83,7 @@ class Alone(Ranks):
     def rows(self, own: Tensor, count: int) -> Tensor:
         return own
 
-    def agreed(self, text: str) -> str:
+    def agreed(self, text: str, whose: int = 0) -> str:
         return text
 
     def device(self, picked: torch.device) -> torch.device:
@@ -114,14 +123,14 @@ class Together(Ranks):
         dist.all_gather(list(flat.chunk(self.size)), mine, group=self.group)
         return told[:count]
 
-    def agreed(self, text: str) -> str:
+    def agreed(self, text: str, whose: int = 0) -> str:
         import torch
         import torch.distributed as dist
 
         data = text.encode()
-        (length,) = self.every(len(data))[0]
+        (length,) = self.every(len(data))[whose]
         told = torch.frombuffer(bytearray(data.ljust(int(length))[: int(length)] or b" "), dtype=torch.uint8)
-        dist.broadcast(told, group=self.group, group_src=0)
+        dist.broadcast(told, group=self.group, group_src=whose)
         return bytes(told.tolist()[: int(length)]).decode()
 
     def device(self, picked: torch.device) -> torch.device:

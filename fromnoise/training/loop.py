@@ -146,7 +146,9 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
             means, signals = zip(*ranks.every(losses.mean().item(), stop.signal), strict=True)
             loss, signal = math.fsum(means) / ranks.size, int(max(signals))
             if not math.isfinite(loss + norm):
-                raise ValueError(not_finite(step, find_fault(model, sample, choices.dtype), root))
+                whose = next((rank for rank, mean in enumerate(means) if not math.isfinite(mean)), 0)
+                fault = ranks.agreed(find_fault(model, sample, choices.dtype), whose)
+                raise ValueError(not_finite(step, fault, root))
             rate = schedule(step, config.steps, config.warmup, config.decay)
             optimizer.step(rate)
             model.zero_grad()

@@ -100,7 +100,7 @@ class Behind(Saver):
         def write() -> None:
             if weights:
                 checkpoint.save_weights(partial, *weights, progress.step)
-            else:
+            elif tensors:
                 save_tensors(partial / f"optimizer-{rank:05d}.safetensors", tensors, firsts)
 
         def finish() -> None:

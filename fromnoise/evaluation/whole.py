@@ -80,7 +80,8 @@ def judged(subject: Subject) -> Results:
                 guidance=wanted.guidance,
                 batch=wanted.batch,
                 progress=progress,
-                sheets=wanted.sheets,
+                sheets=wanted.sheets if subject.ranks.first else None,
+                ranks=subject.ranks,
             )
     if not subject.domain:
         raise NotMeasured(
@@ -89,7 +90,7 @@ def judged(subject: Subject) -> Results:
     real = subject.real  # first: without it, nothing need be drawn
     found = protocol.measure(subject.drawn, subject.network, real)
     if subject.pipeline.config.conditioner.type == "none":
-        found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
+        found |= protocol.UNTOLD
     return found
 
 

@@ -149,7 +149,8 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
         closing(saver),
         model.compiled(choices.compile),
     ):
-        learner = parallel.learner(model, trainee.trial(model, choices.batch // ranks.size).to(model.device))
+        rows = choices.batch // ranks.size // config.accumulate
+        learner = parallel.learner(model, lambda: trainee.trial(model, rows), choices.dtype)
         if progress.step == 0:
             tell_needs(trainee, model, choices, directory, live.say, parallel)
             validate()

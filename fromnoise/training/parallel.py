@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.device import pick
+from fromnoise.core.device import autocast, pick
 from fromnoise.core.ranks import ALONE, Ranks, Together
 from fromnoise.training.ema import Ema
 from fromnoise.training.run import TrainingBase
@@ -53,8 +53,8 @@ class Parallel(ABC):
         """Move a model from the CPU to where it is trained."""
 
     @abstractmethod
-    def learner(self, model: Model, sample: Sample) -> Learner:
-        """The placed model, to be trained on samples like `sample`."""
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
+        """The placed model, to be trained on samples like what `sample` gives, in autocast to `dtype`."""
 
     @abstractmethod
     def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
@@ -95,7 +95,7 @@ class Single(Parallel):
     def place(self, model: Model, device: torch.device) -> None:
         model.to(device)
 
-    def learner(self, model: Model, sample: Sample) -> Learner:
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         return Learner(model.device, model.loss, lambda synced: nullcontext())
 
     def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
@@ -125,13 +125,15 @@ class Replicated(Parallel):
     def place(self, model: Model, device: torch.device) -> None:
         model.to(device)
 
-    def learner(self, model: Model, sample: Sample) -> Learner:
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         """After a first step, which does not count: by it gradients are sorted into the buckets that they are summed
         in, and the order of a sum decides its last bits. A training that goes on has thus the buckets that it had."""
         late = getattr(model, "discriminator", None) is not None  # it has no gradients until it begins
         ddp = nn.parallel.DistributedDataParallel(Loss(model), find_unused_parameters=late)
         ddp.broadcast_buffers = False  # what is frozen is the same everywhere
-        ddp(*sample).mean().backward()
+        with autocast(model.device, dtype):
+            loss = ddp(*sample().to(model.device)).mean()  # ()
+        loss.backward()
         model.zero_grad()
         return Learner(model.device, ddp, lambda synced: nullcontext() if synced else ddp.no_sync())
 
@@ -170,7 +172,7 @@ class Sharded(Parallel):
         for name, buffer in model.named_buffers():
             assert buffer.device.type == device.type, f"{name} is moved with the weights"
 
-    def learner(self, model: Model, sample: Sample) -> Learner:
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         def synced(wanted: bool) -> AbstractContextManager[object]:
             model.set_requires_gradient_sync(wanted)
             return nullcontext()

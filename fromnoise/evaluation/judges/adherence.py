@@ -108,7 +108,7 @@ def evaluate(
     queue = [(task, prompt) for task, prompts in asked.items() for prompt in prompts]
     begin, used = time.perf_counter(), time.process_time()
     begun, end = ranks.share(len(queue))
-    drawn = [np.empty((0, pipeline.config.size, pipeline.config.size, 3), np.uint8)]
+    drawn = [np.empty((0, pipeline.config.size, pipeline.config.size, 3), np.float32)]
     for first in range(begun, end, batch):
         last = min(first + batch, end)
         images = pipeline([prompt.text for _, prompt in queue[first:last]], steps, guidance, seed + first)

@@ -26,7 +26,7 @@ from PIL import Image
 from fromnoise.conditioning.config import NoConditionConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_tensors
-from fromnoise.training import drawing
+from fromnoise.training import drawing, reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
 
@@ -48,7 +48,7 @@ def one_of(rank: int, size: int, port: int, machines: int, run: Run | VAERun, di
     os.environ |= {key: str(value) for key, value in told.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    drawing.CAPTIONS = 500
+    drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
     (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
 
 
@@ -216,8 +216,11 @@ def test_a_training_goes_on_with_other_numbers_of_processes(
     close(alone, place)
 
 
-def test_a_vae_is_trained_together(tmp_path: Path, tiny_vae_run: Making, together: Together) -> None:
-    run = tiny_vae_run(steps=4, batch=8, log_every=1, ema=0.5)
+def test_a_vae_is_trained_together(
+    tmp_path: Path, tiny_vae_run: Making, together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconstruction, "VALIDATED", 32)
+    run = tiny_vae_run(steps=3, batch=8, log_every=1, ema=0.5)
     train_vae(run, tmp_path / "alone")
     assert not any(together(2, changed(run, parallel="fsdp"), tmp_path / "run"))
     close(tmp_path / "alone", tmp_path / "run")
@@ -228,7 +231,7 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
     tmp_path: Path, tiny_run: Making, together: Together
 ) -> None:
     run = unprompted(
-        tiny_run(steps=60, batch=8, log_every=1, save_every=5, validate_every=60, preview_every=60, ema=0.5)
+        tiny_run(steps=40, batch=8, log_every=1, save_every=5, validate_every=40, preview_every=40, ema=0.5)
     )
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert together(2, run, whole) == [0, 0]
@@ -237,7 +240,7 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
         os.kill(workers(agent.pid)[-1], signal.SIGKILL)
         _, told = agent.communicate()
     assert agent.returncode == 0, told
-    assert "going on from" in told and told.count("is trained: 60 steps") == 1
+    assert "going on from" in told and told.count("is trained: 40 steps") == 1
     same(whole, torn)
 
 

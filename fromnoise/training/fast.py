@@ -63,7 +63,6 @@ def choose(
     Gradients are left at zero, and nothing else of the model is touched.
     """
     device = model.device.type
-    ranks.every()  # so that none finds the file that the first one is about to write
     if file.is_file():
         choices = read_yaml(Choices, file)
         if choices.device == device:
@@ -84,7 +83,7 @@ def choose(
     precision, compile = _quickest(model, sample(batch // ranks.size), training, say, sizes, ranks)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
     choices = Choices.model_validate_json(ranks.agreed(choices.model_dump_json()))
-    if ranks.first:
+    if ranks.first:  # as all have agreed, none is left that could find the file it has just written
         write_yaml(choices, file)
     return choices
 

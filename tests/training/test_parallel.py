@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -41,8 +42,12 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def one_of(rank: int, size: int, port: int, machines: int, run: Run | VAERun, directory: Path) -> None:
-    """What process `rank` does, told by its environment as torchrun tells it."""
+def one_of(
+    rank: int, size: int, port: int, machines: int, run: Run | VAERun, directory: Path, most: int | None
+) -> None:
+    """What process `rank` does, told by its environment as torchrun tells it. most: bytes of a file of the last one."""
+    if most and rank == size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     own = size // machines
     told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % own, "LOCAL_WORLD_SIZE": own}
     os.environ |= {key: str(value) for key, value in told.items()}
@@ -60,10 +65,13 @@ def together() -> Iterator[Together]:
         ["torch._dynamo", "torch.distributed.fsdp", "fromnoise.training.loop", "fromnoise.conditioning.text"]
     )
 
-    def start(size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None) -> list[int]:
+    def start(
+        size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None, most: int | None = None
+    ) -> list[int]:
         machines, port = 2 if run.training.parallel == "hsdp" else 1, free_port()
         processes = [
-            context.Process(target=one_of, args=(rank, size, port, machines, run, directory)) for rank in range(size)
+            context.Process(target=one_of, args=(rank, size, port, machines, run, directory, most))
+            for rank in range(size)
         ]
         for process in processes:
             process.start()
@@ -195,6 +203,17 @@ def test_asked_to_stop_one_of_three_stops_all_and_they_go_on_to_the_same_bits(
     assert 4 <= stopped < 24
     assert together(3, run, torn) == [0, 0, 0]
     same(whole, torn)
+
+
+def test_a_process_that_cannot_write_ends_all_and_harms_no_checkpoint(
+    tmp_path: Path, tiny_run: Making, together: Together, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = unprompted(tiny_run(steps=4, batch=8, save_every=2))
+    assert together(2, run, tmp_path, most=2000) == [1, 1]
+    assert not list((tmp_path / "checkpoints").iterdir())
+    told = capfd.readouterr().err
+    assert "checkpoint of step 2: process 1 could not write its part; there is no earlier one" in told
+    assert "checkpoint of step 2: cannot write" in told and "File too large" in told
 
 
 def test_a_training_goes_on_with_other_numbers_of_processes(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = 3.0  # seconds that the first process has to tell of a fault that all have
-LOST = ("Connection closed", "Connection reset", "Broken pipe", "Connection refused", "NCCL", "store")
+LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "ncclRemoteError")
 """Words of torch's in the errors of a process whose others are gone."""
 
 
@@ -181,7 +181,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Together(dist.group.WORLD)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        if not any(word in reason for word in LOST):
+        if not (isinstance(error, dist.DistNetworkError) or any(word in reason for word in LOST)):
             raise
         raise ValueError(f"another process of this work is gone ({reason[:120]}); the same command goes on") from None
     finally:

@@ -235,13 +235,18 @@ def test_a_training_goes_on_with_other_numbers_of_processes(
     close(alone, place)
 
 
+@pytest.mark.parametrize("adversarial", [0.0, 0.5])
 def test_a_vae_is_trained_together(
-    tmp_path: Path, tiny_vae_run: Making, together: Together, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_vae_run: Making, together: Together, monkeypatch: pytest.MonkeyPatch, adversarial: float
 ) -> None:
+    """With a discriminator as with as many parts of a batch, for each of which its weight is reckoned."""
     monkeypatch.setattr(reconstruction, "VALIDATED", 32)
     run = tiny_vae_run(steps=3, batch=8, log_every=1, ema=0.5)
-    train_vae(run, tmp_path / "alone")
-    assert not any(together(2, changed(run, parallel="fsdp"), tmp_path / "run"))
+    judged = {"adversarial": adversarial, "adversarial_start": 1, "discriminator_width": 8, "discriminator_layers": 1}
+    loss = run.model.loss.model_copy(update=judged)
+    run = run.model_copy(update={"model": run.model.model_copy(update={"loss": loss})})
+    train_vae(changed(run, accumulate=2), tmp_path / "alone")
+    assert not any(together(2, changed(run, parallel="ddp" if adversarial else "fsdp"), tmp_path / "run"))
     close(tmp_path / "alone", tmp_path / "run")
     assert (tmp_path / "run" / "vae" / "config.json").is_file()
 

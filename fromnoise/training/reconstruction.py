@@ -26,7 +26,7 @@ from fromnoise.space.folder import CONFIG
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.run import VAERun
-from fromnoise.training.step import generator_of
+from fromnoise.training.step import among_blank, generator_of
 from fromnoise.training.trainee import Looks, Trainee
 
 VALIDATED = 256  # held-out pictures at most
@@ -126,10 +126,10 @@ class Reconstruction(Trainee):
 
     def draw(self, model: Autoencoder, step: int, size: int) -> Sample:
         """Pictures, and the noise of their latents."""
-        ranks, generator = self.ranks, generator_of(self.run.training.seed, step)
-        images = self.data.train(step, size, ranks.rank, ranks.size).images  # (b, C, H, W)
-        eps = torch.randn(size, *model.latent_shape(*images.shape[-2:]), generator=generator)  # (B, Z, h, w), of all
-        return Sample(images, eps[slice(*ranks.share(size))], step)
+        first, last = self.ranks.share(size)
+        own = self.data.train(step, size, self.ranks.rank, self.ranks.size).images  # (b, C, H, W)
+        images = among_blank(own, first, size)  # (B, C, H, W), as the noise is drawn of all
+        return draw(model, images, step, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
         """As `draw`, of held-out pictures."""

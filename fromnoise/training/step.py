@@ -76,19 +76,21 @@ def widened(pipeline: Pipeline, batch: Batch, first: int, size: int) -> Batch:
     after = size - first - len(batch.captions)
     if first + after == 0:
         return batch
-
-    def wide(rows: Tensor) -> Tensor:
-        return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
-
     images = batch.images if batch.encoded else pipeline.space.encode(batch.images)  # (b, S, h, w)
     features = dict(batch.features) or pipeline.conditioner.encode(batch.captions, batch.labels)
     return Batch(
-        wide(images),  # (B, S, h, w)
+        among_blank(images, first, size),  # (B, S, h, w)
         [""] * first + batch.captions + [""] * after,
-        wide(batch.labels),  # (B,)
-        {key: wide(value) for key, value in features.items()},
+        among_blank(batch.labels, first, size),  # (B,)
+        {key: among_blank(value, first, size) for key, value in features.items()},
         encoded=True,
     )
+
+
+def among_blank(rows: Tensor, first: int, size: int) -> Tensor:
+    """`size` rows, zero but for `rows`, which stand from `first` on."""
+    after = size - first - len(rows)
+    return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
 
 
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:

@@ -42,6 +42,11 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
 def one_of(
     rank: int, size: int, port: int, machines: int, run: Run | VAERun, directory: Path, most: int | None
 ) -> None:
@@ -211,9 +216,8 @@ def test_a_process_that_cannot_write_ends_all_and_harms_no_checkpoint(
     run = unprompted(tiny_run(steps=4, batch=8, save_every=2))
     assert together(2, run, tmp_path, most=2000) == [1, 1]
     assert not list((tmp_path / "checkpoints").iterdir())
-    told = capfd.readouterr().err
+    told = capfd.readouterr().err  # of the first one: the other can write nothing there either
     assert "checkpoint of step 2: process 1 could not write its part; there is no earlier one" in told
-    assert "checkpoint of step 2: cannot write" in told and "File too large" in told
 
 
 def test_a_training_goes_on_with_other_numbers_of_processes(
@@ -270,8 +274,11 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
 
 def test_two_machines_train_together(tmp_path: Path, tiny_run: Making) -> None:
     run = unprompted(tiny_run(batch=8, parallel="hsdp"))
-    place = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
-    agents = [started(run, tmp_path / "run", *place) for _ in range(2)]
+    port = free_port()
+    place = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    agents = [started(run, tmp_path / "run", *place)]
+    wait_for(lambda: listens(port), lambda: agents[0].poll() is None)  # both would be where the others meet
+    agents.append(started(run, tmp_path / "run", *place))
     told = [agent.communicate()[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], told
     assert sum("is trained: 6 steps" in text for text in told) == 1

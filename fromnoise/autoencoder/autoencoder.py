@@ -101,7 +101,7 @@ class Autoencoder(nn.Module):
         return next(self.parameters()).device
 
     def blocks(self) -> list[nn.Module]:
-        """What is compiled, one by one: the VAE's levels."""
+        """What is compiled, and shared out among processes, one by one: the VAE's levels."""
         encoder, decoder = self.vae.encoder, self.vae.decoder
         return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from fromnoise.core.ranks import let_first_speak
+
 COMMANDS = {
     "recipes": "list the recipes",
     "prepare": "encode pictures and captions once, as shards to train from",
@@ -40,6 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except (ValueError, OSError) as error:
+        let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

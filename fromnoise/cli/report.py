@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fromnoise.cli.flags import Parser
+from fromnoise.core.ranks import is_first
 from fromnoise.recipes import all_recipes
 
 USAGE = "fromnoise report RUN"
@@ -53,6 +54,9 @@ def reported(directory: Path) -> Iterator[None]:
     A report that cannot be written is told of, and takes nothing away from the training.
     """
     log = directory / "metrics.jsonl"
+    if not is_first():
+        yield
+        return
     before = log.stat().st_mtime_ns if log.is_file() else 0
     try:
         yield

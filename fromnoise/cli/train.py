@@ -9,6 +9,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.cli.report import reported
 from fromnoise.cli.started import find
 from fromnoise.core.config import Config
+from fromnoise.core.ranks import is_first
 from fromnoise.recipes import all_recipes, summary
 from fromnoise.training.run import Run, VAERun
 
@@ -60,7 +61,8 @@ def main(args: Sequence[str]) -> None:
     with reported(chosen.directory):
         train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
     prompt, *_ = *chosen.training.previews, "a prompt"
-    print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
+    if is_first():
+        print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
 
 
 def start(name: str) -> tuple[Started | StartedVAE, str]:

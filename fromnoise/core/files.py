@@ -128,6 +128,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
+def read_tensor(path: str | os.PathLike[str], name: str) -> Tensor:
+    """The tensor called `name` (on the CPU) of a safetensors file that is known to be whole."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
+
+
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata of a file that `save_tensors` wrote, without reading (or checking) its tensors; errors alike."""
     from safetensors import SafetensorError, safe_open

@@ -30,6 +30,17 @@ class PictureCounts(NamedTuple):
     mirrored: bool  # whether half of those trained on, or of some of them, are shown as in a mirror
 
 
+def part_of(size: int, rank: int, ranks: int) -> slice:
+    """The part of a batch of `size` that process `rank` of `ranks` gets.
+
+    Raises:
+        ValueError: one line, when `size` is no multiple of `ranks`.
+    """
+    if size % ranks:
+        raise ValueError(f"a batch of {size} for {ranks} processes; allowed: multiples of {ranks}")
+    return slice(rank * size // ranks, (rank + 1) * size // ranks)
+
+
 class Data(Protocol):
     """What `data.build(seed)` gives."""
 
@@ -45,7 +56,8 @@ class Data(Protocol):
     @property
     def classes(self) -> int: ...  # labels are below this; 1 where a data set has none
 
-    def train(self, step: int, size: int) -> Batch: ...  # what optimizer step `step` sees
+    # What optimizer step `step` sees, `size` in all; of it process `rank` of `ranks` gets its part, in order.
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch: ...
     def validation(self, size: int) -> Batch: ...  # the same each time
     def captions(self, count: int) -> list[str]: ...  # to learn a vocabulary from, some `count` of them
 

@@ -94,9 +94,11 @@ class BucketData:
         """How many pictures there are; of very few, all are trained on and none is held out."""
         return PictureCounts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
 
-    def train(self, step: int, size: int) -> Batch:
-        """The `size` pictures and captions of optimizer step `step`, counted from 0: all of one bucket."""
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The pictures and captions of optimizer step `step`, counted from 0, all of one bucket: `size` in all, of
+        which process `rank` of `ranks` gets its part, in order."""
         bucket, draws = self.epochs.batch(step, size)
+        draws = draws.part(rank, ranks)
         shape = self.sizes[bucket]
         places = [self.rows[shape][at] for at in draws.order]
         picks = [int(chance * len(self.said[place])) for chance, place in zip(draws.caption, places, strict=True)]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fromnoise.core.types import part_of
+
 
 class Draws(NamedTuple):
     """Pictures in the order in which training sees them, and the chances that come with each."""
@@ -15,6 +17,11 @@ class Draws(NamedTuple):
     order: np.ndarray  # (N,) places in the list of training pictures
     caption: np.ndarray  # (N,) in [0, 1): which of its captions each picture gets
     mirror: np.ndarray  # (N,) bool
+
+    def part(self, rank: int, ranks: int) -> Draws:
+        """Those of process `rank` of `ranks`."""
+        mine = part_of(len(self.order), rank, ranks)
+        return Draws(self.order[mine], self.caption[mine], self.mirror[mine])
 
 
 class Epochs:

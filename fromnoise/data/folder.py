@@ -75,9 +75,10 @@ class FolderData:
         """How many pictures there are; of very few, all are trained on and none is held out."""
         return PictureCounts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
 
-    def train(self, step: int, size: int) -> Batch:
-        """The `size` pictures and captions of optimizer step `step`, counted from 0."""
-        draws = self.epochs.batch(step, size)
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The pictures and captions of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of
+        `ranks` gets its part, in order."""
+        draws = self.epochs.batch(step, size).part(rank, ranks)
         rows = [self.learned[at] for at in draws.order]
         picks = [int(chance * len(self.said[row])) for chance, row in zip(draws.caption, rows, strict=True)]
         batch = self._batch(rows, picks)

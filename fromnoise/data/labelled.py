@@ -52,9 +52,10 @@ class LabelledData:
         """How many pictures there are to train on and to validate on; those to test on are others."""
         return PictureCounts(len(self.learned.labels), len(self.held_out.labels), self.flip)
 
-    def train(self, step: int, size: int) -> Batch:
-        """The `size` pictures and captions of optimizer step `step`, counted from 0."""
-        draws = self.epochs.batch(step, size)
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The pictures and captions of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of
+        `ranks` gets its part, in order."""
+        draws = self.epochs.batch(step, size).part(rank, ranks)
         batch = self._batch(self.learned, draws.order, draws.caption)
         if self.flip:
             flips = torch.from_numpy(draws.mirror)  # (B,) bool

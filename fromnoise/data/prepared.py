@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fromnoise.core.types import Batch, PictureCounts, Scaling
+from fromnoise.core.types import Batch, PictureCounts, Scaling, part_of
 from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
@@ -98,11 +98,9 @@ class PreparedData:
         Raises:
             ValueError: one line, when `size` is no multiple of `ranks`.
         """
-        if size % ranks:
-            raise ValueError(f"a batch of {size} for {ranks} processes; allowed: multiples of {ranks}")
+        mine = part_of(size, rank, ranks)
         bucket, turn = self.turns.at(step)
         epoch, place = self.shuffles[bucket].batch(turn, size)  # (size,) each
-        mine = slice(rank * size // ranks, (rank + 1) * size // ranks)
         return self._batch(self.buckets[bucket][place[mine]], epoch[mine], self.seed, TRAINING)
 
     def validation(self, size: int) -> Batch:

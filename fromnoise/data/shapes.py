@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import torch
 
-from fromnoise.core.types import Batch
+from fromnoise.core.types import Batch, part_of
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.scenes import (
     BACKGROUND,
@@ -140,21 +140,23 @@ class ShapesData:
         self.problems: list[str] = []
         self.counts = None
 
-    def train(self, step: int, size: int) -> Batch:
-        """The `size` pictures and captions of optimizer step `step`."""
-        return self._batch(Random(f"train/{self.seed}/{step}"), size)
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The pictures and captions of optimizer step `step`: `size` in all, of which process `rank` of `ranks` gets
+        its part, in order."""
+        return self._batch(Random(f"train/{self.seed}/{step}"), size, part_of(size, rank, ranks))
 
     def validation(self, size: int) -> Batch:
         """Fixed pictures from a stream of their own, the same for every seed."""
-        return self._batch(Random("validation"), size)
+        return self._batch(Random("validation"), size, slice(size))
 
     def captions(self, count: int) -> list[str]:
         """Captions to learn a vocabulary from."""
         rng = Random("captions")
         return [draw_scene(rng)[0].text for _ in range(count)]
 
-    def _batch(self, rng: Random, size: int) -> Batch:
-        prompts, scenes = zip(*(draw_scene(rng, self.canvas) for _ in range(size)), strict=True)
+    def _batch(self, rng: Random, size: int, part: slice) -> Batch:
+        drawn = [draw_scene(rng, self.canvas) for _ in range(size)][part]  # of chance each takes what it takes
+        prompts, scenes = zip(*drawn, strict=True)
         pictures = render(list(scenes), self.config.size, self.canvas)  # (B, H, W, 3)
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1  # (B, 3, H, W)
         labels = torch.tensor([SHAPES.index(things[0].shape) for things in scenes])  # (B,) the first object's shape

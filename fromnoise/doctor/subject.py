@@ -124,9 +124,9 @@ class Chance:
     def __init__(self, said: Data):
         self.said = said
 
-    def train(self, step: int, size: int) -> Batch:
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The numbers and captions of optimizer step `step`."""
-        return self._batch(self.said.train(step, size), step)
+        return self._batch(self.said.train(step, size, rank, ranks), step)
 
     def validation(self, size: int) -> Batch:
         """Numbers and captions of a stream of their own."""

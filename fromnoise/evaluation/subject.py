@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.labelled import LabelledData
@@ -40,11 +41,12 @@ class Prompts(NamedTuple):
 
 @dataclass
 class Subject:
-    """A model in `place`, on what it is asked for; `watch` shows how far long work has come."""
+    """A model in `place`, on what it is asked for; `watch` shows how far long work has come. `ranks` share drawing."""
 
     place: Path
     wanted: Wanted
     watch: Watch
+    ranks: Ranks = ALONE
 
     @cached_property
     def file(self) -> Path:
@@ -63,7 +65,7 @@ class Subject:
     @cached_property
     def directory(self) -> Path | None:
         """Where results are kept: the run's, where that is what was given."""
-        return self.place if (self.place / "run.yaml").is_file() else None
+        return self.place if self.ranks.first and (self.place / "run.yaml").is_file() else None
 
     @cached_property
     def kind(self) -> str:
@@ -126,9 +128,10 @@ class Subject:
         wanted = self.wanted
         how: dict[str, Any] = {"steps": wanted.steps, "guidance": wanted.guidance, "batch": wanted.batch}
         with self.watch("drawing") as progress:
+            how |= {"progress": progress, "ranks": self.ranks}
             if self.domain:
-                return protocol.draw(self.domain, self.pipeline, wanted.n, wanted.seed, progress=progress, **how)
-            return protocol.draw_all(self.pipeline, *self.asked, wanted.seed, progress=progress, **how)
+                return protocol.draw(self.domain, self.pipeline, wanted.n, wanted.seed, **how)
+            return protocol.draw_all(self.pipeline, *self.asked, wanted.seed, **how)
 
     @cached_property
     def network(self) -> Classifier:

@@ -80,7 +80,8 @@ def judged(subject: Subject) -> Results:
                 guidance=wanted.guidance,
                 batch=wanted.batch,
                 progress=progress,
-                sheets=wanted.sheets,
+                sheets=wanted.sheets if subject.ranks.first else None,
+                ranks=subject.ranks,
             )
     if not subject.domain:
         raise NotMeasured(

@@ -102,9 +102,13 @@ class Pipeline(nn.Module):
         """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
         return self.space.latent_shape(self.config.channels, height, width)
 
+    def blocks(self) -> list[nn.Module]:
+        """What is compiled, and shared out among processes, one by one."""
+        return self.backbone.blocks()
+
     def compiled(self, wanted: bool = True) -> AbstractContextManager[None]:
         """Inside, the backbone's blocks run compiled, if that is `wanted`; see `core.compiler.compiled`."""
-        return compiled(self.backbone.blocks()) if wanted else nullcontext()
+        return compiled(self.blocks()) if wanted else nullcontext()
 
     def draw_as(self, sampling: Sampling) -> None:
         """Draw by `sampling` from now on, where nothing else is asked for; ValueError for an eta that is not read."""

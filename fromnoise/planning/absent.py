@@ -62,8 +62,8 @@ class Absent:
         self.sizes = [self.image_shape[1:]]
         self.stored = stored
 
-    def train(self, step: int, size: int) -> Batch:
-        """The same each time."""
+    def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The same each time, and for all."""
         images = torch.zeros(size, *(self.stored or self.image_shape))  # (B, S, h, w) or (B, C, H, W)
         labels = torch.zeros(size, dtype=torch.int64)
         return Batch(images, self.captions(size), labels, encoded=self.stored is not None)

@@ -2,6 +2,11 @@
 
 A checkpoint is written under a hidden name, synced, and then renamed, so that no kill can leave half of one. The
 optimizer's file also records the progress and the hashes of the two others; its own hash covers all that.
+
+Where several processes train, model and average are whole all the same, but each process writes its part of the
+optimizer's state: the first one optimizer.safetensors, which records the hashes of all others, number 1
+optimizer-00001.safetensors, and so on. A file tells with which row its part of a tensor begins. They are read as one,
+by any number of processes.
 """
 
 from __future__ import annotations
@@ -10,13 +15,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from fromnoise.conditioning.folder import EncoderFault
-from fromnoise.core.files import content_hash, load_tensors, save_tensors, sync_directory
+from fromnoise.core.files import content_hash, load_metadata, load_tensors, read_tensor, save_tensors, sync_directory
 from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
@@ -73,26 +81,50 @@ def save(root: Path, state: State, keep: int) -> Path:
     model, ema, optimizer, progress = state
     path = root / name_of(progress.step)
     partial = root / f".{path.name}.partial"
-    step = {"step": str(progress.step)}
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        model.save(partial / "model.safetensors", step | {"weights": "raw"})
-        with ema.applied():
-            model.save(partial / "ema.safetensors", step | {"weights": "ema"})
-        hashes = {name: content_hash(partial / f"{name}.safetensors") for name in WEIGHTS}
-        told = {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
-        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told)
-        os.replace(partial, path)
-        sync_directory(root)
+        begin(partial)
+        save_weights(partial, model, ema, progress.step)
+        save_tensors(partial / "optimizer.safetensors", optimizer.tensors(), told(partial, progress))
+        finish(partial, path, keep)
     except (OSError, ValueError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        kept = list_checkpoints(root)
-        intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
-        raise ValueError(f"checkpoint of step {progress.step}: {error}; {intact}; the same command goes on") from None
-    for old in list_checkpoints(root)[:-keep]:
-        drop(old)
+        raise ValueError(failed(partial, progress.step, error)) from None
     return path
+
+
+def begin(partial: Path) -> None:
+    """Make the hidden directory that a checkpoint is written in."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+
+def save_weights(partial: Path, model: Model, ema: Ema, step: int) -> None:
+    """Write the weights as they are, and their average."""
+    model.save(partial / "model.safetensors", {"step": str(step), "weights": "raw"})
+    with ema.applied():
+        model.save(partial / "ema.safetensors", {"step": str(step), "weights": "ema"})
+
+
+def told(partial: Path, progress: Progress) -> dict[str, str]:
+    """What the optimizer's file records beside its tensors: the progress, and the hashes of the files in `partial`."""
+    names = [*WEIGHTS, *(file.stem for file in sorted(partial.glob("optimizer-*.safetensors")))]
+    hashes = {name: content_hash(partial / f"{name}.safetensors") for name in names}
+    return {"progress": json.dumps(asdict(progress)), "weights": json.dumps(hashes)}
+
+
+def finish(partial: Path, path: Path, keep: int) -> None:
+    """Give a checkpoint that is written its name, then drop all but the last `keep`."""
+    os.replace(partial, path)
+    sync_directory(path.parent)
+    for old in list_checkpoints(path.parent)[:-keep]:
+        drop(old)
+
+
+def failed(partial: Path, step: int, error: object) -> str:
+    """What to tell of a checkpoint that cannot be written; what there is of it is removed."""
+    shutil.rmtree(partial, ignore_errors=True)
+    kept = list_checkpoints(partial.parent)
+    intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
+    return f"checkpoint of step {step}: {error}; {intact}; the same command goes on"
 
 
 def drop(path: Path) -> None:
@@ -126,16 +158,46 @@ def load_model(path: Path, load: Callable[[Path], Model]) -> Model:
 def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
     """Take up the average and the optimizer's state; the progress. ValueError as in `load_model`."""
     try:
-        state, metadata = load_tensors(path / "optimizer.safetensors")
+        metadata = load_metadata(path / "optimizer.safetensors")
         average, _ = load_tensors(path / "ema.safetensors")
-        for name, expected in json.loads(metadata["weights"]).items():
+        hashes = json.loads(metadata["weights"])
+        for name, expected in hashes.items():
             if content_hash(path / f"{name}.safetensors") != expected:
                 raise ValueError(f"{name}.safetensors is not the one written with it")
-        ema.load(average)
-        optimizer.load(state)
+        ema.load(average, optimizer.parallel.like)
+        parts = ["optimizer", *(name for name in hashes if name not in WEIGHTS)]
+        optimizer.load(Parts([path / f"{name}.safetensors" for name in parts]))
     except (ValueError, KeyError) as error:
         raise ValueError(_damaged(path, str(error))) from None
     return Progress(**json.loads(metadata["progress"]))
+
+
+class Parts(Mapping[str, Tensor]):
+    """The tensors of files that hold parts of them, by rows; each is put together when it is asked for.
+
+    Raises:
+        ValueError: one line, when a file cannot be read, or was altered.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.found: dict[str, list[tuple[int, Path]]] = {}
+        for file in files:
+            tensors, metadata = load_tensors(
+                file
+            )  # which finds what was altered; they are read when they are asked for
+            firsts = json.loads(metadata.get("firsts", "{}"))
+            for name in tensors:
+                self.found.setdefault(name, []).append((firsts.get(name, 0), file))
+
+    def __getitem__(self, name: str) -> Tensor:
+        parts = [read_tensor(file, name) for _, file in sorted(self.found[name])]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
 
 
 def _damaged(path: Path, reason: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.asked import rows_of_picture
@@ -17,7 +18,7 @@ from fromnoise.training.origin import begin
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
-from fromnoise.training.step import Sample, draw, generator_of
+from fromnoise.training.step import Sample, draw, generator_of, widened
 from fromnoise.training.trainee import Looks, Trainee
 from fromnoise.training.validation import Validation
 
@@ -27,8 +28,8 @@ CAPTIONS = 10_000  # read to learn the vocabulary
 class Drawing(Trainee):
     """A pipeline that learns to draw what captions say."""
 
-    def __init__(self, run: Run, data: Data, say: Callable[[str], None]):
-        self.run, self.data, self.say = run, data, say
+    def __init__(self, run: Run, data: Data, say: Callable[[str], None], ranks: Ranks = ALONE):
+        self.run, self.data, self.say, self.ranks = run, data, say, ranks
 
     def build(self) -> Pipeline:
         """A fresh pipeline, whose vocabulary is that of the captions, or one with the weights to begin with."""
@@ -47,7 +48,9 @@ class Drawing(Trainee):
 
     def draw(self, model: Pipeline, step: int, size: int) -> Sample:
         """Latents, features, times, noise and dropped prompts."""
-        return draw(model, self.data.train(step, size), generator_of(self.run.training.seed, step))
+        first, last = self.ranks.share(size)
+        batch = widened(model, self.data.train(step, size, self.ranks.rank, self.ranks.size), first, size)
+        return draw(model, batch, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Pipeline, size: int) -> Sample:
         """As `draw`, of held-out pictures."""
@@ -75,11 +78,11 @@ class Drawing(Trainee):
 
     def validation(self, model: Pipeline) -> Validation:
         """Losses on held-out pictures, by time."""
-        return Validation(model, self.data)
+        return Validation(model, self.data, self.ranks)
 
     def previews(self, directory: Path) -> Previews:
         """Pictures of the same prompts."""
-        return Previews(directory, self.data, self.run.training.previews)
+        return Previews(directory, self.data, self.run.training.previews, self.ranks)
 
     def looks(self) -> Looks:
         """Both sets of weights are validated, and draw the previews."""

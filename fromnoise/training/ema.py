@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+def _as_given(weight: Tensor, values: Tensor) -> Tensor:
+    return values
 
 
 class Ema:
@@ -44,7 +48,8 @@ class Ema:
         for i, p in enumerate(self.weights):
             p.data, self.average[i] = self.average[i], p.data
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up the average from the tensors of a model saved inside `applied`."""
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], like: Callable[[Tensor, Tensor], Tensor] = _as_given) -> None:
+        """Take up the average from the tensors of a model saved inside `applied`; `like` holds one as a weight is."""
         for name, average in zip(self.names, self.average, strict=True):
-            average.copy_(tensors[name])
+            average.copy_(like(average, tensors[name]))

@@ -17,7 +17,7 @@ FILE = "environment.jsonl"
 HELD_OUT = 64  # pictures that tell one data set from another
 
 
-def note_environment(directory: Path, step: int, device: torch.device, data: Data) -> None:
+def note_environment(directory: Path, step: int, device: torch.device, data: Data, processes: int = 1) -> None:
     """Add the line of a training that begins, or goes on, at `step` in `directory`; that of step 0 is the first.
 
     Raises:
@@ -27,6 +27,7 @@ def note_environment(directory: Path, step: int, device: torch.device, data: Dat
     before = file.read_text(encoding="utf-8") if step and file.is_file() else ""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     told = {"step": step, "date": now, "machine": describe_machine(device), "versions": versions()}
+    told |= {"processes": processes} if processes > 1 else {}
     write_text(file, before + json.dumps(told | {"held_out": fingerprint(data)}) + "\n")
 
 

@@ -17,6 +17,7 @@ from fromnoise.core.needs import peak_memory, refuse_full, size
 from fromnoise.training.fast import Choices
 from fromnoise.training.log import duration
 from fromnoise.training.optim import Optimizer, shared
+from fromnoise.training.parallel import SINGLE, Parallel
 from fromnoise.training.prefetch import workers
 from fromnoise.training.run import AdamW, Muon, TrainingBase
 from fromnoise.training.step import accumulate_gradients, clip_gradients
@@ -122,14 +123,20 @@ class Step(NamedTuple):
 
 
 def measure_step(
-    trainee: Trainee, model: Model, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int
+    trainee: Trainee,
+    model: Model,
+    sample: Sample,
+    parts: int,
+    dtype: torch.dtype | None,
+    repeats: int,
+    parallel: Parallel = SINGLE,
 ) -> Step:
     """A step on `sample`, as it runs here now: the best of `repeats`, after one that does not count.
 
     Weights stay what they are, to the last bit; gradients are left at zero.
     """
     training: TrainingBase = trainee.run.training
-    optimizer, best = Optimizer(model, training.optimizer), Step(float("inf"), float("inf"))
+    optimizer, best = Optimizer(model, training.optimizer, parallel), Step(float("inf"), float("inf"))
     for trial in range(repeats + 1):
         start = time.perf_counter()
         accumulate_gradients(model, sample, parts, dtype).sum().item()  # .item() waits for the device
@@ -145,7 +152,13 @@ def measure_step(
 
 
 def measure_pace(
-    trainee: Trainee, model: Model, batch: int, dtype: torch.dtype | None, rows: int | None = None, repeats: int = 1
+    trainee: Trainee,
+    model: Model,
+    batch: int,
+    dtype: torch.dtype | None,
+    rows: int | None = None,
+    repeats: int = 1,
+    parallel: Parallel = SINGLE,
 ) -> Pace:
     """The pace of batches of `batch`, as it is here now, measured on `rows` held-out pictures (left out, on a batch of
     them); weights and gradients as in `measure_step`."""
@@ -154,7 +167,7 @@ def measure_pace(
     sample = trainee.trial(model, rows)
     data = time.perf_counter() - start
     sample = sample.to(model.device)
-    step = measure_step(trainee, model, sample, parts, dtype, repeats)
+    step = measure_step(trainee, model, sample, parts, dtype, repeats, parallel)
     few = sample.rows(0, min(LOOKED_AT, rows))
     forward = min(_forward_seconds(model, few, dtype) for _ in range(2)) / few.size
     scale = batch / rows
@@ -182,7 +195,14 @@ def _forward_seconds(model: Model, sample: Sample, dtype: torch.dtype | None) ->
     return time.perf_counter() - start
 
 
-def tell_needs(trainee: Trainee, model: Model, choices: Choices, directory: Path, say: Callable[[str], None]) -> None:
+def tell_needs(
+    trainee: Trainee,
+    model: Model,
+    choices: Choices,
+    directory: Path,
+    say: Callable[[str], None],
+    parallel: Parallel = SINGLE,
+) -> None:
     """Tell what the steps planned need, validation and previews included; gradients are left at zero.
 
     Raises:
@@ -190,7 +210,8 @@ def tell_needs(trainee: Trainee, model: Model, choices: Choices, directory: Path
     """
     training: TrainingBase = trainee.run.training
     ahead, looks, held = left(training, 0), trainee.looks(), resident(model, training.optimizer)
-    pace = measure_pace(trainee, model, choices.batch, choices.dtype)
+    share = choices.batch // parallel.ranks.size
+    pace = measure_pace(trainee, model, share, choices.dtype, parallel=parallel)
     height, width = trainee.data.image_shape[1:]
     needed = sum(disk(training, held, ahead.previews, looks, trainee.data.image_shape[0] * height * width))
     seconds = sum(spent(ahead, pace, looks))

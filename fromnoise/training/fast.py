@@ -13,6 +13,7 @@ import torch
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.device import fast_bfloat16
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.training.run import Training, TrainingBase
 from fromnoise.training.step import accumulate_gradients
@@ -46,11 +47,18 @@ class Choices(Config):
 
 
 def choose(
-    model: Model, serve: Serve, training: Training, file: Path, say: Callable[[str], None], sizes: int = 1
+    model: Model,
+    serve: Serve,
+    training: Training,
+    file: Path,
+    say: Callable[[str], None],
+    sizes: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Choices:
     """The choices in `file`, or else those measured now, told, and written there.
 
-    `sizes` is how many sizes pictures have: each has to be compiled.
+    `sizes` is how many sizes pictures have: each has to be compiled. Of `ranks` each measures its share of a batch, at
+    the same time; the slowest counts.
 
     Gradients are left at zero, and nothing else of the model is touched.
     """
@@ -63,17 +71,20 @@ def choose(
         training = training.model_copy(update={"batch": choices.batch})
     parts = training.accumulate
 
-    def sample(batch: int) -> Sample:
-        return serve(batch).to(model.device)
+    def sample(rows: int) -> Sample:
+        return serve(rows).to(model.device)
 
     batch = training.batch
     if batch == 0:
         dtype = dtype_of(eager_precision(model.device, training))
-        batch = parts * _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1))
+        part = _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1, ranks), ranks)
+        batch = ranks.size * parts * part
         say(f"batch {batch}, found by trying")
-    precision, compile = _quickest(model, sample(batch), training, say, sizes)
+    precision, compile = _quickest(model, sample(batch // ranks.size), training, say, sizes, ranks)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
-    write_yaml(choices, file)
+    choices = Choices.model_validate_json(ranks.agreed(choices.model_dump_json()))
+    if ranks.first:  # as all have agreed, none is left that could find the file it has just written
+        write_yaml(choices, file)
     return choices
 
 
@@ -82,8 +93,10 @@ def dtype_of(precision: Precision) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
-def seconds_of(model: Model, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int) -> float:
-    """Seconds of a forward and backward: the best of `repeats`, after one that does not count."""
+def seconds_of(
+    model: Model, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int, ranks: Ranks = ALONE
+) -> float:
+    """Seconds of a forward and backward: the best of `repeats`, after one that does not count, of the slowest."""
     best = float("inf")
     for trial in range(repeats + 1):
         start = time.perf_counter()
@@ -91,7 +104,7 @@ def seconds_of(model: Model, sample: Sample, parts: int, dtype: torch.dtype | No
         if trial:
             best = min(best, time.perf_counter() - start)
         model.zero_grad()
-    return best
+    return max(ranks.every(best))[0]
 
 
 def quickest_part(seconds: Callable[[int], float]) -> int:
@@ -121,7 +134,7 @@ def largest_part(fits: Callable[[int], bool]) -> int:
     return part // 2
 
 
-def _find_part(model: Model, seconds: Callable[[int], float]) -> int:
+def _find_part(model: Model, seconds: Callable[[int], float], ranks: Ranks) -> int:
     if model.device.type != "cuda":
         return quickest_part(seconds)
     _, total = torch.cuda.mem_get_info()
@@ -134,7 +147,8 @@ def _find_part(model: Model, seconds: Callable[[int], float]) -> int:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return False
-        return torch.cuda.max_memory_allocated() + moments <= (1 - SPARE_MEMORY) * total
+        enough = torch.cuda.max_memory_allocated() + moments <= (1 - SPARE_MEMORY) * total
+        return all(told for (told,) in ranks.every(enough))
 
     return largest_part(fits)
 
@@ -155,7 +169,7 @@ def compiled_precision(device: torch.device, training: TrainingBase) -> Precisio
 
 
 def _quickest(
-    model: Model, sample: Sample, training: Training, say: Callable[[str], None], sizes: int
+    model: Model, sample: Sample, training: Training, say: Callable[[str], None], sizes: int, ranks: Ranks
 ) -> tuple[Precision, bool]:
     """Precision, and whether to compile: what ends the planned steps soonest, compilation included.
 
@@ -174,14 +188,14 @@ def _quickest(
         return fused, True
     if training.compile == "off":
         return plain, False
-    eager = seconds_of(model, sample, parts, dtype_of(plain), 2)
+    eager = seconds_of(model, sample, parts, dtype_of(plain), 2, ranks)
     if not repays(model.device, steps, eager, sizes):
         say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
         with model.compiled():
             start = time.perf_counter()
-            quick = seconds_of(model, sample, parts, dtype_of(fused), 4)
+            quick = seconds_of(model, sample, parts, dtype_of(fused), 4, ranks)
             spent = time.perf_counter() - start
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
         say(f"{plain}, not compiled: it fails here ({type(error).__name__})")

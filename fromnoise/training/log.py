@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fromnoise.core.files import write_text
 from fromnoise.core.line import Line
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.training.checkpoint import Progress
 from fromnoise.training.reference import Reference
 from fromnoise.training.run import Training
@@ -57,6 +58,14 @@ class Metrics:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+class Unwritten:
+    """The metrics of a process for which the first one writes them."""
+
+    def write(self, step: int, record: dict[str, Any]) -> None: ...
+    def sync(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def _lines(path: Path) -> list[str]:
@@ -134,10 +143,12 @@ class Report:
         training: Training,
         batch: int,
         reference: Reference | None,
+        ranks: Ranks = ALONE,
     ):
         self.live, self.meter, self.progress, self.training, self.batch = live, meter, progress, training, batch
         self.reference = reference
-        self.metrics = Metrics(directory / "metrics.jsonl", progress.step, training.tensorboard)
+        file = directory / "metrics.jsonl"
+        self.metrics = Metrics(file, progress.step, training.tensorboard) if ranks.first else Unwritten()
         self.began = time.perf_counter() - progress.seconds
 
     def step(self, loss: float, norm: float, rate: float) -> int:
@@ -181,6 +192,13 @@ class Live:
     def say(self, line: str) -> None:
         """Print a line that stays."""
         self.line.say(line)
+
+
+class Unseen(Live):
+    """The line of a process that nobody watches."""
+
+    def show(self, step: int, loss: float, speed: dict[str, float]) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 def status(step: int, steps: int, loss: float, speed: dict[str, float]) -> str:

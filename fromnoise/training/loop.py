@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
+from fromnoise.core.ranks import ALONE, Ranks, joined
 from fromnoise.core.types import Data
 from fromnoise.models.vae import VAE
 from fromnoise.pipeline.load import weights
@@ -25,13 +26,15 @@ from fromnoise.training.environment import note_environment
 from fromnoise.training.estimate import due, tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
-from fromnoise.training.log import Live, Meter, Report, duration
+from fromnoise.training.log import Live, Meter, Report, Unseen, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.origin import adapt, find_origin, unsealed
+from fromnoise.training.parallel import SINGLE, Parallel, split
 from fromnoise.training.prefetch import ahead, workers
 from fromnoise.training.reconstruction import Reconstruction, fit
 from fromnoise.training.reference import find as find_reference
 from fromnoise.training.run import Run, VAERun
+from fromnoise.training.saving import saver_of
 from fromnoise.training.step import accumulate_gradients, clip_gradients
 from fromnoise.training.stop import Stop
 from fromnoise.training.trainee import Model, Sample, Trainee
@@ -47,18 +50,20 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
         ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
             the run to begin with does not fit, the disk is full, or the loss is not finite. What was saved stays.
     """
-    directory, live = Path(directory), Live(run.training.steps)
-    state = follow(drawing(run, directory, live.say), directory, live)
-    return Pipeline.load(weights(directory), state.model.device)
+    directory = Path(directory)
+    with joined(run.training.device) as ranks:
+        live = live_line(run, ranks)
+        state = follow(drawing(run, directory, live.say, ranks), directory, live)
+        return Pipeline.load(weights(directory), state.model.device)
 
 
-def drawing(run: Run, directory: Path, say: Callable[[str], None]) -> Drawing:
+def drawing(run: Run, directory: Path, say: Callable[[str], None], ranks: Ranks = ALONE) -> Drawing:
     """`run` with its data, and with what follows from them and from what it begins with filled in; see `train`."""
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
     old = find_origin(run, directory)
     data = run.data.build(run.training.seed)
-    return Drawing(settled(run, old, directory, data, say), data, say)
+    return Drawing(settled(run, old, directory, data, say), data, say, ranks)
 
 
 def settled(run: Run, old: Run | None, directory: Path | None, data: Data, say: Callable[[str], None]) -> Run:
@@ -83,86 +88,116 @@ def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:
     As `train`, which says what is written and raised; at the end, `directory`/vae is the VAE as diffusers saves it, for
     `model.space.path`.
     """
-    directory, live = Path(directory), Live(run.training.steps)
-    data = run.data.build(run.training.seed)
-    state = follow(Reconstruction(fit(run, data, live.say), data, live.say), directory, live)
-    return state.model.load(weights(directory)).vae.eval().to(state.model.device)
+    with joined(run.training.device) as ranks:
+        live = live_line(run, ranks)
+        data = run.data.build(run.training.seed)
+        state = follow(Reconstruction(fit(run, data, live.say), data, live.say, ranks), Path(directory), live)
+        return state.model.load(weights(directory)).vae.eval().to(state.model.device)
+
+
+def live_line(run: Run | VAERun, ranks: Ranks) -> Live:
+    """The line that a user watches, which the first process writes."""
+    return Live(run.training.steps) if ranks.first else Unseen(run.training.steps)
 
 
 def follow(trainee: Trainee, directory: Path, live: Live) -> State:
     """Train `trainee` in `directory`, or go on with it there, to the last step."""
-    run = trainee.run
+    run, ranks = trainee.run, trainee.ranks
     refuse_another(run, directory)
-    with alone(directory):
-        state = start(trainee, directory / "checkpoints", live.say)
-        trainee.rehearse(state.model)
-        claim(run, directory)
+    with alone(directory) if ranks.first else nullcontext():
+        ranks.every()  # the first one has the directory
+        parallel = split(ranks, run.training)
+        state = start(trainee, directory / "checkpoints", live.say, parallel)
+        trainee.rehearse(parallel.whole(state.model, state.ema)[0])
+        if ranks.first:
+            claim(run, directory)
         if state.progress.step < run.training.steps:
-            go_on(trainee, directory, state, live)
-        trainee.finish(state.model, state.ema, directory)
+            go_on(trainee, directory, state, live, parallel)
+        whole = parallel.whole(state.model, state.ema)
+        if ranks.first:
+            trainee.finish(*whole, directory)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
     return state
 
 
-def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
+def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel: Parallel = SINGLE) -> None:
     """Take the steps that are left, and leave `state` in a checkpoint."""
-    config, root = trainee.run.training, directory / "checkpoints"
+    config, root, ranks = trainee.run.training, directory / "checkpoints", parallel.ranks
     model, ema, optimizer, progress = state
     sizes = len(trainee.data.sizes)
     choices = choose(
-        model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes
+        model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes, ranks
     )
     if choices.compile and sizes > 1:
         live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
     validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
     meter = measure(trainee, model, choices)
     reference = find_reference(trainee.run, directory, live.say)
-    report = Report(directory, live, meter, progress, config, choices.batch, reference)
-    note_environment(directory, progress.step, model.device, trainee.data)
+    report = Report(directory, live, meter, progress, config, choices.batch, reference, ranks)
+    if ranks.first:
+        note_environment(directory, progress.step, model.device, trainee.data, ranks.size)
     samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model.device))
+    saver = saver_of(root, config.keep, parallel)
 
-    with Stop() as stop, closing(report.metrics), closing(samples), model.compiled(choices.compile):
+    def validate() -> None:
+        report.validated(validation.losses(*parallel.whole(model, ema), choices.dtype))
+
+    with (
+        Stop() as stop,
+        closing(report.metrics),
+        closing(samples),
+        closing(saver),
+        model.compiled(choices.compile),
+    ):
+        rows = choices.batch // ranks.size // config.accumulate
+        learner = parallel.learner(model, lambda: trainee.trial(model, rows), choices.dtype)
         if progress.step == 0:
-            tell_needs(trainee, model, choices, directory, live.say)
-            report.validated(validation.losses(model, ema, choices.dtype))
+            tell_needs(trainee, model, choices, directory, live.say, parallel)
+            validate()
         for step, sample in enumerate(meter.timed(samples), progress.step):
             sample = sample.to(model.device)
-            loss = accumulate_gradients(model, sample, config.accumulate, choices.dtype).mean()
-            norm = clip_gradients(model, config.clip)
-            if not math.isfinite(loss.item() + norm.item()):
-                raise ValueError(not_finite(step, find_fault(model, sample, choices.dtype), root))
+            losses = accumulate_gradients(learner, sample, config.accumulate, choices.dtype, learner.synced)
+            norm = parallel.number(clip_gradients(model, config.clip))
+            means, signals = zip(*ranks.every(losses.mean().item(), stop.signal), strict=True)
+            loss, signal = math.fsum(means) / ranks.size, int(max(signals))
+            if not math.isfinite(loss + norm):
+                whose = next((rank for rank, mean in enumerate(means) if not math.isfinite(mean)), 0)
+                fault = ranks.agreed(find_fault(model, sample, choices.dtype), whose)
+                raise ValueError(not_finite(step, fault, root))
             rate = schedule(step, config.steps, config.warmup, config.decay)
             optimizer.step(rate)
             model.zero_grad()
             ema.update(step)
 
-            done = report.step(loss.item(), norm.item(), rate * optimizer.lr)
+            done = report.step(loss, norm, rate * optimizer.lr)
             if due(done, config.validate_every, config.steps):
-                report.validated(validation.losses(model, ema, choices.dtype))
+                validate()
             if due(done, config.preview_every, config.steps):
-                previews.write(done, model, ema, choices.precision)
-            if due(done, config.save_every, config.steps) or stop.signal:
+                previews.write(done, *parallel.whole(model, ema), choices.precision)
+            if due(done, config.save_every, config.steps) or signal:
                 report.metrics.sync()
-                saved = checkpoint.save(root, state, config.keep)
-                if stop.signal:
+                saved = saver.save(state)
+                if signal:
+                    saver.close()
                     live.say(f"stopped; saved {saved}; the same command goes on")
-                    raise SystemExit(128 + stop.signal)
+                    raise SystemExit(128 + signal)
 
 
-def start(trainee: Trainee, root: Path, say: Callable[[str], None]) -> State:
+def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Parallel = SINGLE) -> State:
     """A fresh training, or the one that the last checkpoint in `root` holds."""
-    training = trainee.run.training
-    device = pick(training.device)
-    checkpoint.sweep(root)
+    training, ranks = trainee.run.training, parallel.ranks
+    device = ranks.device(pick(training.device))
+    if ranks.first:
+        checkpoint.sweep(root)
     saved = checkpoint.list_checkpoints(root)
     if saved:
         model = checkpoint.load_model(saved[-1], trainee.load)
         say(f"going on from {saved[-1]}")
     else:
         model = trainee.build()
-    model.to(device)
+    parallel.place(model, device)
     ema = Ema(model, training.ema * training.steps)
-    optimizer = Optimizer(model, training.optimizer)
+    optimizer = Optimizer(model, training.optimizer, parallel)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
     count = sum(p.numel() for p in model.parameters())
     say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {max(ema.length, 1):.0f} steps")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from fromnoise.training.parallel import SINGLE, Parallel
 from fromnoise.training.run import AdamW, Muon
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
@@ -50,50 +52,68 @@ class StackedMuon:
 
     The same numbers as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`. On two CPU cores with AMX, for the 84
     matrices of a 192-wide, 6-deep MMDiT, the batched products take two thirds of the time of one product per matrix.
+
+    Several processes share the matrices of a stack out among them: each gathers the gradients of its own, whole, keeps
+    their momentum, and makes the updates that all then take (as Liu et al. 2025 do).
     """
 
-    def __init__(self, named: dict[str, nn.Parameter], config: Muon):
-        self.config = config
+    def __init__(self, named: dict[str, nn.Parameter], config: Muon, parallel: Parallel = SINGLE):
+        self.config, self.parallel = config, parallel
         self.stacks: dict[tuple[int, int], list[str]] = {}
         for name, p in named.items():
-            rows, columns = _flat(p).shape
+            rows, columns = sorted((len(p), math.prod(p.shape[1:])))
             self.stacks.setdefault((rows, columns), []).append(name)
         self.named = named
+        self.own = {shape: names[slice(*parallel.sharers.share(len(names)))] for shape, names in self.stacks.items()}
         self.momentum = {
-            shape: torch.zeros(len(names), *shape, device=named[names[0]].device)
-            for shape, names in self.stacks.items()
+            shape: torch.zeros(len(names), *shape, device=named[self.stacks[shape][0]].device)
+            for shape, names in self.own.items()
         }
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
         """One update at `factor` of the peak learning rate."""
         lr, beta = self.config.lr * factor, self.config.momentum
+        parallel = self.parallel
         for shape, names in self.stacks.items():
-            weights = [_flat(self.named[name]) for name in names]
-            grads = torch.stack([_flat(_grad(self.named[name])) for name in names])  # (N, R, C)
-            momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (N, R, C)
-            update = orthogonal(grads.lerp_(momentum, beta)).to(grads.dtype)  # (N, R, C)
+            held = [self.named[name] for name in names]
+            own = parallel.collected([_grad(p) for p in held])  # n of them
+            grads = torch.stack([_flat(grad) for grad in own]) if own else torch.empty_like(self.momentum[shape])
+            momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (n, R, C)
+            update = parallel.sharers.rows(orthogonal(grads.lerp_(momentum, beta)), len(names))  # (N, R, C)
+            update = update.to(grads.dtype)  # (N, R, C)
+            weights = [_flat(parallel.held(p), standing(p)) for p in held]  # N of (R, C), or of their rows held here
+            parts = [
+                part[:, slice(*parallel.rows(p))] if standing(p) else part[slice(*parallel.rows(p))]
+                for part, p in zip(update.unbind(), held, strict=True)
+            ]
             torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
-            torch._foreach_add_(weights, list(update.unbind()), alpha=-lr * 0.2 * math.sqrt(shape[1]))
+            torch._foreach_add_(weights, parts, alpha=-lr * 0.2 * math.sqrt(shape[1]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The momentum of each matrix, by its name."""
+        """The momentum of each matrix of this process's, by its name."""
         return {
             f"momentum/{name}": row
-            for shape, names in self.stacks.items()
+            for shape, names in self.own.items()
             for name, row in zip(names, self.momentum[shape], strict=True)
         }
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `tensors` gave."""
         for name, row in self.tensors().items():
             row.copy_(tensors[name])
 
 
-def _flat(weight: Tensor) -> Tensor:
-    """A view of a matrix, or of a convolution as one, (out, in times places), lying down: at least as wide as high."""
-    matrix = weight.view(len(weight), -1)
-    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+def standing(weight: Tensor) -> bool:
+    """Whether a matrix, or a convolution as one, (out, in times places), is higher than wide."""
+    return len(weight) > math.prod(weight.shape[1:])
+
+
+def _flat(weight: Tensor, turned: bool | None = None) -> Tensor:
+    """A view of a matrix, or of a convolution as one, lying down: at least as wide as high. turned: whether the whole
+    is `standing`, where these are some of its rows."""
+    matrix = weight.view(len(weight), math.prod(weight.shape[1:]))
+    return matrix.mT if (standing(weight) if turned is None else turned) else matrix
 
 
 def _grad(p: nn.Parameter) -> Tensor:
@@ -118,9 +138,10 @@ class Optimizer:
     row a picture, and its products would cost Muon another half of its time. So does what the time adds in a U-Net.
     """
 
-    def __init__(self, model: nn.Module, config: AdamW | Muon):
+    def __init__(self, model: nn.Module, config: AdamW | Muon, parallel: Parallel = SINGLE):
         inside, named = shared(model, config)
-        self.muon = StackedMuon(inside, config) if isinstance(config, Muon) else None
+        self.parallel = parallel
+        self.muon = StackedMuon(inside, config, parallel) if isinstance(config, Muon) else None
         self.lr = config.adamw_lr if isinstance(config, Muon) else config.lr
         matrices = [p for p in named.values() if p.ndim >= 2]
         vectors = [p for p in named.values() if p.ndim < 2]
@@ -140,17 +161,17 @@ class Optimizer:
             self.muon.step(factor)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state, by the names of the parameters."""
+        """The state that is here, by the names of the parameters."""
         state = self.adamw.state
         own = {f"{key}/{name}": value for name, p in self.named.items() for key, value in state[p].items()}
         return own | (self.muon.tensors() if self.muon else {})
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
-        keys = ("step", "exp_avg", "exp_avg_sq")
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave, of all processes and whole."""
         for name, p in self.named.items():
             if f"step/{name}" not in tensors:
                 continue  # it has had no gradient yet: a discriminator begins late
-            self.adamw.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in keys}
+            moments = {key: self.parallel.like(p, tensors[f"{key}/{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+            self.adamw.state[p] = {"step": tensors[f"step/{name}"].to(p.device), **moments}
         if self.muon:
             self.muon.load(tensors)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from fromnoise.core.files import write_bytes
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pictures import as_png, grid
 from fromnoise.pipeline.pipeline import Pipeline, Precision
@@ -19,8 +22,8 @@ COUNT = 8  # prompts taken from the validation captions where none are asked for
 class Previews:
     """PNGs with a column for each prompt: above by the weights as they are, below by their average."""
 
-    def __init__(self, directory: Path, data: Data, prompts: Sequence[str]):
-        self.directory = directory
+    def __init__(self, directory: Path, data: Data, prompts: Sequence[str], ranks: Ranks = ALONE):
+        self.directory, self.ranks = directory, ranks
         batch = data.validation(COUNT)
         self.prompts = list(prompts or batch.captions)
         self.labels = None if prompts else batch.labels.tolist()
@@ -28,10 +31,24 @@ class Previews:
     def write(self, step: int, pipeline: Pipeline, ema: Ema, precision: Precision) -> None:
         """Draw the preview after `step` steps."""
         with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these few forwards
-            raw = pipeline(self.prompts, labels=self.labels, precision=precision)
+            raw = self.drawn(pipeline, precision)
             with ema.applied():
-                averaged = pipeline(self.prompts, labels=self.labels, precision=precision)
+                averaged = self.drawn(pipeline, precision)
+        if not self.ranks.first:
+            return
         under = [f"{kind}: {prompt}" for kind in ("raw", "average") for prompt in self.prompts]
         sheet = grid(raw + averaged, len(self.prompts), under)
         self.directory.mkdir(exist_ok=True)
         write_bytes(self.directory / f"step-{step:08d}.png", as_png(sheet))
+
+    def drawn(self, pipeline: Pipeline, precision: Precision) -> list[Image.Image]:
+        """All pictures, each process having drawn its share; picture i from seed i, as by one."""
+        first, last = self.ranks.share(len(self.prompts))
+        prompts, labels = self.prompts[first:last], self.labels[first:last] if self.labels else None
+        own = pipeline(prompts, labels=labels, seed=first, precision=precision) if prompts else []
+        config = pipeline.config
+        pixels = torch.zeros(len(own), config.size, config.size, config.channels, dtype=torch.uint8)  # (P, H, W, C)
+        for row, picture in zip(pixels, own, strict=True):
+            row.copy_(torch.from_numpy(np.array(picture)).view(row.shape))
+        every = self.ranks.rows(pixels, len(self.prompts))  # (P, H, W, C)
+        return [Image.fromarray(row.squeeze(-1).numpy()) for row in every]

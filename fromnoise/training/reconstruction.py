@@ -17,6 +17,7 @@ from fromnoise.autoencoder.fidelity import WINDOW, quality
 from fromnoise.autoencoder.perceptual import SMALLEST, Perceptual
 from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 from fromnoise.pipeline.pipeline import Precision
@@ -25,7 +26,7 @@ from fromnoise.space.folder import CONFIG
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.run import VAERun
-from fromnoise.training.step import generator_of
+from fromnoise.training.step import among_blank, generator_of
 from fromnoise.training.trainee import Looks, Trainee
 
 VALIDATED = 256  # held-out pictures at most
@@ -110,8 +111,8 @@ def draw(model: Autoencoder, images: Tensor, step: int, generator: torch.Generat
 class Reconstruction(Trainee):
     """An autoencoder that learns to tell a picture in few numbers."""
 
-    def __init__(self, run: VAERun, data: Data, say: Callable[[str], None]):
-        self.run, self.data, self.say = run, data, say
+    def __init__(self, run: VAERun, data: Data, say: Callable[[str], None], ranks: Ranks = ALONE):
+        self.run, self.data, self.say, self.ranks = run, data, say, ranks
         loss = run.model.loss
         self.perceptual = Perceptual(loss.vgg, loss.heads) if loss.perceptual and loss.vgg and loss.heads else None
 
@@ -125,7 +126,10 @@ class Reconstruction(Trainee):
 
     def draw(self, model: Autoencoder, step: int, size: int) -> Sample:
         """Pictures, and the noise of their latents."""
-        return draw(model, self.data.train(step, size).images, step, generator_of(self.run.training.seed, step))
+        first, last = self.ranks.share(size)
+        own = self.data.train(step, size, self.ranks.rank, self.ranks.size).images  # (b, C, H, W)
+        images = among_blank(own, first, size)  # (B, C, H, W), as the noise is drawn of all
+        return draw(model, images, step, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
         """As `draw`, of held-out pictures."""
@@ -146,7 +150,7 @@ class Reconstruction(Trainee):
 
     def previews(self, directory: Path) -> Previews:
         """Held-out pictures over their reconstructions."""
-        return Previews(directory, self.data)
+        return Previews(directory, self.data, self.ranks)
 
     def looks(self) -> Looks:
         """Both sets of weights are validated, and the average judged once more; at the end latents are measured, which
@@ -203,12 +207,14 @@ class Validation:
 class Previews:
     """PNGs with a column for each picture: as it is, from the weights as they are, and from their average."""
 
-    def __init__(self, directory: Path, data: Data):
-        self.directory, self.images = directory, data.validation(SHOWN).images
+    def __init__(self, directory: Path, data: Data, ranks: Ranks):
+        self.directory, self.ranks, self.images = directory, ranks, data.validation(SHOWN).images
 
     @torch.no_grad()
     def write(self, step: int, model: Autoencoder, ema: Ema, precision: Precision) -> None:
         """Draw the preview after `step` steps."""
+        if not self.ranks.first:
+            return
         images = self.images.to(model.device)
 
         def made() -> Tensor:

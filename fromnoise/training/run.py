@@ -67,6 +67,9 @@ class TrainingBase(Config):
     """Autocast type; auto measures which is faster on this device."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto compiles when the steps planned repay it."""
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
+    """What processes that torchrun started hold: a copy of the model each, a share of its weights each, or shares on
+    every machine and copies between machines."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     seed: NonNegativeInt = 0

@@ -6,6 +6,8 @@ Legend: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from fromnoise.core.device import autocast
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import trainee
+from fromnoise.training.parallel import Learner
 from fromnoise.training.trainee import Model
 
 
@@ -64,6 +67,32 @@ def generator_of(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def widened(pipeline: Pipeline, batch: Batch, first: int, size: int) -> Batch:
+    """A batch of `size`, of which only the rows from `first` on are here, with the others blank.
+
+    The chances of a step are drawn for all rows, to be the same however many processes share them. What is here is
+    encoded beforehand, which costs far more: blank rows need not be.
+    """
+    after = size - first - len(batch.captions)
+    if first + after == 0:
+        return batch
+    images = batch.images if batch.encoded else pipeline.space.encode(batch.images)  # (b, S, h, w)
+    features = dict(batch.features) or pipeline.conditioner.encode(batch.captions, batch.labels)
+    return Batch(
+        among_blank(images, first, size),  # (B, S, h, w)
+        [""] * first + batch.captions + [""] * after,
+        among_blank(batch.labels, first, size),  # (B,)
+        {key: among_blank(value, first, size) for key, value in features.items()},
+        encoded=True,
+    )
+
+
+def among_blank(rows: Tensor, first: int, size: int) -> Tensor:
+    """`size` rows, zero but for `rows`, which stand from `first` on."""
+    after = size - first - len(rows)
+    return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
+
+
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
     """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
     objective, size = pipeline.config.objective, len(batch.captions)
@@ -74,18 +103,26 @@ def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample
     return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 
 
-def accumulate_gradients(model: Model, sample: trainee.Sample, parts: int, dtype: torch.dtype | None) -> Tensor:
+def accumulate_gradients(
+    model: Model | Learner,
+    sample: trainee.Sample,
+    parts: int,
+    dtype: torch.dtype | None,
+    synced: Callable[[bool], AbstractContextManager[object]] = lambda last: nullcontext(),
+) -> Tensor:
     """Add the gradients of the mean loss, in `parts` equal parts to save memory; the losses of the samples, (B,).
 
-    dtype: what autocast runs matrix products in; None leaves them as they are.
+    dtype: what autocast runs matrix products in; None leaves them as they are. synced: the context of a part, told
+    whether it is the last; of a `Learner`.
     """
     size = sample.size
     rows = size // parts
     losses = []
     for first in range(0, size, rows):
-        with autocast(model.device, dtype):
-            loss = model.loss(*sample.rows(first, first + rows))  # (B / parts,)
-        (loss.sum() / size).backward()
+        with synced(first + rows == size):
+            with autocast(model.device, dtype):
+                loss = model.loss(*sample.rows(first, first + rows))  # (B / parts,)
+            (loss.sum() / size).backward()
         losses.append(loss.detach())
     return torch.cat(losses)
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fromnoise.core.ranks import Ranks
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.training.ema import Ema
 
 Model = Any
-"""An nn.Module with `loss(*sample)` (B,), `device`, `compiled(wanted)` and `save(path, metadata)`: a `Pipeline` or an
-`Autoencoder`."""
+"""An nn.Module with `loss(*sample)` (B,), `device`, `blocks()`, `compiled(wanted)` and `save(path, metadata)`: a
+`Pipeline` or an `Autoencoder`."""
 
 
 class Sample(Protocol):
@@ -61,6 +62,7 @@ class Trainee(ABC):
     run: Any  # a `Run`, or what else has `training`
     data: Data
     say: Callable[[str], None]  # a line for the user that stays
+    ranks: Ranks  # who train together
 
     @abstractmethod
     def build(self) -> Model:
@@ -72,7 +74,8 @@ class Trainee(ABC):
 
     @abstractmethod
     def draw(self, model: Model, step: int, size: int) -> Sample:
-        """The sample of an optimizer step, on the CPU: a pure function of the seed, `step` and `size`."""
+        """The sample of an optimizer step, on the CPU: a pure function of the seed, `step` and `size`. Of its
+        `size` rows this process gets its share."""
 
     @abstractmethod
     def trial(self, model: Model, size: int) -> Sample:

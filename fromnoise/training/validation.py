@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fromnoise.core.device import autocast
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.ema import Ema
@@ -17,15 +18,19 @@ CHUNK = 50  # samples of one forward
 
 
 class Validation:
-    """`COUNT` fixed samples. Times are stratified: equally many, equally spaced, in each of `BINS` bins."""
+    """`COUNT` fixed samples, shared out among `ranks`. Times are stratified: equally many, equally spaced, in each of
+    `BINS` bins."""
 
-    def __init__(self, pipeline: Pipeline, data: Data):
+    def __init__(self, pipeline: Pipeline, data: Data, ranks: Ranks = ALONE):
+        self.ranks = ranks
         sample = draw(pipeline, data.validation(COUNT), torch.Generator().manual_seed(0))
         place = torch.arange(COUNT)
         self.bins = place % BINS  # (B,)
         t = (self.bins + (place // BINS + 0.5) / PER_BIN) / BINS  # (B,)
         sample = sample._replace(t=t, keep=torch.ones_like(sample.keep))
-        self.chunks: list[Sample] = [sample.rows(i, i + CHUNK).to(pipeline.device) for i in range(0, COUNT, CHUNK)]
+        first, last = ranks.share(COUNT)
+        rows = [(i, min(i + CHUNK, last)) for i in range(first, last, CHUNK)]
+        self.chunks: list[Sample] = [sample.rows(*part).to(pipeline.device) for part in rows]
 
     def losses(self, pipeline: Pipeline, ema: Ema, dtype: torch.dtype | None) -> dict[str, float | list[float]]:
         """Mean losses of the weights as they are and of their average, whole and by bin from data to noise."""
@@ -44,5 +49,6 @@ class Validation:
         """Mean loss of the weights as they are, by bin from data to noise."""
         # Eager: nothing is compiled for these few forwards.
         with autocast(pipeline.device, dtype), torch.compiler.set_stance("force_eager"):
-            loss = torch.cat([pipeline.loss(*chunk) for chunk in self.chunks]).cpu()  # (B,)
+            losses = [torch.zeros(0), *(pipeline.loss(*chunk).float().cpu() for chunk in self.chunks)]
+        loss = self.ranks.rows(torch.cat(losses), COUNT)  # (B,)
         return [float(loss[self.bins == i].mean()) for i in range(BINS)]

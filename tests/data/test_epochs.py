@@ -1,6 +1,7 @@
 """The order of training pictures."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,15 @@ def test_batches_are_the_epochs_cut_in_pieces(count, seed, size, steps):
     order = np.concatenate([draws.order for draws in straight])
     for first in range(0, len(order) - count + 1, count):
         assert sorted(order[first : first + count]) == list(range(count))
+
+
+def test_parts_of_processes_make_the_batch():
+    draws = Epochs(20, 0).batch(3, 12)
+    parts = [draws.part(rank, 4) for rank in range(4)]
+    for whole, *pieces in zip(draws, *parts, strict=True):
+        assert np.array_equal(whole, np.concatenate(pieces))
+    with pytest.raises(ValueError, match="a batch of 12 for 5 processes; allowed: multiples of 5"):
+        draws.part(0, 5)
 
 
 def test_the_seed_and_the_epoch_decide():

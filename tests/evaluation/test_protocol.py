@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fromnoise.conditioning.config import LabelConfig
+from fromnoise.core.ranks import Alone
 from fromnoise.data.labelled import scaled
 from fromnoise.evaluation.intervals import wilson
 from fromnoise.evaluation.judges import classifier
@@ -125,6 +126,23 @@ def test_a_digit_is_the_same_in_whatever_batch() -> None:
     torch.testing.assert_close(whole.images, parts.images, atol=5e-3, rtol=0)
     assert whole.labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert (whole.images[0] - whole.images[1]).abs().max() > 0.02
+
+
+class Of(Alone):
+    """One process of three, which keeps what it has drawn."""
+
+    size = 3
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+
+def test_processes_share_the_drawing() -> None:
+    pipeline = Pipeline.build(MODEL, [], seed=0)
+    whole = draw(DIGITS, pipeline, 4, seed=3)
+    parts = [draw(DIGITS, pipeline, 4, seed=3, batch=1, ranks=Of(rank)).images for rank in range(3)]
+    assert [len(part) for part in parts] == [2, 2, 0]
+    torch.testing.assert_close(torch.cat(parts), whole.images, atol=5e-3, rtol=0)
 
 
 def test_a_model_of_colours_draws_no_digits() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fromnoise.core.ranks import Alone
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.space.config import LatentConfig
+from fromnoise.training.drawing import Drawing
+from fromnoise.training.run import Run
 from fromnoise.training.step import Sample, accumulate_gradients, clip_gradients, draw, generator_of
 
 
@@ -61,3 +67,36 @@ def test_masters_and_losses_stay_float32_under_autocast(pipeline: Pipeline, shap
     losses = accumulate_gradients(pipeline, sample_of(pipeline, shapes), 1, torch.bfloat16)
     assert losses.dtype == torch.float32
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in pipeline.parameters() if p.grad is not None)
+
+
+class Of(Alone):
+    """One process of several, which need not be there to say what its share is."""
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_processes_get_their_rows_of_the_sample_that_one_would_draw(
+    tiny_run: Callable[..., Run], shapes: Any, pipeline: Pipeline, vae: Path, latent: bool
+) -> None:
+    if latent:
+        space = LatentConfig(path=vae, shift=(0.0,) * 4, scale=(1.0,) * 4)
+        pipeline = Pipeline.build(tiny_run().model.model_copy(update={"space": space}), shapes.captions(50), 0)
+    whole = Drawing(tiny_run(), shapes, print).draw(pipeline, 3, 12)
+    for rank in range(3):
+        own = Drawing(tiny_run(), shapes, print, Of(rank, 3)).draw(pipeline, 3, 12)
+        wanted = whole.rows(4 * rank, 4 * rank + 4)
+        assert own.t.equal(wanted.t) and own.eps.equal(wanted.eps) and own.keep.equal(wanted.keep)
+        torch.testing.assert_close(own.z, wanted.z)
+        for key, value in own.features.items():
+            assert value.equal(wanted.features[key][:, : value.shape[1]])  # captions of others may be longer
+
+
+def test_a_process_encodes_its_own_rows_only(
+    tiny_run: Callable[..., Run], shapes: Any, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, encode = list[int](), pipeline.space.encode
+    monkeypatch.setattr(pipeline.space, "encode", lambda images: seen.append(len(images)) or encode(images))
+    Drawing(tiny_run(), shapes, print, Of(1, 3)).draw(pipeline, 3, 12)
+    assert seen == [4]

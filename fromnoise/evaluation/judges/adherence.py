@@ -13,10 +13,12 @@ from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.files import write_bytes
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.data.scenes import TASKS, Prompt, draw_prompt, draw_things
 from fromnoise.data.shapes import render
 from fromnoise.evaluation.intervals import mean_share, wilson
@@ -84,6 +86,7 @@ def evaluate(
     batch: int = 64,
     progress: Progress = lambda done, total: None,
     sheets: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Draw n prompts over the six tasks (and n / 6 held out) and judge each picture, picture i from the noise of
     `seed` + i.
@@ -92,7 +95,8 @@ def evaluate(
     six) and "held_out"; "intervals" of them at 95 % (`wilson`, `mean_share`); "instead", why pictures are wrong and
     what was seen for what was asked; "second", what the second judge makes of them; "drawing", how they were drawn.
 
-    sheets: a directory to write failures.png and disputed.png into, the first `SHOWN` of each.
+    sheets: a directory to write failures.png and disputed.png into, the first `SHOWN` of each. ranks: processes that
+    share drawing; each then has all pictures.
 
     Raises:
         ValueError: one line, when the model does not draw square RGB pictures, or a task would have no prompt.
@@ -104,12 +108,14 @@ def evaluate(
     asked = draw_prompts(n, seed)
     queue = [(task, prompt) for task, prompts in asked.items() for prompt in prompts]
     begin, used = time.perf_counter(), time.process_time()
-    drawn: list[np.ndarray] = []
-    for first in range(0, len(queue), batch):
-        prompts = [prompt.text for _, prompt in queue[first : first + batch]]
-        images = pipeline(prompts, steps=steps, guidance=guidance, seed=seed + first)
-        drawn += map(as_array, images)
-        progress(len(drawn), len(queue))
+    begun, end = ranks.share(len(queue))
+    drawn = [np.empty((0, pipeline.config.size, pipeline.config.size, 3), np.float32)]
+    for first in range(begun, end, batch):
+        last = min(first + batch, end)
+        images = pipeline([prompt.text for _, prompt in queue[first:last]], steps, guidance, seed + first)
+        drawn.append(np.stack([as_array(image) for image in images]))
+        progress(last - begun, end - begun)
+    pictures = ranks.rows(torch.from_numpy(np.concatenate(drawn)), len(queue)).numpy()  # (N, H, W, 3)
     middle, settings = time.perf_counter(), pipeline.config.sampling
     drawing = {
         "prompts": n,
@@ -122,7 +128,7 @@ def evaluate(
         "seconds": round(middle - begin, 2),
         "processor_seconds": round(time.process_time() - used, 2),
     }
-    found = judge(queue, np.stack(drawn))
+    found = judge(queue, pictures)
     if sheets:
         write_sheets(found, sheets)
     results = summary(found) | {"second": opinion(found, seed)}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.data.labelled import LabelledData, scaled
 from fromnoise.evaluation.distances import frechet
 from fromnoise.evaluation.intervals import wilson
@@ -64,6 +65,7 @@ def draw(
     sampler: str | None = None,
     batch: int = 250,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ranks: Ranks = ALONE,
 ) -> Drawn:
     """`count` pictures, the classes in turn; picture i from the noise of `seed` + i, so that all models see the same.
 
@@ -88,6 +90,7 @@ def draw(
         sampler=sampler,
         batch=batch,
         progress=progress,
+        ranks=ranks,
     )
 
 
@@ -102,17 +105,20 @@ def draw_all(
     sampler: str | None = None,
     batch: int = 250,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ranks: Ranks = ALONE,
 ) -> Drawn:
-    """A picture of each prompt, picture i from the noise of `seed` + i; errors as in `Pipeline.stream`."""
-    count, parts = len(said), []
+    """A picture of each prompt, picture i from the noise of `seed` + i; errors as in `Pipeline.stream`. `ranks` share
+    the drawing, and each then has all."""
+    size, (begun, end) = pipeline.config.size, ranks.share(len(said))
+    parts = [torch.empty(0, pipeline.config.channels, size, size)]
     began = time.perf_counter()
-    for first in range(0, count, batch):
-        rows = slice(first, first + batch)
+    for first in range(begun, end, batch):
+        rows = slice(first, min(first + batch, end))
         for step in pipeline.stream(said[rows], steps, guidance, seed + first, sampler=sampler, labels=labels[rows]):
             last = step.x
         parts.append(pipeline.space.decode(last).float().cpu())  # (B, C, S, S)
-        progress(min(first + batch, count), count)
-    return Drawn(torch.cat(parts), torch.tensor(labels), time.perf_counter() - began)
+        progress(rows.stop - begun, end - begun)
+    return Drawn(ranks.rows(torch.cat(parts), len(said)), torch.tensor(labels), time.perf_counter() - began)
 
 
 def reference(

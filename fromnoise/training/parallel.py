@@ -1,0 +1,260 @@
+"""How one model is trained by several processes: each with a whole copy of it, or with a share of its weights.
+
+One process has the model as it is. With `ddp` each has a copy, and gradients are averaged while they are computed
+(DistributedDataParallel). With `fsdp` each holds a share of the rows of every weight, of its gradient, moments and
+average, and a block's weights are gathered only while it computes (FSDP2, `fully_shard`). With `hsdp` shares are within
+a machine, and machines hold copies.
+
+Weights stay float32 in all of them, and autocast chooses the type of products: FSDP's own mixed precision would round
+the time, too.
+
+Legend: n matrices of this process, N of all; R rows, C columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.core.device import autocast, pick
+from fromnoise.core.ranks import ALONE, Ranks, Together
+from fromnoise.training.ema import Ema
+from fromnoise.training.run import TrainingBase
+from fromnoise.training.trainee import Model, Sample
+
+
+class Learner(NamedTuple):
+    """A model as the optimizer's steps see it."""
+
+    device: torch.device
+    loss: Callable[..., Tensor]
+    """Of the model; what is computed from it has gradients of all processes."""
+    synced: Callable[[bool], AbstractContextManager[object]]
+    """Inside, gradients are averaged over all processes where True is given, and else added up in each."""
+
+
+class Parallel(ABC):
+    """A way to train together."""
+
+    ranks: Ranks
+    """All processes."""
+    sharers: Ranks
+    """Those that have one copy of the moments in common."""
+
+    @abstractmethod
+    def place(self, model: Model, device: torch.device) -> None:
+        """Move a model from the CPU to where it is trained."""
+
+    @abstractmethod
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
+        """The placed model, to be trained on samples like what `sample` gives, in autocast to `dtype`."""
+
+    @abstractmethod
+    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
+        """The placed model and its average as one process would have them, to look at now. All have to call."""
+
+    def held(self, tensor: Tensor) -> Tensor:
+        """The rows of `tensor` (a weight, or what belongs to one) that are here."""
+        return tensor
+
+    def rows(self, tensor: Tensor) -> tuple[int, int]:
+        """Which these are: the first, and the last, which is left out."""
+        return 0, tensor.shape[0]
+
+    def like(self, weight: Tensor, values: Tensor) -> Tensor:
+        """A tensor that is held as `weight` is, with these `values`, of all its rows."""
+        return values.to(weight.device)
+
+    def collected(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Of N gradients those that are this process's share, whole."""
+        first, last = self.sharers.share(len(gradients))
+        return list(gradients[first:last])
+
+    def number(self, total: Tensor) -> float:
+        """A sum over all weights."""
+        return total.item()
+
+    def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
+        """What of `tensors` this process is to write, and with which row each begins; nobody else has those of the
+        names in `own`."""
+        return {name: (tensor, 0) for name, tensor in tensors.items()}
+
+
+class Single(Parallel):
+    """One process."""
+
+    ranks = sharers = ALONE
+
+    def place(self, model: Model, device: torch.device) -> None:
+        model.to(device)
+
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
+        return Learner(model.device, model.loss, lambda synced: nullcontext())
+
+    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
+        return model, ema
+
+
+SINGLE = Single()
+
+
+class Loss(nn.Module):
+    """The loss of a model as a forward, which is what DistributedDataParallel watches."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *sample: Any) -> Tensor:
+        return self.model.loss(*sample)  # (B,)
+
+
+class Replicated(Parallel):
+    """A copy of the model in each process."""
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = self.sharers = ranks
+
+    def place(self, model: Model, device: torch.device) -> None:
+        model.to(device)
+
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
+        """After a first step, which does not count: by it gradients are sorted into the buckets that they are summed
+        in, and the order of a sum decides its last bits. A training that goes on has thus the buckets that it had."""
+        late = getattr(model, "discriminator", None) is not None  # it has no gradients until it begins
+        ddp = nn.parallel.DistributedDataParallel(Loss(model), find_unused_parameters=late)
+        ddp.broadcast_buffers = False  # what is frozen is the same everywhere
+        with autocast(model.device, dtype):
+            loss = ddp(*sample().to(model.device)).mean()  # ()
+        loss.backward()
+        model.zero_grad()
+        return Learner(model.device, ddp, lambda synced: nullcontext() if synced else ddp.no_sync())
+
+    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
+        return model, ema
+
+    def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
+        mine = tensors if self.ranks.first else own
+        return {name: (tensors[name], 0) for name in mine}
+
+
+class Sharded(Parallel):
+    """A share of the rows of every weight in each process of a machine (`hsdp`), or of all of them (`fsdp`)."""
+
+    def __init__(self, ranks: Ranks, device: torch.device, within: int):
+        from torch.distributed.device_mesh import init_device_mesh
+
+        if ranks.size % within:
+            raise ValueError(f"{ranks.size} processes, {within} on this machine; hsdp takes as many on each")
+        self.ranks = ranks
+        copies = ranks.size // within
+        shape, names = ((copies, within), ("copy", "share")) if copies > 1 else ((within,), ("share",))
+        self.mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
+        self.sharers = Together(self.mesh.get_group("share"))
+        self.copy = self.mesh.get_local_rank("copy") if copies > 1 else 0
+
+    def place(self, model: Model, device: torch.device) -> None:
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+        self.hollow = twin(model, lambda p: torch.empty_like(p, device="meta"))
+        for block in model.blocks():
+            fully_shard(block, mesh=self.mesh)
+        # Else what is outside of blocks would stay whole after a forward that no backward follows.
+        fully_shard(model, mesh=self.mesh, reshard_after_forward=True)
+        register_fsdp_forward_method(model, "loss")
+        for name, buffer in model.named_buffers():
+            assert buffer.device.type == device.type, f"{name} is moved with the weights"
+
+    def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
+        def synced(wanted: bool) -> AbstractContextManager[object]:
+            model.set_requires_gradient_sync(wanted)
+            return nullcontext()
+
+        return Learner(model.device, model.loss, synced)
+
+    @torch.no_grad()
+    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
+        weights = iter([p.full_tensor() for p in model.parameters()])
+        other = twin(self.hollow, lambda p: next(weights))
+        average = Ema(other, ema.length)
+        average.average = [p.full_tensor() for p in ema.average]  # type: ignore[attr-defined]
+        return other, average
+
+    def held(self, tensor: Tensor) -> Tensor:
+        return tensor.to_local()  # type: ignore[attr-defined]
+
+    def rows(self, tensor: Tensor) -> tuple[int, int]:
+        return self.sharers.share(tensor.shape[0])
+
+    def like(self, weight: Any, values: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        first, last = self.rows(weight)
+        own = values[first:last].to(weight.device)
+        shape, stride = weight.shape, weight.stride()
+        return DTensor.from_local(own, weight.device_mesh, weight.placements, shape=shape, stride=stride)
+
+    def collected(self, gradients: Sequence[Any]) -> list[Tensor]:
+        own, (first, last) = list[Tensor](), self.sharers.share(len(gradients))
+        for place, gradient in enumerate(gradients):  # one after the other, so that only the own ones are held whole
+            whole = gradient.full_tensor()
+            own += [whole] if first <= place < last else []
+        return own
+
+    def number(self, total: Any) -> float:
+        return total.full_tensor().item()
+
+    def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
+        from torch.distributed.tensor import DTensor
+
+        if self.copy:
+            return {}
+        parts = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, DTensor)}
+        alike = {name: (tensor, 0) for name, tensor in tensors.items() if name not in parts}
+        mine = {name: (self.held(tensor), self.rows(tensor)[0]) for name, tensor in parts.items()}
+        return {name: part for name, part in mine.items() if len(part[0])} | {
+            name: part for name, part in alike.items() if self.ranks.first or name in own
+        }
+
+
+def split(ranks: Ranks, training: TrainingBase) -> Parallel:
+    """How these processes train, as `training.parallel` says.
+
+    Raises:
+        ValueError: one line, when the batch does not come out even.
+    """
+    if ranks.size == 1:
+        return SINGLE
+    if training.batch % (ranks.size * training.accumulate):
+        raise ValueError(
+            f"training.batch is {training.batch}; allowed for {ranks.size} processes and training.accumulate "
+            f"{training.accumulate}: multiples of {ranks.size * training.accumulate}"
+        )
+    if training.parallel == "ddp":
+        return Replicated(ranks)
+    within = int(os.environ["LOCAL_WORLD_SIZE"]) if training.parallel == "hsdp" else ranks.size
+    return Sharded(ranks, ranks.device(pick(training.device)), within)
+
+
+def twin(module: Any, weight: Callable[[nn.Parameter], Tensor]) -> Any:
+    """`module` again, with weights of its own, made of the old ones in their order; all else is the same objects."""
+    made: dict[int, nn.Parameter] = {}
+
+    def again(part: nn.Module) -> nn.Module:
+        other = copy.copy(part)
+        other.__dict__ |= {key: copy.copy(value) for key, value in vars(part).items() if isinstance(value, dict)}
+        for p in part._parameters.values():
+            if p is not None and id(p) not in made:
+                made[id(p)] = nn.Parameter(weight(p), requires_grad=p.requires_grad)
+        other._parameters = {name: p if p is None else made[id(p)] for name, p in part._parameters.items()}
+        other._modules = {name: child if child is None else again(child) for name, child in part._modules.items()}
+        return other
+
+    return again(module)

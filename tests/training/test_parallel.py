@@ -1,0 +1,293 @@
+"""Several processes train as one does: real processes, gloo, two and four of them.
+
+Losses and weights of another number of processes are held to a relative 1e-4; to the bit means bytes of files.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fromnoise.conditioning.config import NoConditionConfig
+from fromnoise.core.config import write_yaml
+from fromnoise.core.files import load_tensors
+from fromnoise.training import drawing, reconstruction
+from fromnoise.training.loop import train, train_vae
+from fromnoise.training.run import Run, VAERun
+
+Making = Callable[..., Any]
+Together = Callable[..., list[int]]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
+def one_of(
+    rank: int, size: int, port: int, machines: int, run: Run | VAERun, directory: Path, most: int | None
+) -> None:
+    """What process `rank` does, told by its environment as torchrun tells it. most: bytes of a file of the last one."""
+    if most and rank == size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    own = size // machines
+    told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % own, "LOCAL_WORLD_SIZE": own}
+    os.environ |= {key: str(value) for key, value in told.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
+    (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def together() -> Iterator[Together]:
+    """Trains in so many processes, which share a server that has torch loaded; as on two machines with `hsdp`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["torch._dynamo", "torch.distributed.fsdp", "fromnoise.training.loop", "fromnoise.conditioning.text"]
+    )
+
+    def start(
+        size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None, most: int | None = None
+    ) -> list[int]:
+        machines, port = 2 if run.training.parallel == "hsdp" else 1, free_port()
+        processes = [
+            context.Process(target=one_of, args=(rank, size, port, machines, run, directory, most))
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        if stop_at is not None:
+            wait_for(lambda: steps_told(directory) >= stop_at, processes[0].is_alive)
+            processes[-1].terminate()
+        for process in processes:
+            process.join()
+        return [process.exitcode or 0 for process in processes]
+
+    yield start
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+def lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_told(directory: Path) -> int:
+    file = directory / "metrics.jsonl"
+    whole = file.read_text().rpartition("\n")[0].splitlines() if file.is_file() else []
+    return json.loads(whole[-1])["step"] if whole else 0
+
+
+def wait_for(happened: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    while not happened():
+        assert alive()
+        time.sleep(0.005)
+
+
+def last(directory: Path) -> Path:
+    return max((directory / "checkpoints").iterdir())
+
+
+def same(one: Path, other: Path) -> None:
+    """Assert that both runs went alike, and came to the same weights, to the bit."""
+    told = [[(a["step"], a["loss"], a["gradient_norm"]) for a in lines(place) if "loss" in a] for place in (one, other)]
+    assert told[0] == told[1]
+    files = {file.name for file in last(one).iterdir()}
+    assert files == {file.name for file in last(other).iterdir()} and len(files) > 3
+    for name in files:
+        a, b = (load_tensors(last(place) / name)[0] for place in (one, other))
+        assert a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a), name
+
+
+def close(one: Path, other: Path, within: float = 1e-4) -> None:
+    """Assert that both runs went alike, and came to like weights."""
+    for a, b in zip(lines(one), lines(other), strict=True):
+        for key in ("loss", "gradient_norm", "validation_raw", "validation_ema"):
+            if key in a:
+                assert a[key] == pytest.approx(b[key], rel=within), (a["step"], key)
+    for name in ("model", "ema"):
+        a, b = (load_tensors(last(place) / f"{name}.safetensors") for place in (one, other))
+        assert a[1]["step"] == b[1]["step"]
+        for key, value in a[0].items():
+            torch.testing.assert_close(b[0][key], value, rtol=within, atol=within)
+
+
+def unprompted(run: Run) -> Run:
+    """`run` without text, which begins sooner."""
+    return run.model_copy(update={"model": run.model.model_copy(update={"conditioner": NoConditionConfig(width=16)})})
+
+
+def started(run: Run, directory: Path, *options: str) -> subprocess.Popen[str]:
+    """A torchrun with these options that trains `run` in `directory`."""
+    record = directory.with_suffix(".yaml")
+    write_yaml(run, record)
+    command = ["-m", "fromnoise", "train", str(record), "--directory", str(directory)]
+    return subprocess.Popen(
+        [*TORCHRUN, *options, *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def workers(agent: int) -> list[int]:
+    """The processes that a torchrun has started."""
+    return list(map(int, Path(f"/proc/{agent}/task/{agent}/children").read_text().split()))
+
+
+@pytest.fixture(scope="module")
+def usual(tiny_run: Making) -> Run:
+    """A run whose average lags behind, in two parts a step."""
+    return tiny_run(steps=7, batch=16, accumulate=2, ema=0.6, log_every=1, save_every=3, validate_every=4, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def alone(usual: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of it."""
+    place = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "CAPTIONS", 500)
+        train(usual, place)
+    return place
+
+
+def changed(run: Any, **training: Any) -> Any:
+    return run.model_copy(update={"training": run.training.model_copy(update=training)})
+
+
+@pytest.mark.parametrize(("size", "parallel"), [(2, "ddp"), (4, "ddp"), (2, "fsdp"), (4, "hsdp")])
+def test_so_many_processes_train_as_one_does(
+    tmp_path: Path, usual: Run, alone: Path, together: Together, size: int, parallel: str
+) -> None:
+    assert not any(together(size, changed(usual, parallel=parallel), tmp_path))
+    close(alone, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    with (
+        Image.open(tmp_path / "previews" / "step-00000007.png") as a,
+        Image.open(alone / "previews" / "step-00000007.png") as b,
+    ):
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_asked_to_stop_one_of_three_stops_all_and_they_go_on_to_the_same_bits(
+    tmp_path: Path, tiny_run: Making, together: Together, parallel: str
+) -> None:
+    every = {"log_every": 1, "save_every": 24, "validate_every": 24, "preview_every": 24}
+    run = unprompted(tiny_run(steps=24, batch=12, ema=0.6, parallel=parallel, **every))
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert together(3, run, whole) == [0, 0, 0]
+    assert together(3, run, torn, stop_at=4) == [143, 143, 143]
+    stopped = int(last(torn).name.removeprefix("step-"))
+    assert 4 <= stopped < 24
+    assert together(3, run, torn) == [0, 0, 0]
+    same(whole, torn)
+
+
+def test_a_process_that_cannot_write_ends_all_and_harms_no_checkpoint(
+    tmp_path: Path, tiny_run: Making, together: Together, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = unprompted(tiny_run(steps=4, batch=8, save_every=2))
+    assert together(2, run, tmp_path, most=2000) == [1, 1]
+    assert not list((tmp_path / "checkpoints").iterdir())
+    told = capfd.readouterr().err  # of the first one: the other can write nothing there either
+    assert "checkpoint of step 2: process 1 could not write its part; there is no earlier one" in told
+
+
+def test_a_training_goes_on_with_other_numbers_of_processes(
+    tmp_path: Path, usual: Run, alone: Path, together: Together
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(alone, place)
+    shutil.rmtree(last(place))  # of one process there is step 3, and each goes on where the one before is told to stop
+    often = changed(usual, save_every=1, keep=9)
+    for saved, size, parallel in ((4, 2, "ddp"), (5, 4, "hsdp"), (6, 2, "fsdp")):
+        assert not any(together(size, changed(often, parallel=parallel), place))
+        close(alone, place)
+        files = {file.name for file in last(place).glob("optimizer*")}
+        assert files == {"optimizer.safetensors", "optimizer-00001.safetensors"}  # none writes what another has, too
+        for path in (place / "checkpoints").iterdir():
+            if path.name > f"step-{saved:08d}":
+                shutil.rmtree(path)
+    train(often, place)
+    close(alone, place)
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.5])
+def test_a_vae_is_trained_together(
+    tmp_path: Path, tiny_vae_run: Making, together: Together, monkeypatch: pytest.MonkeyPatch, adversarial: float
+) -> None:
+    """With a discriminator as with as many parts of a batch, for each of which its weight is reckoned."""
+    monkeypatch.setattr(reconstruction, "VALIDATED", 32)
+    run = tiny_vae_run(steps=3, batch=8, log_every=1, ema=0.5)
+    judged = {"adversarial": adversarial, "adversarial_start": 1, "discriminator_width": 8, "discriminator_layers": 1}
+    loss = run.model.loss.model_copy(update=judged)
+    run = run.model_copy(update={"model": run.model.model_copy(update={"loss": loss})})
+    train_vae(changed(run, accumulate=2), tmp_path / "alone")
+    assert not any(together(2, changed(run, parallel="ddp" if adversarial else "fsdp"), tmp_path / "run"))
+    close(tmp_path / "alone", tmp_path / "run")
+    assert (tmp_path / "run" / "vae" / "config.json").is_file()
+
+
+def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_same_bits(
+    tmp_path: Path, tiny_run: Making, together: Together
+) -> None:
+    run = unprompted(
+        tiny_run(steps=40, batch=8, log_every=1, save_every=5, validate_every=40, preview_every=40, ema=0.5)
+    )
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert together(2, run, whole) == [0, 0]
+    with started(run, torn, "--nproc-per-node", "2", "--max-restarts", "1") as agent:
+        wait_for((torn / "checkpoints" / "step-00000010").is_dir, lambda: agent.poll() is None)
+        os.kill(workers(agent.pid)[-1], signal.SIGKILL)
+        _, told = agent.communicate()
+    assert agent.returncode == 0, told
+    assert "going on from" in told and told.count("is trained: 40 steps") == 1
+    same(whole, torn)
+
+
+def test_two_machines_train_together(tmp_path: Path, tiny_run: Making) -> None:
+    run = unprompted(tiny_run(batch=8, parallel="hsdp"))
+    port = free_port()
+    place = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    agents = [started(run, tmp_path / "run", *place)]
+    wait_for(lambda: listens(port), lambda: agents[0].poll() is None)  # both would be where the others meet
+    agents.append(started(run, tmp_path / "run", *place))
+    told = [agent.communicate()[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert sum("is trained: 6 steps" in text for text in told) == 1
+    (line, *_) = (tmp_path / "run" / "environment.jsonl").read_text().splitlines()
+    assert json.loads(line)["processes"] == 2
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: Making) -> None:
+    with started(unprompted(tiny_run(batch=5)), tmp_path / "run", "--nproc-per-node", "2") as agent:
+        _, told = agent.communicate()
+    assert "training.batch is 5; allowed for 2 processes and training.accumulate 1: multiples of 2" in told
+    assert not (tmp_path / "run").exists()

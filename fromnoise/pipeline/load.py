@@ -27,12 +27,17 @@ def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
         ValueError: one line, when there is no model there, or it cannot be read.
     """
     pipeline = Pipeline.load(weights(place, raw=raw), pick(device))
-    chosen = Path(place) / SAMPLING
-    if chosen.is_file():
-        sampling = read_yaml(Sampling, chosen)
+    if sampling := chosen_sampling(place):
         pipeline.draw_as(sampling)
-        print(f"note: draws as {chosen} has it, chosen by a sweep: {sampling.words()}", file=sys.stderr, flush=True)
+        how = f"draws as {Path(place) / SAMPLING} has it, chosen by a sweep: {sampling.words()}"
+        print(f"note: {how}", file=sys.stderr, flush=True)
     return pipeline
+
+
+def chosen_sampling(place: str | os.PathLike[str]) -> Sampling | None:
+    """How a sweep has chosen that the run in `place` draws; None where none has. ValueError as in `load`."""
+    chosen = Path(place) / SAMPLING
+    return read_yaml(Sampling, chosen) if chosen.is_file() else None
 
 
 def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:

@@ -38,4 +38,5 @@ def lerp(cond: Cond, weights: Tensor) -> Cond:
     w = weights[:, None]  # (B, 1)
     mask = (first & (w < 1)) | (second & (w > 0))  # (B, L)
     tokens = torch.lerp(a, b, w[..., None].to(a.dtype)) * mask[..., None]  # (B, L, D)
-    return Cond(tokens, mask, torch.lerp(*cond.vector, w.to(cond.vector.dtype)))
+    one, other = cond.vector  # (D,) each
+    return Cond(tokens, mask, torch.lerp(one, other, w.to(one.dtype)))

@@ -6,13 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
-from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-
-SAMPLING = "sampling.yaml"
-"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
+from fromnoise.pipeline.place import SAMPLING, chosen_sampling, weights
 
 
 def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Pipeline:
@@ -32,27 +28,3 @@ def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
         how = f"draws as {Path(place) / SAMPLING} has it, chosen by a sweep: {sampling.words()}"
         print(f"note: {how}", file=sys.stderr, flush=True)
     return pipeline
-
-
-def chosen_sampling(place: str | os.PathLike[str]) -> Sampling | None:
-    """How a sweep has chosen that the run in `place` draws; None where none has. ValueError as in `load`."""
-    chosen = Path(place) / SAMPLING
-    return read_yaml(Sampling, chosen) if chosen.is_file() else None
-
-
-def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
-    """The file that `load` reads; arguments and errors alike."""
-    path = Path(place)
-    if path.is_file():
-        if raw:
-            raise ValueError(f"{path} is one file of weights: raw ones are kept in run and checkpoint directories only")
-        return path
-    if not path.exists():
-        raise ValueError(f"nothing at {path}; allowed: a run directory, a checkpoint directory, a .safetensors file")
-    name = "model.safetensors" if raw else "ema.safetensors"
-    if (path / name).is_file():
-        return path / name
-    checkpoints = sorted((path / "checkpoints").glob("step-*"))
-    if not checkpoints:
-        raise ValueError(f"no checkpoint in {path}: train it first, or point at a directory that holds {name}")
-    return checkpoints[-1] / name

@@ -30,6 +30,7 @@ from fromnoise.diffusion.times import schedule
 from fromnoise.pipeline.between import lerp, slerp
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pictures import as_pictures
+from fromnoise.pipeline.place import recorded_config
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
@@ -68,12 +69,7 @@ class Pipeline(nn.Module):
                 file does not hold.
         """
         tensors, metadata = load_tensors(path)
-        if "config" not in metadata:
-            raise ValueError(f"{path} holds no pipeline: its metadata has no config")
-        try:
-            config = ModelConfig.model_validate_json(metadata["config"])
-        except ValidationError as error:
-            raise ValueError(f"{path}: {explain(error)}") from None
+        config = recorded_config(path, metadata)
         conditioner = config.conditioner.restore(json.loads(metadata["state"]))
         space = config.space.restore(json.loads(metadata.get("space", "{}")))  # files older than latents have none
         pipeline = cls(config, conditioner, space)
@@ -328,7 +324,7 @@ class Pipeline(nn.Module):
 
         def draw() -> Tensor:
             noise = torch.stack([torch.randn(shape, generator=g) for g in generators])  # (B, C, H, W)
-            return (noise if weights is None else slerp(*noise, weights)).to(device)  # (B, C, H, W)
+            return (noise if weights is None else slerp(noise[0], noise[1], weights)).to(device)  # (B, C, H, W)
 
         return _without_gradients(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
 

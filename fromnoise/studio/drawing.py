@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 from PIL import Image
 
 from fromnoise.conditioning.config import LabelConfig
+from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pictures import as_animation, as_png, drawn_by, save_png, stem
 from fromnoise.plots import attention
 from fromnoise.plots.subject import Ask, Subject, Wish
@@ -86,9 +87,15 @@ def usual(subject: Subject) -> Usual:
 def about(subject: Subject) -> str:
     """What a model is, in a line."""
     config, count = subject.config, sum(p.numel() for p in subject.pipeline.parameters())
-    what = f"{config.backbone.type}, {config.path.type} path, trained to tell {config.objective.target}"
     size = f"{count / 1e6:.1f} million parameters"
-    return f"{what}; {size}; {config.size} × {config.size} pixels; checkpoint {subject.metadata['checkpoint'][:8]}"
+    return (
+        f"{kind(config)}; {size}; {config.size} × {config.size} pixels; checkpoint {subject.metadata['checkpoint'][:8]}"
+    )
+
+
+def kind(config: ModelConfig) -> str:
+    """Backbone, path and target, in a line."""
+    return f"{config.backbone.type}, {config.path.type} path, trained to tell {config.objective.target}"
 
 
 def draw(subject: Subject, asked: Asked, folder: Path) -> Iterator[str]:
@@ -136,6 +143,7 @@ class Words(NamedTuple):
     seen: attention.Attention
     overview: str
     words: list[tuple[str, int]]  # each as it is read, and its number
+    first: int  # the one that a place looks at most
 
 
 def words(subject: Subject, prompt: str, seed: int) -> Words:
@@ -152,7 +160,7 @@ def words(subject: Subject, prompt: str, seed: int) -> Words:
     means = seen.maps.mean(0)  # (E, h, w)
     shown = [attention.overlay(seen.picture, one, float(means.max())) for one in means]
     overview = strip([seen.picture, *shown], ["picture", *seen.words])
-    return Words(seen, overview, [(word, i) for i, word in enumerate(seen.words)])
+    return Words(seen, overview, [(word, i) for i, word in enumerate(seen.words)], int(means.amax((1, 2)).argmax()))
 
 
 def word(seen: attention.Attention, number: int) -> str:
@@ -222,7 +230,7 @@ def two(subjects: tuple[Subject, Subject], names: tuple[str, str], prompt: str, 
 def lineage(subject: Subject) -> str:
     """What a model is in the history of the field: the first line of its recipe, and how it draws."""
     run = subject.run
-    recipe = summary(RECIPES[run.recipe]) if run and run.recipe in RECIPES else f"{subject.config.backbone.type}."
+    recipe = summary(RECIPES[run.recipe]) if run and run.recipe in RECIPES else f"{kind(subject.config)}."
     return f"{recipe} Draws by {subject.pipeline.config.sampling.words()}."
 
 

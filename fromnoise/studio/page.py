@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import random
+import threading
 from collections.abc import Callable, Iterator
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from fromnoise.core.config import hint
+from fromnoise.core.config import Name
 from fromnoise.diffusion.sample import SAMPLERS
-from fromnoise.pipeline.config import sides
+from fromnoise.pipeline.config import ModelConfig, sides
+from fromnoise.pipeline.place import config_at
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.studio.asked import Asked, numbers, restored, seed_of
 from fromnoise.studio.gallery import Gallery
@@ -27,6 +30,15 @@ LARGEST_SEED = 2**31
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 FIRST = '<p class="empty">Say what to draw, and press Enter.</p>'
+
+
+importing = threading.Lock()
+
+
+def floor(name: str) -> Any:
+    """The module of the studio called `name`, which needs torch: imported late, and by one thread at a time."""
+    with importing:
+        return import_module(f"fromnoise.studio.{name}")
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,25 +74,25 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> gr.Blocks:
     gallery = Gallery(folder)
     with gr.Blocks(title="fromnoise studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML("<h1>fromnoise</h1><p>Pictures from noise, and how they come out of it.</p>", elem_id="title")
-        names = shelf.names()
+        names, usual = shelf.names(), config_at(next(iter(shelf.given.values())))
         model = gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True, elem_id="model")
         about = gr.HTML("<p>It is being loaded.</p>", elem_classes="about")
-        with gr.Tabs() as tabs:
-            with gr.Tab("Draw", id="draw"):
-                drawn = draw_tab(page, shelf, gallery, model)
-            with gr.Tab("Words", id="words"):
+        with gr.Tabs():
+            with gr.Tab("Draw", id="draw") as first:
+                drawn = draw_tab(page, shelf, gallery, model, usual)
+            with gr.Tab("Words", id="words") as second:
                 words_tab(shelf, model)
-            with gr.Tab("Sweep", id="sweep"):
+            with gr.Tab("Sweep", id="sweep") as third:
                 sweep_tab(shelf, model)
-            with gr.Tab("Two runs", id="two"):
+            with gr.Tab("Two runs", id="two") as fourth:
                 two_tab(shelf)
-            with gr.Tab("Between", id="between"):
+            with gr.Tab("Between", id="between") as fifth:
                 between_tab(shelf, model)
             with gr.Tab("Train", id="train") as train:
                 timer = train_tab(trainings)
-        for tab in tabs.children:  # a run is looked at only while somebody sees it
-            active = tab is train
-            tab.select(lambda active=active: gr.Timer(active=active), outputs=timer, **AT_ONCE)
+        for tab in (first, second, third, fourth, fifth):  # a run is looked at only while somebody sees it
+            tab.select(lambda: gr.Timer(active=False), outputs=timer, **AT_ONCE)
+        train.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
 
         @told
         def choose(name: str) -> tuple[Any, ...]:
@@ -99,9 +111,9 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> gr.Blocks:
 
 def seed_row(name: str, **more: Any) -> gr.Number:
     """A seed, and a button that throws another one."""
-    with gr.Row(elem_classes="seed"):
+    with gr.Row(elem_classes="beside"):
         seed = gr.Number(0, label="Seed", precision=0, elem_id=f"{name}-seed", min_width=90, **more)
-        new = gr.Button("New seed", size="sm", elem_id=f"{name}-new-seed", min_width=90)
+        new = gr.Button("New seed", elem_id=f"{name}-new-seed", min_width=90)
     new.click(lambda: random.randrange(LARGEST_SEED), outputs=seed, **AT_ONCE)
     return seed
 
@@ -133,7 +145,7 @@ def on(
     return event
 
 
-def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown) -> list[Any]:
+def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usual: ModelConfig) -> list[Any]:
     """Drawing, settings, the gallery; the components that depend on the model."""
     prompt = prompt_box("draw", autofocus=True)
     examples = gr.Dataset(components=[prompt], samples=[["a red circle"]], label="Examples", show_label=False)
@@ -142,12 +154,18 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
     with gr.Accordion("Settings", open=False, elem_id="draw-settings"):
         seed = seed_row("draw")
         with gr.Row():
-            steps = gr.Number(None, label="Steps", precision=0, elem_id="draw-steps", min_width=90)
+            steps = gr.Number(usual.sampling.steps, label="Steps", precision=0, elem_id="draw-steps", min_width=90)
             guidance = gr.Number(
-                None, label="Guidance", info="0 ignores the prompt", elem_id="draw-guidance", min_width=90
+                usual.sampling.guidance,
+                label="Guidance",
+                info="0 ignores the prompt",
+                elem_id="draw-guidance",
+                min_width=90,
             )
-            sampler = gr.Dropdown(list(SAMPLERS), label="Sampler", elem_id="draw-sampler", min_width=110)
-            size = gr.Textbox("", label="Size", info="64, or 64x96", elem_id="draw-size", min_width=90)
+            sampler = gr.Dropdown(
+                list(SAMPLERS), value=usual.sampling.sampler, label="Sampler", elem_id="draw-sampler", min_width=110
+            )
+            size = gr.Textbox(str(usual.size), label="Size", info="64, or 64x96", elem_id="draw-size", min_width=90)
         dropped = gr.File(
             label="Drop a picture made here to restore its settings", file_types=[".png"], elem_id="draw-restore",
             height=110,
@@ -156,11 +174,11 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
     shown = gr.Gallery(
         label="Drawn so far", columns=8, height="auto", elem_id="draw-gallery", interactive=False,
         buttons=["download"], object_fit="contain",
+        fit_columns=False,
     )  # fmt: skip
 
     def draw(name: str, text: str, seed: float, steps: float, guidance: float, sampler: str, size: str) -> Iterator:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         wanted = Asked(
             text,
             seed_of(seed),
@@ -199,8 +217,7 @@ def _restored(file: Path) -> tuple[Any, ...]:
     """What the settings are to be filled with."""
     asked, checkpoint = restored(file)
     assert asked.size, "a picture has a size"
-    if asked.sampler not in SAMPLERS:
-        raise ValueError(f"{file.name} was drawn by sampler {asked.sampler!r}; {hint(asked.sampler, SAMPLERS)}")
+    Name(SAMPLERS).known(asked.sampler or "")
     height, width = asked.size
     line = (
         f"<p>Settings of a picture by checkpoint {escape(checkpoint[:8]) or 'unknown'}: another one draws another.</p>"
@@ -221,15 +238,13 @@ def words_tab(shelf: Shelf, model: gr.Dropdown) -> None:
     state = gr.State()
 
     def watch(name: str, text: str, seed: float) -> tuple[Any, ...]:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         found = drawing.words(shelf.subject(name), text, seed_of(seed))
-        radio = gr.Radio(found.words, value=0, visible=True)
-        return found.overview, radio, drawing.word(found.seen, 0), found.seen
+        radio = gr.Radio(found.words, value=found.first, visible=True)
+        return found.overview, radio, drawing.word(found.seen, found.first), found.seen
 
     def look(number: int, seen: Any) -> str:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         return drawing.word(seen, number)
 
     on([begin.click, prompt.submit], stop, watch, [model, prompt, seed], [canvas, choice, closer, state])
@@ -246,8 +261,7 @@ def sweep_tab(shelf: Shelf, model: gr.Dropdown) -> None:
     canvas = gr.HTML('<p class="empty">The same noise under more guidance, in more steps.</p>', elem_id="sweep-canvas")
 
     def sweep(name: str, text: str, seed: float, guidances: str, steps: str) -> Iterator:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         scales, counts = numbers(guidances, "guidance"), numbers(steps, "steps")
         yield from drawing.sweep(shelf.subject(name), text, seed_of(seed), scales, counts)
 
@@ -270,8 +284,7 @@ def two_tab(shelf: Shelf) -> None:
     state, score = gr.State(), gr.State((0, 0))
 
     def draw(one: str, other: str, text: str, seed: float, blind: bool) -> tuple[Any, ...]:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         if blind and one == other:
             raise ValueError("both are the same model; allowed: two to tell apart")
         made = drawing.two((shelf.subject(one), shelf.subject(other)), (one, other), text, seed_of(seed), blind)
@@ -280,8 +293,7 @@ def two_tab(shelf: Shelf) -> None:
 
     @told
     def see(name: str, made: Any, score: tuple[int, int]) -> tuple[Any, ...]:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         right, of = score[0] + (name == made.names[0]), score[1] + 1
         line = f"<p>{'Right' if name == made.names[0] else 'No'}: {right} of {of} so far.</p>"
         return drawing.pair(made, True), gr.Radio(interactive=False), line, (right, of)
@@ -304,8 +316,7 @@ def between_tab(shelf: Shelf, model: gr.Dropdown) -> None:
     canvas = gr.HTML('<p class="empty">Noise turns, words blend.</p>', elem_id="between-canvas")
 
     def between(name: str, a: str, b: str, seed_a: float, seed_b: float, count: float) -> Iterator:
-        from fromnoise.studio import drawing
-
+        drawing = floor("drawing")
         seeds = (seed_of(seed_a), seed_of(seed_b))
         yield from drawing.between(shelf.subject(name), (a, b), seeds, int(count or 0))
 
@@ -316,12 +327,12 @@ def between_tab(shelf: Shelf, model: gr.Dropdown) -> None:
 def train_tab(trainings: Trainings) -> gr.Timer:
     """A run in training: followed, begun, stopped, gone on with; what looks at it every few seconds."""
     names = trainings.names()
-    with gr.Row():
+    with gr.Row(elem_classes="beside"):
         run = gr.Dropdown(
             names, value=names[0] if names else None, label="Run", allow_custom_value=True, elem_id="train-run", scale=3
         )
-        stop = gr.Button("Stop and save", elem_id="train-stop", min_width=110)
-        resume = gr.Button("Resume", elem_id="train-resume", min_width=110)
+        stop = gr.Button("Stop and save", elem_id="train-stop", min_width=90)
+        resume = gr.Button("Resume", elem_id="train-resume", min_width=90)
     line = gr.HTML("", elem_id="train-line", elem_classes="about")
     facts, charts, previews = (
         gr.HTML("", elem_id="facts"),
@@ -375,16 +386,14 @@ def followed(trainings: Trainings, name: str | None, seen: str) -> tuple[Any, ..
     Raises:
         ValueError: one line, when there is no such run (any more), or it cannot be read.
     """
-    from fromnoise.reporting.record import read
-    from fromnoise.studio import following
-
     if not name:
         return '<p class="empty">No run yet: begin one below.</p>', "", "", "", ""
     said = f"<p>{escape(trainings.told(name))}</p>"
     directory = trainings.directory(name)
     if name in trainings.begun and not (directory / "run.yaml").is_file():
         return said, "", "", "", ""  # it is only just being made, or nothing came of it
-    mark, record = following.mark(directory), read(directory)
+    following = floor("following")
+    mark, record = following.mark(directory), following.read(directory)
     if mark == seen:
         return said, following.facts(record), gr.skip(), gr.skip(), seen
     return said, following.facts(record), following.curves(record), following.previews(record), mark

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
         share=False,
         prevent_thread_lock=True,
         theme=look.theme(),
-        css=look.CSS,
+        css_paths=Path(__file__).with_name("look.css"),
         footer_links=[],
         max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,
@@ -82,7 +82,7 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
     print(f"fromnoise studio: http://{served.host}:{served.port} (Ctrl-C ends it)", flush=True)
     if served.host not in LOOPBACK:
         print("note: whoever can reach this address can draw and train here", file=sys.stderr, flush=True)
-    threading.Thread(target=_ready, args=(shelf, next(iter(given))), daemon=True).start()
+    threading.Thread(target=_ready, args=(shelf, next(iter(given)), page.floor), daemon=True).start()
     ended.wait()
     blocks.close(verbose=False)
     trainings.close()
@@ -106,9 +106,10 @@ def refuse_taken(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
 
 
-def _ready(shelf: Shelf, name: str) -> None:
+def _ready(shelf: Shelf, name: str, floor: Callable[[str], object]) -> None:
     """Load torch and the first model, and draw one step, so that the first who asks waits for none of it."""
     try:
+        floor("drawing")
         from fromnoise.plots.subject import Wish
 
         subject = shelf.subject(name)

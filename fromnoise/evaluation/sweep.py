@@ -26,8 +26,8 @@ from fromnoise.evaluation.measure import Watch, kept, strip
 from fromnoise.evaluation.sweep_page import settings_page
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
-from fromnoise.pipeline.place import SAMPLING, weights
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import SAMPLING, weights
 from fromnoise.training.directory import Data
 from fromnoise.training.run import Run, VAERun, read_run
 

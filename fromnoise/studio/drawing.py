@@ -30,7 +30,9 @@ from fromnoise.studio.film import Frame, download, film, note, strip, table
 EVERY = 0.08  # seconds between what is shown while a picture forms
 LONGEST = 49  # frames of a film
 SAMPLE, EXPECTED = "the sample x_t", "the picture it expects"
-computing = Lock()  # a network is asked by one at a time: what is watched must not see another's picture
+computing = Lock()
+"""Held while a network is asked: its matrices are exchanged for bfloat16 ones for as long, and one that is watched must
+not see another's picture."""
 Shown = TypeVar("Shown")
 
 
@@ -96,6 +98,13 @@ def about(subject: Subject) -> str:
 def kind(config: ModelConfig) -> str:
     """Backbone, path and target, in a line."""
     return f"{config.backbone.type}, {config.path.type} path, trained to tell {config.objective.target}"
+
+
+def warm_up(subject: Subject) -> None:
+    """Draw one step, so that the first who asks waits for nothing that is done once."""
+    with computing:
+        for ask in subject.asks(Wish(), 1):
+            subject.pipeline(ask.prompt, 1, labels=[ask.label])
 
 
 def draw(subject: Subject, asked: Asked, folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fromnoise.core.config import Config
 
@@ -106,14 +106,9 @@ def refuse_taken(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
 
 
-def _ready(shelf: Shelf, name: str, floor: Callable[[str], object]) -> None:
-    """Load torch and the first model, and draw one step, so that the first who asks waits for none of it."""
+def _ready(shelf: Shelf, name: str, floor: Callable[[str], Any]) -> None:
+    """Load torch and the first model while the page comes up."""
     try:
-        floor("drawing")
-        from fromnoise.plots.subject import Wish
-
-        subject = shelf.subject(name)
-        for ask in subject.asks(Wish(), 1):
-            subject.pipeline(ask.prompt, 1, labels=[ask.label])
+        floor("drawing").warm_up(shelf.subject(name))
     except (ValueError, OSError) as error:
         print(f"fromnoise: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
@@ -266,7 +265,7 @@ def between(subject: Subject, prompts: tuple[str, str], seeds: tuple[int, int], 
     shares = [f"{i / (count - 1):.0%}" for i in range(count)]
     ends = [f"“{ask.name}”, seed {seed}" for ask, seed in zip(asks, seeds, strict=True)]
     moving = [Frame((picture,), f"{share} of the way") for picture, share in zip(pictures, shares, strict=True)]
-    there_and_back = [*pictures, *islice(reversed(pictures), 1, None)]
+    there_and_back = [*pictures, *pictures[-2:0:-1]]
     save = download(as_animation(there_and_back, "webp"), "image/webp", "between.webp", "Save animation")
     shown = film(moving, (" → ".join(ends),), "Place on the way", count // 2)
     yield shown + strip(pictures, shares) + save

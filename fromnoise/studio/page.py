@@ -393,7 +393,9 @@ def followed(trainings: Trainings, name: str | None, seen: str) -> tuple[Any, ..
     if name in trainings.begun and not (directory / "run.yaml").is_file():
         return said, "", "", "", ""  # it is only just being made, or nothing came of it
     following = floor("following")
-    mark, record = following.mark(directory), following.read(directory)
+    from fromnoise.reporting.record import read  # with torch, which is here by now
+
+    mark, record = following.mark(directory), read(directory)
     if mark == seen:
         return said, following.facts(record), gr.skip(), gr.skip(), seen
     return said, following.facts(record), following.curves(record), following.previews(record), mark

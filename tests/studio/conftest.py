@@ -15,6 +15,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+import torch
 
 from fromnoise.conditioning.config import LabelConfig, TextConfig
 from fromnoise.core.config import write_yaml
@@ -46,11 +47,15 @@ DIGITS = ModelConfig(
 
 
 def make_run(place: Path, model: ModelConfig, seed: int, **more: Any) -> Path:
-    """A run's directory with fresh weights in its checkpoint."""
+    """A run's directory with weights in its checkpoint that are far from zero."""
     checkpoint = place / "checkpoints" / "step-00000005"
     checkpoint.mkdir(parents=True)
+    pipeline, generator = Pipeline.build(model, CAPTIONS, seed), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in pipeline.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=generator))
     for name in ("model", "ema"):
-        Pipeline.build(model, CAPTIONS, seed).save(checkpoint / f"{name}.safetensors", {})
+        pipeline.save(checkpoint / f"{name}.safetensors", {})
     write_yaml(Run(model=model, **more), place / "run.yaml")
     return place
 

@@ -151,6 +151,7 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
     examples = gr.Dataset(components=[prompt], samples=[["a red circle"]], label="Examples", show_label=False)
     begin, stop = buttons("draw", "Draw")
     canvas = gr.HTML(FIRST, elem_id="draw-canvas")
+    origin = gr.HTML("", elem_classes="about", elem_id="draw-origin")
     with gr.Accordion("Settings", open=False, elem_id="draw-settings"):
         seed = seed_row("draw")
         with gr.Row():
@@ -170,7 +171,6 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
             label="Drop a picture made here to restore its settings", file_types=[".png"], elem_id="draw-restore",
             height=110,
         )  # fmt: skip
-        origin = gr.HTML("", elem_classes="about", elem_id="draw-origin")
     shown = gr.Gallery(
         label="Drawn so far", columns=8, height="auto", elem_id="draw-gallery", interactive=False,
         buttons=["download"], object_fit="contain",

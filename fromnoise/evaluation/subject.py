@@ -17,13 +17,13 @@ from fromnoise.core.types import Data
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.labelled import LabelledData
 from fromnoise.data.prepared import PreparedData
-from fromnoise.evaluation import classifier, protocol
-from fromnoise.evaluation.classifier import Classifier, Domain
-from fromnoise.evaluation.domains import DOMAINS
-from fromnoise.evaluation.extractor import Extractor, by_classifier, extractor_of, pixels
-from fromnoise.evaluation.judge import kind_of
-from fromnoise.evaluation.measure import Watch
-from fromnoise.evaluation.real import NotMeasured
+from fromnoise.evaluation.comparison.measure import Watch
+from fromnoise.evaluation.features.extractor import Extractor, by_classifier, extractor_of, pixels
+from fromnoise.evaluation.features.real import NotMeasured
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.classifier import Classifier, Domain
+from fromnoise.evaluation.judges.domains import DOMAINS
+from fromnoise.evaluation.judges.judge import kind_of
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
@@ -31,7 +31,7 @@ from fromnoise.training.directory import run_of
 from fromnoise.training.run import Run
 
 
-class Asked(NamedTuple):
+class Prompts(NamedTuple):
     """What to draw: prompts, and their classes."""
 
     said: Sequence[str]
@@ -112,13 +112,13 @@ class Subject:
         return isinstance(self.pictures, PreparedData)
 
     @cached_property
-    def asked(self) -> Asked:
+    def asked(self) -> Prompts:
         """Classes in turn, or validation captions in turn."""
         if self.domain:
-            return Asked(*protocol.prompts(self.domain, self.wanted.n))
+            return Prompts(*protocol.prompts(self.domain, self.wanted.n))
         n = self.wanted.n
         batch = self.data.validation(n)
-        return Asked(batch.captions, batch.labels.tolist())
+        return Prompts(batch.captions, batch.labels.tolist())
 
     @cached_property
     def drawn(self) -> protocol.Drawn:

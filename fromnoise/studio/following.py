@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fromnoise.evaluation.page import figures, plain
+from fromnoise.pages.page import figures, plain
 from fromnoise.reporting.curves import sides, spread_out, time_charts, training_charts
 from fromnoise.reporting.record import Record
 from fromnoise.studio.film import Frame, film

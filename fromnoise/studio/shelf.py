@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.core.config import hint, read_mapping
+from fromnoise.pipeline.place import chosen_sampling, weights
 
 if TYPE_CHECKING:
     from fromnoise.plots.subject import Subject
@@ -50,8 +51,7 @@ class Shelf:
         Raises:
             ValueError: one line, as `place`, or when what is there is no model that can be read.
         """
-        from fromnoise.pipeline.load import chosen_sampling, weights
-        from fromnoise.plots.subject import find
+        from fromnoise.plots.subject import find  # with torch
 
         place = self.place(name)
         file = weights(place)

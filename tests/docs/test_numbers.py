@@ -171,6 +171,20 @@ def test_numbers_stand_in_a_record(page: Path) -> None:
     assert unrecorded == UNRECORDED.get(page.name, 0)
 
 
+RECORDS = {
+    "quickstart": {"minutes": 10.32},
+    "shapes": {"training": {"seconds": 1743}, "parameters": 3924880, "adherence": {"overall": 0.95007}},
+    "reading": {"sizes": [{"samples_per_second": 22605.4}]},
+    "doctor": {
+        "examined": {
+            "shapes": {"numbers": {"guidance": "2.91 for 3.00; 0.0% is left", "gradients": "0 get none"}},
+            "mnist": {"numbers": {"guidance": "3.02 for 3.00; 0.0% is left", "gradients": "0 get none; 5.8% choose"}},
+        }
+    },
+}
+"""Of the kind that benchmarks write, for pages that are not theirs."""
+
+
 @pytest.mark.parametrize(
     ("block", "fault"),
     [
@@ -192,7 +206,8 @@ def test_numbers_stand_in_a_record(page: Path) -> None:
         ("```\nnothing\n```", ""),
     ],
 )
-def test_a_number_that_is_not_there_is_seen(block: str, fault: str) -> None:
+def test_a_number_that_is_not_there_is_seen(block: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "record", RECORDS.__getitem__)
     found = faults(block)
     assert found[0].startswith(fault) if fault else not found
 

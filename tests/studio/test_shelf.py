@@ -56,7 +56,7 @@ def test_it_draws_as_a_sweep_has_chosen(runs: Path) -> None:
 
 def test_a_run_that_vanishes_is_told(runs: Path) -> None:
     shelf = Shelf({"given": runs / "other"}, runs)
-    shelf.subject("one"), shelf.subject("given")
+    assert shelf.subject("one") is not shelf.subject("given")
     shutil.rmtree(runs / "one")
     shutil.rmtree(runs / "other")
     with pytest.raises(ValueError, match=r"there is no run 'one' \(any more\); allowed: "):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fromnoise.core.line import quiet
+from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.checkpoint import list_checkpoints
-from fromnoise.training.directory import Data, derive
+from fromnoise.training.checkpoint import steps_done
+from fromnoise.training.directory import derive
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
 
@@ -56,7 +58,7 @@ def contenders(entries: Sequence[Entry], seeds: int, data: Data) -> list[Contend
         raise ValueError(f"{len(entries)} recipe is given; allowed: two or more, or finished runs of them")
     groups: list[tuple[str, Run, dict[int, Path | None]]] = []
     for name, run, directory in entries:
-        run = derive(run, data, lambda line: None)
+        run = derive(run, data, quiet)
         if run.training.batch == 0:
             raise ValueError(f"training.batch of {name} is 0 (found by trying); a comparison needs a number")
         if directory is None:
@@ -95,8 +97,7 @@ def refuse_other_data(entries: Sequence[Entry]) -> None:
 
 def refuse_unfinished(run: Run, directory: Path) -> None:
     """Find that the training in `directory` has come to its end; else ValueError in one line."""
-    saved = list_checkpoints(directory / "checkpoints")
-    step = int(saved[-1].name.removeprefix("step-")) if saved else 0
+    step = steps_done(directory / "checkpoints")
     if step < run.training.steps:
         more = f"finish it first: fromnoise train {directory}"
         raise ValueError(f"{directory} is not finished: step {step} of {run.training.steps}; {more}")

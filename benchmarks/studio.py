@@ -172,11 +172,12 @@ def told(record: dict[str, Any]) -> str:
     keys = ["first_page_seconds.median", "picture.seconds.median", "together.waited_seconds.median"]
     keys += ["memory.mib_before", "memory.mib_after"]
     sources = "; ".join(f"studio:{key}" for key in keys)
+    waited, asked = crowd["waited_seconds"]["median"], picture["steps"]
     lines = [
         f"<!-- from: {sources} -->",
-        f"The page is there {page['median']:.1f} s after the command; a picture of {picture['steps']} guided steps takes",
-        f"{picture['seconds']['median']:.2f} s. {crowd['people']} people who drew {crowd['pictures']:,} pictures at once",
-        f"waited {crowd['waited_seconds']['median']:.2f} s for one, with {crowd['errors']} errors and {crowd['lost']} lost.",
+        f"The page is there {page['median']:.1f} s after the command; a picture of {asked} guided steps takes",
+        f"{picture['seconds']['median']:.2f} s. {crowd['people']} people who drew {crowd['pictures']:,} pictures at",
+        f"once waited {waited:.2f} s for one, with {crowd['errors']} errors and {crowd['lost']} lost.",
         f"The server held {memory['mib_before']:.0f} MiB before {memory['pictures']} pictures more, and",
         f"{memory['mib_after']:.0f} MiB after them.",
     ]

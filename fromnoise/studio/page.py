@@ -18,7 +18,7 @@ from fromnoise.core.config import Name
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.pipeline.config import ModelConfig, sides
 from fromnoise.pipeline.place import config_at
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 from fromnoise.studio.asked import Asked, numbers, restored, seed_of
 from fromnoise.studio.gallery import Gallery
 from fromnoise.studio.shelf import Shelf
@@ -341,7 +341,7 @@ def train_tab(trainings: Trainings) -> gr.Timer:
     )
     with gr.Accordion("Begin a training", open=not names, elem_id="train-begin"):
         with gr.Row():
-            recipe = gr.Dropdown([*RECIPES, *VAE_RECIPES], value="shapes", label="Recipe", elem_id="train-recipe")
+            recipe = gr.Dropdown(list(all_recipes()), value="shapes", label="Recipe", elem_id="train-recipe")
             name = gr.Textbox("", label="Name of the run", elem_id="train-name")
         settings = gr.Textbox(
             "", label="Settings", placeholder="--training.steps 500", elem_id="train-settings",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fromnoise.core.config import hint
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 from fromnoise.studio.shelf import inside, runs_in, shown
 
 MOST = 2  # at once
@@ -59,9 +59,8 @@ class Trainings:
         Raises:
             ValueError: one line, when that cannot be begun.
         """
-        known = [*RECIPES, *VAE_RECIPES]
-        if recipe not in known:
-            raise ValueError(f"unknown recipe {shown(recipe)}; {hint(recipe, known)}")
+        if recipe not in all_recipes():
+            raise ValueError(f"unknown recipe {shown(recipe)}; {hint(recipe, all_recipes())}")
         directory = self.directory(name)
         if directory.exists():
             raise ValueError(f"{directory} is there already; resume it, or choose another name")

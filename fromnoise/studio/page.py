@@ -205,7 +205,7 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
 
     @told
     def pick(choice: gr.SelectData) -> tuple[Any, ...]:
-        return _restored(Path(choice.value["image"]["path"]))
+        return _restored(gallery.folder / Path(choice.value["image"]["path"]).name)  # a name: the rest is the browser's
 
     settings = [prompt, seed, steps, guidance, sampler, size, origin]
     dropped.upload(restore, dropped, settings, **QUIET)

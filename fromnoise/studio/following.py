@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def mark(directory: Path) -> str:
 def curves(record: Record) -> str:
     """Charts of the losses: of training, of validation, and by time."""
     # Many lines tell no more than some hundreds, and take a chart seconds.
-    shown = sides([record._replace(logged=spread_out(record.logged, LOGGED))], [""])
+    shown = sides([replace(record, logged=spread_out(record.logged, LOGGED))], [""])
     with charting:  # matplotlib's settings are the whole process's
         charts = [*training_charts(shown)[:CHARTS], *time_charts(shown)[:1]]
     return figures(charts) if charts else ""

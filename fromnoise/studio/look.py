@@ -16,6 +16,8 @@ def theme() -> Base:
         block_shadow="none",
         block_label_background_fill="transparent",
         input_background_fill="white",
+        input_border_width="1px",
+        input_border_color="*neutral_200",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_primary_text_color="white",

@@ -331,7 +331,7 @@ def train_tab(trainings: Trainings) -> gr.Timer:
         run = gr.Dropdown(
             names, value=names[0] if names else None, label="Run", allow_custom_value=True, elem_id="train-run", scale=3
         )
-        stop = gr.Button("Stop and save", elem_id="train-stop", min_width=90)
+        stop = gr.Button("Stop, save", elem_id="train-stop", min_width=90)
         resume = gr.Button("Resume", elem_id="train-resume", min_width=90)
     line = gr.HTML("", elem_id="train-line", elem_classes="about")
     facts, charts, previews = (

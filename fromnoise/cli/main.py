@@ -28,6 +28,7 @@ COMMANDS = {
     "push": "upload a run, with its model card, to the hub",
     "sweep": "find how a finished run draws best, or what fields of a recipe do",
     "draw": "draw the prompts of a public benchmark, for its own judges to score",
+    "studio": "draw, look inside, compare and train in a browser",
     "plot": "draw pictures of how a model works: schedules, weights, trajectories, attention, ...",
 }
 

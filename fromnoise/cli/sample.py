@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, Name
 from fromnoise.core.files import names_path
 from fromnoise.diffusion.sample import SAMPLERS
+from fromnoise.pipeline.config import sides
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,8 +33,7 @@ CHUNK = 64  # pictures drawn together
 
 
 def _checked_size(text: str) -> str:
-    if not re.fullmatch(r"\d{1,4}(x\d{1,4})?", text):
-        raise ValueError(f"given {text!r}; allowed: a side in pixels, as in 64, or HEIGHTxWIDTH, as in 64x96")
+    sides(text)
     return text
 
 
@@ -70,12 +69,13 @@ def main(args: Sequence[str]) -> None:
     place, prompts = split(words)
     from fromnoise.core.files import content_hash
     from fromnoise.pipeline.load import load, weights
-    from fromnoise.pipeline.pictures import grid, save_animation, save_png, stem
+    from fromnoise.pipeline.pictures import drawn_by, grid, save_animation, save_png, stem
 
     pipeline = load(place, raw=options.raw, device=options.device)
     pipeline.conditioner.labels(prompts)  # what is wrong with the last prompt is told before the first is drawn
     jobs = [(prompt, options.seed + i) for i, prompt in enumerate(p for p in prompts for _ in range(options.count))]
-    about = _about(pipeline, options) | {"checkpoint": content_hash(weights(place, raw=options.raw))}
+    sampling = pipeline.sampling(options.sampler, options.steps, options.guidance)
+    about = drawn_by(sampling, content_hash(weights(place, raw=options.raw)))
     pictures: list[Image.Image] = []
     for first in range(0, len(jobs), CHUNK):
         part = jobs[first : first + CHUNK]
@@ -121,8 +121,7 @@ def shipped() -> Path:
 
 def draw(pipeline: Pipeline, prompts: list[str], seed: int, options: Options) -> list[list[Image.Image]]:
     """For each prompt its picture after every step when it is to be animated, else the finished picture alone."""
-    sides = [int(side) for side in re.findall(r"\d+", options.size or "")]
-    size = (sides[0], sides[-1]) if sides else None
+    size = sides(options.size) if options.size else None
     steps = pipeline.stream(prompts, options.steps, options.guidance, seed, size, sampler=options.sampler)
     films: list[list[Image.Image]] = [[] for _ in prompts]
     last = None
@@ -134,13 +133,3 @@ def draw(pipeline: Pipeline, prompts: list[str], seed: int, options: Options) ->
     if not options.animate:
         films = [[picture] for picture in pipeline.pictures(last.x)]
     return films
-
-
-def _about(pipeline: Pipeline, options: Options) -> dict[str, str]:
-    """How all pictures are drawn, for their metadata."""
-    usual = pipeline.config.sampling
-    return {
-        "steps": str(usual.steps if options.steps is None else options.steps),
-        "guidance": str(usual.guidance if options.guidance is None else options.guidance),
-        "sampler": options.sampler or usual.sampler,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
@@ -35,6 +36,14 @@ class Sampling(Config):
         """In a line: "ddim, 24 steps, guidance 3 from 0 to 0.8"."""
         low, high = self.interval
         return f"{self.sampler}, {self.steps} steps, guidance {self.guidance:g} from {low:g} to {high:g}"
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Height and width of "64" or "64x96"; ValueError in one line where it is neither."""
+    if not re.fullmatch(r"\d{1,4}(x\d{1,4})?", text):
+        raise ValueError(f"given {text!r}; allowed: a side in pixels, as in 64, or HEIGHTxWIDTH, as in 64x96")
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
 
 
 class ModelConfig(Config):

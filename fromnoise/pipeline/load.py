@@ -6,13 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
-from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-
-SAMPLING = "sampling.yaml"
-"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
+from fromnoise.pipeline.place import SAMPLING, chosen_sampling, weights
 
 
 def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Pipeline:
@@ -27,27 +23,8 @@ def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
         ValueError: one line, when there is no model there, or it cannot be read.
     """
     pipeline = Pipeline.load(weights(place, raw=raw), pick(device))
-    chosen = Path(place) / SAMPLING
-    if chosen.is_file():
-        sampling = read_yaml(Sampling, chosen)
+    if sampling := chosen_sampling(place):
         pipeline.draw_as(sampling)
-        print(f"note: draws as {chosen} has it, chosen by a sweep: {sampling.words()}", file=sys.stderr, flush=True)
+        how = f"draws as {Path(place) / SAMPLING} has it, chosen by a sweep: {sampling.words()}"
+        print(f"note: {how}", file=sys.stderr, flush=True)
     return pipeline
-
-
-def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
-    """The file that `load` reads; arguments and errors alike."""
-    path = Path(place)
-    if path.is_file():
-        if raw:
-            raise ValueError(f"{path} is one file of weights: raw ones are kept in run and checkpoint directories only")
-        return path
-    if not path.exists():
-        raise ValueError(f"nothing at {path}; allowed: a run directory, a checkpoint directory, a .safetensors file")
-    name = "model.safetensors" if raw else "ema.safetensors"
-    if (path / name).is_file():
-        return path / name
-    checkpoints = sorted((path / "checkpoints").glob("step-*"))
-    if not checkpoints:
-        raise ValueError(f"no checkpoint in {path}: train it first, or point at a directory that holds {name}")
-    return checkpoints[-1] / name

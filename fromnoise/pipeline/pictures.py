@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from fromnoise.pipeline.config import Sampling
+
 SHOWN = 128  # least side, in pixels, of a picture in a grid or an animation
 GAP = 4  # pixels between the pictures of a grid
 TEXT = 12  # height of a label's letters, in pixels
@@ -52,16 +54,27 @@ def as_png(image: Image.Image, metadata: Mapping[str, str] = MappingProxyType({}
     return buffer.getvalue()
 
 
+def drawn_by(sampling: Sampling, checkpoint: str) -> dict[str, str]:
+    """What a picture says of how it was drawn, beside its prompt and its seed. checkpoint: hash of the weights."""
+    how = {"steps": str(sampling.steps), "guidance": str(sampling.guidance), "sampler": sampling.sampler}
+    return how | {"checkpoint": checkpoint}
+
+
 def save_animation(
     frames: Sequence[Image.Image], directory: str | Path, stem: str, kind: Literal["webp", "gif"]
 ) -> Path:
     """Write `frames` as an endless animation, else as `save_png`: 12 frames a second, the last rests for 1.5 s."""
+    return _create(Path(directory), stem, f".{kind}", as_animation(frames, kind))
+
+
+def as_animation(frames: Sequence[Image.Image], kind: Literal["webp", "gif"]) -> bytes:
+    """`frames` as an endless animation."""
     shown = [_enlarged(frame) for frame in frames]
     durations = [80] * (len(shown) - 1) + [1500]  # ms
     buffer = io.BytesIO()
     options = {"lossless": True} if kind == "webp" else {}
     shown[0].save(buffer, kind, save_all=True, append_images=shown[1:], duration=durations, loop=0, **options)
-    return _create(Path(directory), stem, f".{kind}", buffer.getvalue())
+    return buffer.getvalue()
 
 
 def grid(images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None) -> Image.Image:

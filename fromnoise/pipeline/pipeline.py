@@ -28,8 +28,10 @@ from fromnoise.diffusion.predict import guided
 from fromnoise.diffusion.sample import WITH_ETA, Step, choose
 from fromnoise.diffusion.target import TARGETS, check, largest_start
 from fromnoise.diffusion.times import schedule
+from fromnoise.pipeline.between import lerp, slerp
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pictures import as_pictures
+from fromnoise.pipeline.place import recorded_config
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
@@ -67,12 +69,7 @@ class Pipeline(nn.Module):
                 file does not hold.
         """
         tensors, metadata = load_tensors(path)
-        if "config" not in metadata:
-            raise ValueError(f"{path} holds no pipeline: its metadata has no config")
-        try:
-            config = ModelConfig.model_validate_json(metadata["config"])
-        except ValidationError as error:
-            raise ValueError(f"{path}: {explain(error)}") from None
+        config = recorded_config(path, metadata)
         conditioner = config.conditioner.restore(json.loads(metadata["state"]))
         space = config.space.restore(json.loads(metadata.get("space", "{}")))  # files older than latents have none
         pipeline = cls(config, conditioner, space)
@@ -145,8 +142,8 @@ class Pipeline(nn.Module):
         precision: Precision | Literal["auto"] = "auto",
     ) -> list[Image.Image]:
         """Draw one picture of each prompt, some dozens at a time. Arguments and errors as in `stream`."""
-        request = self._request(prompts, labels, seed, size, precision)
-        sampling = self._sampling(sampler, steps, guidance, interval, shift, eta)
+        request = self._request(prompts, labels, [seed], size, precision)
+        sampling = self.sampling(sampler, steps, guidance, interval, shift, eta)
         pictures = []
         for part in request.parts(CHUNK):
             last = deque(self._draw(part, sampling), maxlen=1).pop()
@@ -183,23 +180,49 @@ class Pipeline(nn.Module):
         Raises:
             ValueError: one line, for whatever is out of range, before anything is drawn.
         """
-        request = self._request(prompts, labels, seed, size, precision)
-        return self._draw(request, self._sampling(sampler, steps, guidance, interval, shift, eta))
+        request = self._request(prompts, labels, [seed], size, precision)
+        return self._draw(request, self.sampling(sampler, steps, guidance, interval, shift, eta))
+
+    def between(
+        self,
+        prompts: tuple[str, str],
+        seeds: tuple[int, int],
+        count: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | tuple[int, int] | None = None,
+        *,
+        sampler: str | None = None,
+        labels: tuple[int, int] | None = None,
+        precision: Precision | Literal["auto"] = "auto",
+    ) -> Iterator[Step]:
+        """As `stream`, for `count` pictures (B) on the way from one prompt and seed to another, both ends included.
+
+        The noise goes along the great circle between both (see `slerp`), the condition in a straight line (see
+        `lerp`); the ends are what `stream` draws of them.
+
+        Raises:
+            ValueError: as `stream`, and for a count that is not 2 to 64.
+        """
+        if not 2 <= count <= CHUNK:
+            raise ValueError(f"count is {count}; allowed: 2 to {CHUNK} pictures, both ends among them")
+        request = self._request(prompts, labels, seeds, size, precision)
+        return self._draw(request, self.sampling(sampler, steps, guidance), torch.linspace(0, 1, count))
 
     def pictures(self, z: Tensor) -> list[Image.Image]:
         """Latents (B, C, H, W) as 8-bit pictures."""
         return as_pictures(self.space.decode(z))
 
-    def _sampling(
+    def sampling(
         self,
-        sampler: str | None,
-        steps: int | None,
-        guidance: float | None,
-        interval: tuple[float, float] | None,
-        shift: float | None,
-        eta: float | None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        interval: tuple[float, float] | None = None,
+        shift: float | None = None,
+        eta: float | None = None,
     ) -> Sampling:
-        """The config's way of sampling with what is not None in its place."""
+        """The config's way of sampling with what is not None in its place; errors as in `stream`."""
         asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
         asked |= {"interval": interval, "shift": shift, "eta": eta}
         given = {key: value for key, value in asked.items() if value is not None}
@@ -216,10 +239,11 @@ class Pipeline(nn.Module):
         self,
         prompts: str | Sequence[str],
         labels: Sequence[int] | None,
-        seed: int,
+        seeds: Sequence[int],
         size: int | tuple[int, int] | None,
         precision: Precision | Literal["auto"],
     ) -> Request:
+        """What is asked for, checked. seeds: of each picture, or of the first one alone."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         for prompt in prompts:
             if not isinstance(prompt, str):
@@ -231,8 +255,9 @@ class Pipeline(nn.Module):
             raise ValueError(f"{len(classes)} labels are given for {len(prompts)} prompts; allowed: one each")
         asked = list(dict.fromkeys(classes))
         self.conditioner.encode([""] * len(asked), torch.tensor(asked))  # refuses a label, of the last picture, too
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
         if precision == "auto":
             precision = "bfloat16" if fast_bfloat16(self.device) else "float32"
         if precision not in get_args(Precision):
@@ -241,7 +266,8 @@ class Pipeline(nn.Module):
         if notice and notice not in self.told:
             self.told.add(notice)
             print(f"note: {notice}", file=sys.stderr, flush=True)
-        return Request(prompts, classes, seed, self._sides(size), precision)
+        all_seeds = list(seeds) if len(seeds) == len(prompts) else [seeds[0] + i for i in range(len(prompts))]
+        return Request(prompts, classes, all_seeds, self._sides(size), precision)
 
     def _sides(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """Height and width asked for."""
@@ -254,7 +280,8 @@ class Pipeline(nn.Module):
         return height, width
 
     @torch.no_grad()  # not inference mode: tensors that modules cache could then never be trained with
-    def _draw(self, request: Request, sampling: Sampling) -> Iterator[Step]:
+    def _draw(self, request: Request, sampling: Sampling, weights: Tensor | None = None) -> Iterator[Step]:
+        """weights: (B,) from 0 to 1, where the pictures wanted stand between the two that are asked for."""
         path, target, device = self.config.path, TARGETS[self.config.objective.target], self.device
         times = schedule(sampling.steps, sampling.shift, largest_start(path, target))  # (N + 1,)
         check(path, target, float(times[-2]), float(times[0]))
@@ -272,13 +299,15 @@ class Pipeline(nn.Module):
         features = self.conditioner.encode(request.prompts, torch.tensor(request.labels))
         with autocast(device, dtype):
             cond = self.conditioner({key: value.to(device) for key, value in features.items()})
-            null = self.conditioner.null(len(request.prompts))
+            cond = cond if weights is None else lerp(cond, weights.to(device))
+            null = self.conditioner.null(len(cond.mask))
         predict = guided(network, cond, null, sampling.guidance, sampling.interval, path=path, target=target)
         shape = self.latent_shape(*request.sides)
-        generators = [torch.Generator().manual_seed(request.seed + i) for i in range(len(request.prompts))]
+        generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]
 
         def draw() -> Tensor:
-            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)  # (B, C, H, W)
+            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])  # (B, C, H, W)
+            return (noise if weights is None else slerp(noise[0], noise[1], weights)).to(device)  # (B, C, H, W)
 
         return _without_gradients(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
 
@@ -294,12 +323,12 @@ class Request(NamedTuple):
 
     prompts: list[str]
     labels: list[int]
-    seed: int  # of the first picture; the next ones count on
+    seeds: list[int]
     sides: tuple[int, int]  # height and width in pixels
     precision: Precision
 
     def parts(self, most: int) -> Iterator[Request]:
         """The same in parts of at most `most` pictures."""
         for i in range(0, len(self.prompts), most):
-            part = self.prompts[i : i + most], self.labels[i : i + most]
-            yield self._replace(prompts=part[0], labels=part[1], seed=self.seed + i)
+            part = slice(i, i + most)
+            yield self._replace(prompts=self.prompts[part], labels=self.labels[part], seeds=self.seeds[part])

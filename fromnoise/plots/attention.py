@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -27,13 +28,14 @@ from fromnoise.nn.attention import rotate
 from fromnoise.nn.position import Turns
 from fromnoise.pipeline.pictures import stem
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.style import GREY, HEAT, Drawn, bare, grid, sheet, show, styled
+from fromnoise.plots.style import GREY, HEAT, Drawn, grid, sheet, show, styled
 from fromnoise.plots.subject import Subject, Wish, no_model
 from fromnoise.plots.trace import times_of
 
 Look = Callable[..., Tensor]
 """The arguments of a module's call -> shares (B, N, L) of what each place looks at."""
 ROWS = 4  # parts of the way from noise to picture, each a row
+OVERLAY = 256  # least side, in pixels, of a map over a picture
 MOST_PROMPTS = 2  # where none is wished
 
 
@@ -188,13 +190,19 @@ def figure(pipeline: Pipeline, prompt: str, seed: int = 0, steps: int | None = N
     return drawn
 
 
+def overlay(picture: Image.Image, one: Tensor, top: float) -> Image.Image:
+    """A map (h, w) of shares up to `top`, laid over the picture in grey."""
+    times = max(1, -(-OVERLAY // max(picture.size)))
+    side = (picture.width * times, picture.height * times)
+    below = picture.convert("L").convert("RGB").resize(side, Image.Resampling.NEAREST)
+    shares = F.interpolate(one[None, None] / max(top, 1e-9), (side[1], side[0]), mode="bilinear")[0, 0]  # (H, W)
+    heat = Image.fromarray(colormaps[HEAT](shares.clamp(0, 1).numpy(), bytes=True)).convert("RGB")
+    return Image.blend(below, heat, 0.7)
+
+
 def _heat(axes: Any, picture: Image.Image, one: Tensor, top: float) -> None:
-    """A map (h, w) of shares up to `top` laid over the picture."""
-    show(axes, picture.convert("L"))
-    width, height = picture.size
-    box = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(one.numpy(), cmap=HEAT, alpha=0.7, interpolation="bilinear", extent=box, vmin=0, vmax=top)
-    bare(axes)
+    """A map (h, w) of shares up to `top` over the picture, and its largest share below."""
+    show(axes, overlay(picture, one, top))
     axes.set_xlabel(f"{float(one.max()):.1%}", size=7.5, color=GREY, labelpad=1)
 
 

@@ -33,6 +33,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS, TOLD
 from fromnoise.evaluation.comparison.asked import SweepAsked
 from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.studio.serve import Served
 
 ROOT = Path(fromnoise.__file__).parent.parent
 EVERY = {**RECIPES, **VAE_RECIPES}
@@ -133,6 +134,9 @@ def read(line: str) -> None:
         assert len(words) == 2 and all(is_run(word) for word in words)
     elif command == "report":
         assert len(args) == 1 and is_run(args[0])
+    elif command == "studio":
+        _, words = parse(Served(), args, usage="", description="")
+        assert all(is_run(word) for word in words)
     elif command == "plot":
         options, words = parse(plot.Options(), args, usage="", description="")
         assert plot.chosen(options.kinds) or not options.kinds

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -18,7 +19,7 @@ from fromnoise.core.types import Cond
 from fromnoise.nn.attention import Attention as Cross
 from fromnoise.nn.attention import bias_of
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.plots.attention import attended, crossing, figure, lookers, refusal, shares, watched, words_of
+from fromnoise.plots.attention import attended, crossing, figure, lookers, overlay, refusal, shares, watched, words_of
 from fromnoise.plots.subject import Subject, Wish
 
 PROMPT = "a picture of the digit seven"
@@ -165,7 +166,17 @@ def test_the_figure_has_a_column_for_each_word(build: Callable[..., Pipeline]) -
     drawn = figure(build("crossdit", "text"), PROMPT, steps=2)
     assert len(drawn.axes) == 3 * 7  # all steps, and two parts
     assert [axes.get_title(loc="center") for axes in drawn.axes[:7]] == ["picture", *PROMPT.split()]
-    assert len(drawn.axes[0].images) == 1 and len(drawn.axes[1].images) == 2
+    assert all(len(axes.images) == 1 for axes in drawn.axes)
+
+
+def test_an_overlay_is_light_where_a_place_looks() -> None:
+    picture, one = Image.new("RGB", (16, 8), "white"), torch.zeros(2, 4)
+    one[1, 3] = 0.5
+    laid = overlay(picture, one, 0.5)
+    assert laid.size == (256, 128) and laid.mode == "RGB"
+    light = np.asarray(laid.convert("L"), dtype=float)
+    assert light[100:, 230:].min() > light[:, :150].max() + 40
+    assert light[:, :150].std() < 1
 
 
 def test_what_does_not_look_at_words_is_refused(subject: Callable[..., Subject]) -> None:

@@ -26,8 +26,9 @@ from fromnoise.evaluation.comparison.measure import Watch, kept, strip
 from fromnoise.evaluation.comparison.sweep_page import settings_page
 from fromnoise.evaluation.judges.judge import JUDGED, PROMPTS, Judge, judge_of, kind_of, prompts_of
 from fromnoise.pipeline.config import Sampling
-from fromnoise.pipeline.load import SAMPLING, load, weights
+from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import SAMPLING, weights
 from fromnoise.training.run import Run, VAERun, read_run
 
 VERSION = 1  # of what is kept; what another version kept is measured anew

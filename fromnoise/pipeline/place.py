@@ -1,0 +1,56 @@
+"""What lies where a user points at: the file of weights, and how its model draws. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fromnoise.core.config import explain, read_yaml
+from fromnoise.core.files import load_metadata
+from fromnoise.pipeline.config import ModelConfig, Sampling
+
+SAMPLING = "sampling.yaml"
+"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
+
+
+def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
+    """The file that `load` reads; arguments and errors alike."""
+    path = Path(place)
+    if path.is_file():
+        if raw:
+            raise ValueError(f"{path} is one file of weights: raw ones are kept in run and checkpoint directories only")
+        return path
+    if not path.exists():
+        raise ValueError(f"nothing at {path}; allowed: a run directory, a checkpoint directory, a .safetensors file")
+    name = "model.safetensors" if raw else "ema.safetensors"
+    if (path / name).is_file():
+        return path / name
+    checkpoints = sorted((path / "checkpoints").glob("step-*"))
+    if not checkpoints:
+        raise ValueError(f"no checkpoint in {path}: train it first, or point at a directory that holds {name}")
+    return checkpoints[-1] / name
+
+
+def chosen_sampling(place: str | os.PathLike[str]) -> Sampling | None:
+    """How a sweep has chosen that the run in `place` draws; None where none has. ValueError as in `load`."""
+    chosen = Path(place) / SAMPLING
+    return read_yaml(Sampling, chosen) if chosen.is_file() else None
+
+
+def recorded_config(path: str | os.PathLike[str], metadata: dict[str, str]) -> ModelConfig:
+    """The config in the `metadata` of the file of weights at `path`; ValueError in one line where it holds none."""
+    if "config" not in metadata:
+        raise ValueError(f"{path} holds no pipeline: its metadata has no config")
+    try:
+        return ModelConfig.model_validate_json(metadata["config"])
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
+def config_at(place: str | os.PathLike[str]) -> ModelConfig:
+    """The config of the model in `place`, as `load` would draw with it, without reading its weights; errors alike."""
+    file = weights(place)
+    config, sampling = recorded_config(file, load_metadata(file)), chosen_sampling(place)
+    return config.model_copy(update={"sampling": sampling}) if sampling else config

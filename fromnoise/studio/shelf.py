@@ -1,0 +1,103 @@
+"""The models that a studio draws with: those named when it was started, and the runs in its folder."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fromnoise.core.config import hint, read_mapping
+from fromnoise.pipeline.place import chosen_sampling, weights
+
+if TYPE_CHECKING:
+    from fromnoise.plots.subject import Subject
+
+HELD = 4  # models in memory at once
+
+
+class Shelf:
+    """Models by name, loaded when they are first asked for, and anew when their weights have changed."""
+
+    def __init__(self, given: Mapping[str, Path], runs: Path, device: str = "auto"):
+        self.given = dict(given)
+        self.runs = runs
+        self.device = device
+        self.held: OrderedDict[tuple[Path, int], Subject] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """All that can be drawn with: first what was given, then the runs in the folder that have a checkpoint."""
+        found = [path.name for path in runs_in(self.runs) if any((path / "checkpoints").glob("step-*")) and draws(path)]
+        return [*self.given, *(name for name in found if name not in self.given)]
+
+    def place(self, name: str) -> Path:
+        """Where the model called `name` is.
+
+        Raises:
+            ValueError: one line, when there is none, or it lies outside the folder of runs.
+        """
+        if name in self.given:
+            return self.given[name]
+        place = inside(self.runs, name)
+        if not place.exists():
+            raise ValueError(f"there is no run {shown(name)} (any more); {hint(name, self.names())}")
+        return place
+
+    def subject(self, name: str) -> Subject:
+        """The model called `name`.
+
+        Raises:
+            ValueError: one line, as `place`, or when what is there is no model that can be read.
+        """
+        from fromnoise.plots.subject import find  # with torch
+
+        place = self.place(name)
+        file = weights(place)
+        if name not in self.given:
+            inside(self.runs, file)  # nor may a link lead out of it
+        with self.lock:
+            key = (file, file.stat().st_mtime_ns)
+            if key not in self.held:
+                self.held[key] = find(place, device=self.device)
+            self.held.move_to_end(key)
+            while len(self.held) > HELD:
+                self.held.popitem(last=False)
+            subject = self.held[key]
+        if sampling := chosen_sampling(place):
+            subject.pipeline.draw_as(sampling)
+        return subject
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The directories of runs in `folder`, those changed last first."""
+    found = [path.parent for path in folder.glob("*/run.yaml")]
+    return sorted(found, key=lambda path: (path / "run.yaml").stat().st_mtime, reverse=True)
+
+
+def draws(run: Path) -> bool:
+    """Whether this is a run of a model that draws: a VAE draws nothing."""
+    return read_mapping(run / "run.yaml").get("type") != "vae"
+
+
+def inside(folder: Path, name: str | Path) -> Path:
+    """What `name` stands for in `folder`.
+
+    Raises:
+        ValueError: one line, when it is no path, or leads out of the folder.
+    """
+    place = Path(name) if isinstance(name, Path) else folder / name
+    try:
+        within = place.resolve().relative_to(folder.resolve())
+    except (ValueError, OSError):
+        within = Path()
+    if within == Path():
+        raise ValueError(f"{shown(str(name))} is outside the folder of runs, {folder}; allowed: names of runs in it")
+    return place
+
+
+def shown(text: str) -> str:
+    """What somebody typed, short and in one line."""
+    text = repr(text)
+    return text if len(text) <= 60 else f"{text[:56]}...'"

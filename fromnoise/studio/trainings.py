@@ -1,0 +1,147 @@
+"""Trainings that are started from the studio: commands in processes of their own, whose directories lie in one folder.
+
+They are asked to stop by SIGTERM, upon which a training finishes its step and saves; the same command goes on. When the
+studio ends, so do they, saved.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fromnoise.core.config import hint
+from fromnoise.recipes import all_recipes
+from fromnoise.studio.shelf import inside, runs_in, shown
+
+MOST = 2  # at once
+LOGS = ".studio"  # in the folder of runs: what each training printed
+TOLD = 4000  # bytes of that which are looked at
+STOPPED = 143  # the exit code of a training that SIGTERM ended, saved
+
+
+class Under(NamedTuple):
+    """A training that was started here."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    stopping: bool = False
+
+
+class Trainings:
+    """Those that this process started, by the names of their runs."""
+
+    def __init__(self, runs: Path):
+        self.runs = runs
+        self.begun: dict[str, Under] = {}
+        self.lock = threading.Lock()  # two people press at once
+
+    def names(self) -> list[str]:
+        """All runs in the folder, and those that are only just being made; the latest first."""
+        there = [path.name for path in runs_in(self.runs)]
+        return [*(name for name in self.begun if name not in there and self.alive(name)), *there]
+
+    def directory(self, name: str) -> Path:
+        """The directory of the run called `name`; ValueError where that is no name of one in the folder."""
+        if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
+            raise ValueError(f"run: given {shown(name)}; allowed: up to 64 letters, digits, - _ . +, without folders")
+        return inside(self.runs, name)
+
+    def start(self, recipe: str, name: str, settings: str) -> None:
+        """Train `recipe` in the run called `name`, with `settings` as on the command line, "--training.steps 500".
+
+        Raises:
+            ValueError: one line, when that cannot be begun.
+        """
+        if recipe not in all_recipes():
+            raise ValueError(f"unknown recipe {shown(recipe)}; {hint(recipe, all_recipes())}")
+        directory = self.directory(name)
+        if directory.exists():
+            raise ValueError(f"{directory} is there already; resume it, or choose another name")
+        try:
+            words = shlex.split(settings)
+        except ValueError as error:
+            raise ValueError(f"settings: given {shown(settings)}: {error}; allowed: --training.steps 500") from None
+        for word in words:
+            if word.replace("_", "-").startswith("--directory"):
+                raise ValueError(f"settings: --directory is the run's name; allowed: other fields of {recipe}")
+        self._launch(name, [recipe, *words])
+
+    def resume(self, name: str) -> None:
+        """Go on with the run called `name`; ValueError where there is none, or it is being trained."""
+        record = self.directory(name) / "run.yaml"
+        if not record.is_file():
+            raise ValueError(f"there is no run {shown(name)} to go on with; {hint(name, self.names())}")
+        self._launch(name, [str(record)])
+
+    def stop(self, name: str) -> None:
+        """Ask the training to finish its step, save, and end. ValueError where none was begun here."""
+        with self.lock:
+            if not self.alive(name):
+                raise ValueError(f"{shown(name)} is not being trained from here; what trains it stops it, by Ctrl-C")
+            under = self.begun[name]
+            if not under.stopping:  # a second signal would end it unsaved
+                under.process.terminate()
+                self.begun[name] = under._replace(stopping=True)
+
+    def alive(self, name: str) -> bool:
+        """Whether it is being trained from here."""
+        return name in self.begun and self.begun[name].process.poll() is None
+
+    def told(self, name: str) -> str:
+        """What is to be said of the training called `name`, in a line; "" where it was not begun here."""
+        if name not in self.begun:
+            return ""
+        under, code = self.begun[name], self.begun[name].process.poll()
+        last = _last(under.log)
+        if code is None:
+            return "it finishes its step and saves" if under.stopping else last or "it begins"
+        return {0: "it is trained to its end", STOPPED: "it was stopped, and saved"}.get(code, last or f"ended: {code}")
+
+    def close(self) -> None:
+        """Stop all, and wait until they have saved."""
+        for name in list(self.begun):
+            if self.alive(name):
+                self.stop(name)
+        for under in self.begun.values():
+            under.process.wait()
+
+    def _launch(self, name: str, words: Sequence[str]) -> None:
+        with self.lock:
+            running = [other for other in self.begun if self.alive(other)]
+            if name in running:
+                raise ValueError(f"{name} is being trained")
+            if len(running) >= MOST:
+                raise ValueError(f"{' and '.join(running)} are being trained; allowed: {MOST} at once: stop one first")
+            logs = self.runs / LOGS
+            logs.mkdir(parents=True, exist_ok=True)
+            log = logs / f"{name}.log"
+            command = [
+                sys.executable,
+                "-m",
+                "fromnoise.cli.main",
+                "train",
+                *words,
+                "--directory",
+                str(self.runs / name),
+            ]
+            with open(log, "wb") as file:
+                # In a session of its own, so that Ctrl-C in the studio's terminal asks it once, by `close`.
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=os.environ
+                )
+            self.begun[name] = Under(process, log)
+
+
+def _last(log: Path) -> str:
+    """The last line that was printed."""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TOLD))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

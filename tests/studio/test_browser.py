@@ -1,0 +1,322 @@
+"""The studio in a real browser: every control, every bad input, a phone, a restart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fromnoise.core.files import content_hash
+from fromnoise.studio.asked import restored
+from fromnoise.studio.serve import serve
+
+TABS = ["Draw", "Words", "Sweep", "Two runs", "Between", "Train"]
+SHIPPED = Path(serve.__code__.co_filename).parent.parent / "assets" / "shapes.safetensors"
+FILM = "#draw-canvas input[type=range]"
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.05)
+
+
+def tab(page: Any, name: str) -> None:
+    there = page.get_by_role("tab", name=name, exact=True)
+    if there.count():
+        there.click()
+        return
+    page.click(".overflow-menu > button")  # a narrow page folds the last ones away
+    page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def toast(page: Any) -> str:
+    """What the page says went wrong; it is then closed."""
+    said = page.locator("[data-testid=toast-text]").first
+    said.wait_for()
+    text = said.inner_text()
+    page.locator("[data-testid=toast-close]").first.click()
+    page.locator("[data-testid=toast-text]").first.wait_for(state="detached")
+    return text
+
+
+def drawn(page: Any) -> None:
+    """Wait until a new picture is finished."""
+    page.wait_for_selector(FILM)
+
+
+def choose(page: Any, field: str, value: str) -> None:
+    """Type a value into a list that takes others than its own."""
+    page.fill(field, value)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+
+
+def settings(page: Any) -> None:
+    page.click("#draw-settings button")
+    page.wait_for_selector("#draw-steps input", state="visible")
+
+
+def test_enter_draws_and_the_slider_goes_back_in_time(page: Any, studio: Any) -> None:
+    settings(page)
+    page.fill("#draw-seed input", "7")
+    page.fill("#draw-steps input", "6")
+    page.fill("#draw-prompt textarea", "two green triangles")
+    page.press("#draw-prompt textarea", "Enter")
+    drawn(page)
+    assert page.inner_text("#draw-canvas output") == "t = 0.00, step 6 of 6"
+    picture = page.get_attribute("#draw-canvas img", "src")
+    page.focus(FILM)
+    page.keyboard.press("Home")
+    assert page.inner_text("#draw-canvas output") == "t = 1.00, step 0 of 6"
+    noise = page.get_attribute("#draw-canvas img", "src")
+    assert noise != picture
+    page.click("#draw-canvas .play")
+    page.wait_for_function("document.querySelector('#draw-canvas output').textContent.includes('step 6')")
+    assert page.get_attribute("#draw-canvas img", "src") == picture
+
+    link = page.locator("#draw-canvas a.save")
+    data = base64.b64decode(link.get_attribute("href").partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        told: Any = image.info
+    assert link.get_attribute("download") == "two-green-triangles_7.png"
+    assert data == (studio.folder / "pictures" / "two-green-triangles_7.png").read_bytes()
+    expected = {"prompt": "two green triangles", "seed": "7", "steps": "6", "guidance": "3.0", "sampler": "ddim"}
+    assert told == expected | {"checkpoint": content_hash(SHIPPED)}
+    page.locator("#draw-gallery img").first.wait_for()
+
+
+def test_what_cannot_be_drawn_is_told_in_a_line_and_the_next_picture_is_drawn(page: Any) -> None:
+    settings(page)
+
+    def refused(field: str, value: str, usual: str) -> str:
+        page.fill(field, value)
+        page.click("#draw-go")
+        said = toast(page)
+        page.fill(field, usual)
+        assert "\n" not in said and "Traceback" not in said
+        return said
+
+    prompt, usual = "#draw-prompt textarea", "a red circle"
+    assert "no prompt is given" in refused(prompt, "  ", usual)
+    assert "the prompt has 5,000 characters; allowed: up to 1,000" in refused(prompt, "a" * 5000, usual)
+    assert "U+0007, a control character" in refused(prompt, "a \a red", usual)
+    assert "steps: given 0" in refused("#draw-steps input", "0", "2")
+    assert "steps: given 5000" in refused("#draw-steps input", "5000", "2")
+    assert "guidance: given -1" in refused("#draw-guidance input", "-1", "3")
+    assert "seed is -4" in refused("#draw-seed input", "-4", "0")
+    assert "size is 30x30" in refused("#draw-size textarea", "30", "32")
+    assert "size is 9996x9996" in refused("#draw-size textarea", "9996", "32")
+    assert "given 'wide'" in refused("#draw-size textarea", "wide", "32x40")
+    page.click("#draw-go")
+    drawn(page)
+    picture = page.evaluate("[document.querySelector('#draw-canvas img').naturalWidth]")
+    assert picture == [40]
+
+
+def test_markup_is_text_and_no_program(page: Any) -> None:
+    settings(page)
+    page.fill("#draw-steps input", "1")
+    attack = '<img src=x onerror="window.broken=1"> & "red"'
+    page.fill("#draw-prompt textarea", attack)
+    page.click("#draw-go")
+    drawn(page)
+    page.locator("#draw-gallery img").first.wait_for()
+    tab(page, "Two runs")
+    choose(page, "#two-first input", attack)
+    page.click("#two-go")
+    assert "<img src=x" in toast(page)
+    assert page.evaluate("window.broken") is None
+
+
+def test_a_dropped_picture_restores_its_settings(page: Any, studio: Any, tmp_path: Path) -> None:
+    from fromnoise.pipeline.pictures import save_png
+
+    how = {"prompt": "a yellow star", "seed": "123", "steps": "5", "guidance": "1.5", "sampler": "euler"}
+    picture = save_png(Image.new("RGB", (64, 32)), tmp_path, "star", how | {"checkpoint": "0123456789"})
+    settings(page)
+    page.set_input_files("#draw-restore input[type=file]", str(picture))
+    page.wait_for_function("document.querySelector('#draw-prompt textarea').value == 'a yellow star'")
+    fields = ["seed input", "steps input", "guidance input", "sampler input", "size textarea"]
+    assert [page.input_value(f"#draw-{field}") for field in fields] == ["123", "5", "1.5", "euler", "32x64"]
+    assert "01234567" in page.inner_text("#draw-origin")
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    page.click("#draw-restore button[aria-label='Clear']")
+    page.set_input_files("#draw-restore input[type=file]", str(plain))
+    assert "plain.png does not say its prompt" in toast(page)
+    page.click("#draw-new-seed")
+    page.wait_for_function("document.querySelector('#draw-seed input').value != '123'")
+
+
+def test_stop_ends_a_picture_and_the_next_one_is_drawn(page: Any, studio: Any) -> None:
+    settings(page)
+    before = len(list((studio.folder / "pictures").glob("*.png")))
+    page.fill("#draw-steps input", "1000")
+    page.click("#draw-go")
+    page.wait_for_selector("#draw-canvas img")
+    page.click("#draw-stop")
+    page.fill("#draw-steps input", "2")
+
+    def again() -> bool:
+        page.click("#draw-go")  # while the stop is on its way, the button does nothing
+        page.wait_for_timeout(1000)
+        return page.locator(FILM).count() > 0
+
+    until(again)
+    assert page.inner_text("#draw-canvas output") == "t = 0.00, step 2 of 2"
+    names = [path.name for path in (studio.folder / "pictures").glob("*.png")]
+    assert len(names) > before
+    steps = [restored(studio.folder / "pictures" / name).asked.steps for name in names]
+    assert 1000 not in steps
+
+
+def test_another_model_brings_its_settings_and_what_is_outside_is_refused(page: Any, studio: Any) -> None:
+    settings(page)
+    choose(page, "#model input", "one")
+    page.wait_for_function("document.querySelector('#draw-steps input').value == '3'")
+    assert "mmdit, linear path" in page.inner_text(".about >> nth=0")
+    (studio.folder / "secret").mkdir(exist_ok=True)
+    for name, said in (("../secret", "outside the folder of runs"), ("none", "there is no run 'none'")):
+        choose(page, "#model input", name)
+        assert said in toast(page)
+
+
+def test_words_are_laid_over_the_picture(page: Any) -> None:
+    tab(page, "Words")
+    page.fill("#words-prompt textarea", "a red circle")
+    page.press("#words-prompt textarea", "Enter")
+    page.wait_for_selector("#words-closer input[type=range]")
+    assert page.locator("#words-canvas figcaption").all_inner_texts() == ["picture", "a", "red", "circle"]
+    before = page.get_attribute("#words-closer img", "src")
+    page.locator("#words-choice label").first.click()
+    page.wait_for_function("document.querySelector('#words-closer figcaption').textContent.includes('“a”')")
+    assert page.get_attribute("#words-closer img", "src") != before
+
+
+def test_a_sweep_fills_a_grid(page: Any) -> None:
+    tab(page, "Sweep")
+    page.fill("#sweep-guidances textarea", "0, 3")
+    page.fill("#sweep-steps textarea", "1 2 3")
+    page.press("#sweep-steps textarea", "Enter")
+    page.wait_for_function("document.querySelectorAll('#sweep-canvas img').length == 6")
+    sources = page.evaluate("[...document.querySelectorAll('#sweep-canvas img')].map(i => i.src)")
+    assert len(set(sources)) == 6
+    page.fill("#sweep-steps textarea", "2 many")
+    page.click("#sweep-go")
+    assert "steps: given '2 many'; allowed: numbers" in toast(page)
+
+
+def test_two_runs_are_told_apart_or_guessed(page: Any) -> None:
+    tab(page, "Two runs")
+    for field, name in (("first", "one"), ("second", "other")):
+        choose(page, f"#two-{field} input", name)
+    page.click("#two-go")
+    page.wait_for_selector("#two-canvas .note")
+    assert page.locator("#two-canvas figcaption").all_inner_texts() == ["one", "other"]
+    told = dict(zip(["one", "other"], sources(page, "#two-canvas"), strict=True))
+    assert "Coloured shapes by prompt" in page.inner_text("#two-canvas")
+    page.click("#two-blind input")
+    page.click("#two-go")
+    page.wait_for_selector("#two-guess input")
+    hidden = sources(page, "#two-canvas")
+    assert page.locator("#two-canvas figcaption").all_inner_texts() == ["left", "right"]
+    assert sorted(hidden) == sorted(told.values())
+    left = next(name for name, source in told.items() if source == hidden[0])
+    page.locator("#two-guess label", has_text=left).click()
+    page.wait_for_function("document.querySelector('#two-verdict').textContent.includes('Right: 1 of 1')")
+    assert page.locator("#two-canvas figcaption").first.inner_text() == left
+
+
+def sources(page: Any, place: str) -> list[str]:
+    return page.evaluate("s => [...document.querySelectorAll(s + ' img')].map(i => i.src)", place)
+
+
+def test_between_two_prompts_is_a_strip_and_an_animation(page: Any) -> None:
+    tab(page, "Between")
+    page.fill("#to-seed input", "5")
+    page.fill("#between-count input", "3")
+    page.click("#between-go")
+    page.wait_for_selector("#between-canvas .save")
+    assert page.locator("#between-canvas .strip figcaption").all_inner_texts() == ["0%", "50%", "100%"]
+    data = page.get_attribute("#between-canvas a.save", "href")
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as film:
+        assert film.format == "WEBP" and getattr(film, "n_frames", 1) == 4
+    page.fill("#between-count input", "1")
+    page.click("#between-go")
+    assert "count is 1; allowed: 2 to 64" in toast(page)
+
+
+def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    choose(page, "#train-run input", "long")
+    page.click("#train-resume")
+    log = studio.folder / "runs" / "long" / "metrics.jsonl"
+    until(lambda: log.is_file() and '"loss"' in log.read_text())
+    page.wait_for_selector("#charts svg")
+    page.wait_for_function("/images\\/s/.test(document.querySelector('#facts').textContent)")
+    page.click("#train-resume")
+    assert "long is being trained" in toast(page)
+    page.click("#train-stop")
+    page.wait_for_function("document.querySelector('#train-line').textContent.includes('stopped, and saved')")
+    (saved,) = (studio.folder / "runs" / "long" / "checkpoints").iterdir()
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert int(saved.name.removeprefix("step-")) >= last > 0
+    page.click("#train-stop")
+    assert "is not being trained from here" in toast(page)
+
+
+def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    page.click("#train-begin button >> nth=0")
+    page.wait_for_selector("#train-name textarea", state="visible")
+
+    def refused(name: str, settings: str) -> str:
+        page.fill("#train-name textarea", name)
+        page.fill("#train-settings textarea", settings)
+        page.click("#train-start")
+        return toast(page)
+
+    assert "without folders" in refused("../out", "")
+    assert "is there already" in refused("one", "")
+    assert "--directory is the run's name" in refused("new", "--directory /tmp/elsewhere")
+    assert sorted(path.name for path in (studio.folder / "runs").glob("[!.]*")) == ["long", "one", "other"]
+    page.fill("#train-name textarea", "new")
+    page.fill("#train-settings textarea", "--training.stps 3")
+    page.click("#train-start")
+    said = "unknown flag --training.stps; nearest: --training.steps"
+    page.wait_for_function("s => document.querySelector('#train-line').textContent.includes(s)", arg=said)
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_a_phone_scrolls_down_only(browser: Any, studio: Any, name: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(studio.address)
+    page.wait_for_selector("#draw-prompt textarea")
+    tab(page, name)
+    if name in ("Draw", "Sweep"):
+        page.click(f"#{name.lower()}-go")
+        page.wait_for_selector(f"#{name.lower()}-canvas img")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_the_gallery_survives_a_restart(page: Any, studio: Any) -> None:
+    page.locator("#draw-gallery img").first.wait_for()
+    before = page.locator("#draw-gallery img").count()
+    assert before == len(list((studio.folder / "pictures").glob("*.png"))) > 0
+    assert studio.stop() == 0
+    studio.start()
+    page.goto(studio.address)
+    page.locator("#draw-gallery img").first.wait_for()
+    assert page.locator("#draw-gallery img").count() == before
+    page.locator("#draw-gallery button.thumbnail-item").first.click()
+    page.wait_for_function("document.querySelector('#draw-origin').textContent.includes('Settings of a picture')")

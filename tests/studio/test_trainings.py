@@ -1,0 +1,91 @@
+"""Trainings begun from the page: where they may be, and what is refused. They run in test_browser.py."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from fromnoise.cli.main import main
+from fromnoise.studio import following
+from fromnoise.studio.trainings import Trainings
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "settings", "said"),
+    [
+        ("shaps", "new", "", "unknown recipe 'shaps'; .*nearest: shapes"),
+        ("shapes", "../new", "", "run: given '../new'; allowed: up to 64 letters"),
+        ("shapes", ".hidden", "", "run: given"),
+        ("shapes", "", "", "run: given ''"),
+        ("shapes", "a" * 65, "", "run: given"),
+        ("shapes", "one", "", "one is there already"),
+        ("shapes", "new", "--directory /tmp/x", "--directory is the run's name"),
+        ("shapes", "new", "--directory=/tmp/x", "--directory is the run's name"),
+        ("shapes", "new", '--a "b', "settings: given .*No closing quotation"),
+    ],
+)
+def test_what_cannot_be_begun_is_refused(recipe: str, name: str, settings: str, said: str, runs: Path) -> None:
+    trainings = Trainings(runs)
+    with pytest.raises(ValueError, match=said):
+        trainings.start(recipe, name, settings)
+    assert not trainings.begun and not (runs / ".studio").exists()
+
+
+def test_a_link_out_of_the_folder_is_not_gone_on_with(runs: Path) -> None:
+    (runs / "one").rename(runs.parent / "away")
+    (runs / "one").symlink_to(runs.parent / "away")
+    with pytest.raises(ValueError, match="is outside the folder of runs"):
+        Trainings(runs).resume("one")
+
+
+def test_only_what_was_begun_here_is_stopped(runs: Path) -> None:
+    trainings = Trainings(runs)
+    with pytest.raises(ValueError, match="'one' is not being trained from here"):
+        trainings.stop("one")
+    with pytest.raises(ValueError, match="there is no run 'none' to go on with; allowed: "):
+        trainings.resume("none")
+    assert trainings.told("one") == "" and not trainings.alive("one")
+
+
+def test_a_run_in_training_is_told_as_far_as_it_is(runs: Path) -> None:
+    from fromnoise.reporting.record import read
+
+    one = runs / "one"
+    assert "nothing was told yet" in following.facts(read(one)) and following.curves(read(one)) == ""
+    mark = following.mark(one)
+    line = '{"step": 20, "loss": 0.5, "images_per_second": 123.4, "step_seconds": 2.0, "learning_rate": 0.1,'
+    (one / "metrics.jsonl").write_text(line + ' "gradient_norm": 1.0, "waiting_for_data": 0.0, "seconds": 40.0}\n{"ste')
+    told = following.facts(read(one))
+    assert "20 <small>of 2,000</small>" in told and "<b>123</b>images/s" in told and "<b>1:06:00</b>time left" in told
+    assert "<svg" in following.curves(read(one)) and following.mark(one) != mark
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["none"], "nothing at none; allowed: a run directory"),
+        (["--port", "0"], "port is 0; allowed: 1 to 65535"),
+        (["--queue", "0"], "queue is 0; allowed: 1 or more"),
+        (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1:7860"),
+        (["--prot", "1"], "unknown flag --prot; nearest: --port"),
+    ],
+)
+def test_faults_of_the_command_are_one_line(
+    args: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["studio", *args]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and said in told.err and not told.out
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["studio", "--port", str(port)]) == 2
+    said = f"cannot listen on 127.0.0.1:{port}: address already in use; choose another --host or --port"
+    assert said in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, Name
 from fromnoise.diffusion.sample import SAMPLERS
+from fromnoise.pipeline.shipped import shipped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,18 +104,6 @@ def split(words: Sequence[str]) -> tuple[Path, list[str]]:
     if not prompts:
         raise ValueError(f"no prompt is given; usage: {USAGE}")
     return Path(first) if named else shipped(), prompts
-
-
-def shipped() -> Path:
-    """The model that came with fromnoise.
-
-    Raises:
-        ValueError: one line, when this copy came without.
-    """
-    path = Path(str(files("fromnoise") / "assets" / "shapes.safetensors"))
-    if not path.is_file():
-        raise ValueError("this copy of fromnoise came without a model: name a run first, as in runs/shapes")
-    return path
 
 
 def draw(pipeline: Pipeline, prompts: list[str], seed: int, options: Options) -> list[list[Image.Image]]:

@@ -10,15 +10,17 @@ from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.shipped import shipped
 
 SAMPLING = "sampling.yaml"
 """In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
 
 
-def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Pipeline:
+def load(place: str | os.PathLike[str] | None = None, *, raw: bool = False, device: str = "auto") -> Pipeline:
     """The model in `place`, ready to draw.
 
-    place: a run directory (its latest checkpoint), a checkpoint directory, or a .safetensors file.
+    place: a run directory (its latest checkpoint), a checkpoint directory, or a .safetensors file; left out, the model
+    of shapes that comes with fromnoise.
     raw: the weights as trained, in place of their average (EMA). device: cpu, cuda, mps, or auto for the best.
     What is not asked for when drawing is as the run directory's sampling.yaml has it, if there is one, which is told on
     stderr in one line; else as the run was trained with.
@@ -26,6 +28,7 @@ def load(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
     Raises:
         ValueError: one line, when there is no model there, or it cannot be read.
     """
+    place = shipped() if place is None else place
     pipeline = Pipeline.load(weights(place, raw=raw), pick(device))
     chosen = Path(place) / SAMPLING
     if chosen.is_file():

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -32,19 +31,20 @@ MOST_SECONDS = 1800  # of a cell
 ANSWER = re.compile(r"^answer_\d+ = None.*$", re.M)
 
 
-def execute(notebook: NotebookNode, kernel: AsyncKernelManager) -> None:
-    """Run all cells in `kernel`, begun if it is not yet, with what they show written into `notebook`.
+def execute(notebook: NotebookNode, allow_errors: bool = False) -> None:
+    """Run all cells in a fresh kernel of this Python, with what they show written into `notebook`.
 
     Raises:
-        CellExecutionError: a cell failed.
+        CellExecutionError: a cell failed, and errors are not allowed.
     """
-    resources = {"metadata": {"path": str(ROOT / "lessons")}}
-    NotebookClient(notebook, km=kernel, timeout=MOST_SECONDS, resources=resources, record_timing=False).execute()
-
-
-def fresh_kernel() -> AsyncKernelManager:
-    """A kernel of this Python, not begun yet; it talks through files, where no other user can listen."""
-    return AsyncKernelManager(kernel_name="python3", transport="ipc")
+    NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=MOST_SECONDS,
+        allow_errors=allow_errors,
+        record_timing=False,
+        resources={"metadata": {"path": str(ROOT / "lessons")}},
+    ).execute()
 
 
 def solutions(notebook: NotebookNode) -> str:
@@ -71,8 +71,8 @@ def cover(notebook: NotebookNode) -> bytes:
 
 def renew(lesson: Path) -> float:
     """Execute a lesson and write it, and its picture, back; the minutes it took."""
-    notebook, kernel, began = nbformat.read(lesson, 4), fresh_kernel(), time.perf_counter()
-    execute(notebook, kernel)
+    notebook, began = nbformat.read(lesson, 4), time.perf_counter()
+    execute(notebook)
     minutes = (time.perf_counter() - began) / 60
     text = nbformat.writes(notebook) + "\n"
     if len(text) > MOST_BYTES:

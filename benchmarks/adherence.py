@@ -7,16 +7,15 @@ The name is that of the record, and of its place in docs/judging.md.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import describe_machine, put, write_record
+from benchmarks.harness import describe_machine, put, training_of, write_record
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation.adherence import draw_prompts, evaluate
 from fromnoise.evaluation.adherence_table import adherence_lines
+from fromnoise.evaluation.judges.adherence import draw_prompts, evaluate
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run
@@ -49,13 +48,10 @@ def tell(done: int, total: int) -> None:
 def measure(place: str) -> dict[str, object]:
     """Adherence over 1,000 prompts of the model in the run directory `place`, and the training that made it."""
     pipeline = load(place)
-    lines = (Path(place) / "metrics.jsonl").read_text().splitlines()
-    last = [record for record in map(json.loads, lines) if "seconds" in record][-1]
     return {
         "training": {
             "command": "fromnoise train " + command_of(Path(place)),
-            "steps": last["step"],
-            "seconds": round(last["seconds"]),
+            **training_of(Path(place)),
             "choices": (Path(place) / "measured.yaml").read_text(),
         },
         "parameters": sum(p.numel() for p in pipeline.parameters()),

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import describe_machine, write_record
-from benchmarks.mnist import REPAID, ROOT, told, trained
+from benchmarks.harness import describe_machine, run_main, write_record
+from benchmarks.mnist import draw, parser_of, trained
 from fromnoise.core.files import content_hash
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation import classifier, cost, protocol, reconstruction
-from fromnoise.evaluation.domains import PHOTOS
+from fromnoise.evaluation import cost, reconstruction
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.domains import PHOTOS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 from fromnoise.space.latent import LatentSpace
 from fromnoise.training.directory import differences
 from fromnoise.training.run import Run, VAERun, read_run
@@ -33,7 +33,7 @@ SHOWN = 40  # pictures of the grid beside the numbers, four of each class
 
 def changes(run: Run | VAERun) -> str:
     """The flags that make the recipe this run, each with a space behind it."""
-    recipe = ({**RECIPES, **VAE_RECIPES})[run.recipe]()
+    recipe = all_recipes()[run.recipe]()
     changed = (flag for flag in differences(recipe, run) if flag[0] not in DERIVED)
     return "".join(f"--{key} {value} " for key, _, value in changed)
 
@@ -57,29 +57,18 @@ def of_pipeline(
 ) -> dict[str, Any]:
     """What the judge sees in drawn photographs; their grid is written, too."""
     pipeline = load(directory)
-    asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
-    with pipeline.compiled(given.count >= REPAID):
-        drawn = protocol.draw(PHOTOS, pipeline, given.count, progress=told, **asked)
+    drawn, sampling = draw(PHOTOS, pipeline, given)
     grid(as_pictures(drawn.images[:SHOWN]), 10).save(given.pictures / f"cifar10_{directory.name}.png")
     return {
         "parameters": cost.parameters(pipeline),
         "flops": cost.flops(pipeline),
-        "sampling": pipeline.config.sampling.model_dump(mode="json")
-        | {key: value for key, value in asked.items() if value is not None},
+        "sampling": sampling,
         **protocol.measure(drawn, judge, real),
     }
 
 
 def main(args: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--sampler", help="left out, as the run has it, like the two below")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
-    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
-    given = parser.parse_args(args)
+    given = parser_of(__doc__, 5000).parse_args(args)
     judge, known = classifier.load(PHOTOS)
     for directory in given.runs:
         run = read_run(directory / "run.yaml")
@@ -102,4 +91,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_main(main)

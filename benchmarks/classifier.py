@@ -17,10 +17,10 @@ from torch import Tensor
 from benchmarks.harness import describe_machine, write_record
 from fromnoise.core.files import content_hash
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation.classifier import Classifier, accuracy, digest, save
-from fromnoise.evaluation.domains import DOMAINS
-from fromnoise.evaluation.fit import train
-from fromnoise.evaluation.frechet import floor, frechet_distance
+from fromnoise.evaluation.distances.frechet import floor, frechet_distance
+from fromnoise.evaluation.judges.classifier import Classifier, accuracy, digest, save
+from fromnoise.evaluation.judges.domains import DOMAINS
+from fromnoise.evaluation.judges.fit import train
 
 RESULTS = Path(__file__).parent / "results"
 COUNTS = (1000, 5000, 10_000)  # of pictures, at which the floor is measured

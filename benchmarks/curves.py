@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from math import exp, hypot, log, sqrt
 from pathlib import Path
@@ -20,13 +19,13 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 
+from benchmarks.harness import run_main
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, explain
-from fromnoise.core.files import write_text
+from fromnoise.core.config import Config
+from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.machine import describe_machine
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 from fromnoise.training.environment import FILE as ENVIRONMENT
 from fromnoise.training.reference import WIDTH, Curve, Trained, Validated, deciding, fingerprint
 from fromnoise.training.run import Run, VAERun, read_run
@@ -92,10 +91,10 @@ def told(run: Run | VAERun, place: Path) -> Told:
     Raises:
         ValueError: one line, when it is no run of its recipe as that is today.
     """
-    recipes = {**RECIPES, **VAE_RECIPES}
-    if run.recipe not in recipes:
+    known = all_recipes()
+    if run.recipe not in known:
         raise ValueError(f"{place} is of the recipe {run.recipe!r}, which there is none of today")
-    recipe = recipes[run.recipe]()
+    recipe = known[run.recipe]()
     unlike = [found for found in deciding(recipe, run) if found[1] is not None and found[0] not in DERIVED]
     longer = [found for found in unlike if found[0] == "training.steps"]
     if len(unlike) > len(longer):
@@ -103,8 +102,7 @@ def told(run: Run | VAERun, place: Path) -> Told:
         raise ValueError(f"{place} is not the recipe {run.recipe} of today: {key} is {here!r} there, now {there!r}")
     plans = (run.training, recipe.training)
     until = min(plan.steps * (1 - plan.decay) for plan in plans) if longer else run.training.steps
-    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line["step"] <= until]
+    lines = [line for line in read_lines(place / "metrics.jsonl") if line["step"] <= until]
     logged = [line for line in lines if "loss" in line and line["step"] % run.training.log_every == 0]
     losses = [log(line["loss"]) for line in logged]
     validated = {line["step"]: line for line in lines if "validation_raw" in line}
@@ -123,9 +121,8 @@ def told(run: Run | VAERun, place: Path) -> Told:
 
 def machine_of(place: Path) -> dict[str, Any]:
     """Where a run was trained, as it recorded it; else this machine, and that it is a guess."""
-    record = place / ENVIRONMENT
-    if record.is_file():
-        return json.loads(record.read_text(encoding="utf-8").splitlines()[-1])["machine"]
+    if lines := read_lines(place / ENVIRONMENT):
+        return lines[-1]["machine"]
     return describe_machine(torch.device("cpu")) | {
         "recorded": "where the curve was made, as the run recorded no machine"
     }
@@ -260,9 +257,4 @@ def as_text(curve: Curve) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, run_main, write_record
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, explain
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.core.config import Config
+from fromnoise.recipes import all_recipes
 
 RECORD = Path(__file__).parent / "results" / "doctor.json"
 USAGE = 'python -m benchmarks.doctor [RECIPE|RUN|DATA|"RECIPE --some.field VALUE" ...] [--out FILE]'
@@ -70,7 +69,7 @@ def main(args: Sequence[str]) -> None:
     say = Console(stderr=True, highlight=False).print
     kept = json.loads(settings.out.read_text(encoding="utf-8"))["examined"] if words and settings.out.is_file() else {}
     machine = describe_machine()
-    for name in words or [*RECIPES, *VAE_RECIPES]:
+    for name in words or all_recipes():
         kept[name] = measure(name)
         found = ", ".join(f"{key}: {number}" for key, number in kept[name]["findings"].items())
         took = f"{kept[name]['seconds']:.1f} s, {kept[name]['processor_seconds']:.1f} s of a core"
@@ -86,9 +85,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -8,35 +8,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import describe_machine, put, write_record
+from benchmarks.harness import describe_machine, put, run_main, write_record
+from fromnoise.cli.progress import watch
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.table import table
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.evaluation.whole import evaluate
 
 ROOT = Path(__file__).parent.parent
-TOLD_EVERY = 10.0  # seconds between two lines
-
-
-@contextmanager
-def watch(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A line now and then, and how long it took."""
-    began = told = time.monotonic()
-
-    def advance(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > TOLD_EVERY:
-            told = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
-
-    yield advance
-    print(f"{what}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
 
 
 def main(args: Sequence[str]) -> None:
@@ -65,4 +48,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_main(main)

@@ -6,19 +6,18 @@ Legend: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from torch import Tensor
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, run_main, write_record
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
 from fromnoise.interop.hub import files_of
 from fromnoise.interop.to_diffusers import Exported, export
 from fromnoise.pipeline.load import load, weights
@@ -120,7 +119,4 @@ def asked(run: Path, pipeline: Pipeline, count: int) -> tuple[list[str], dict[st
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, ValidationError) as error:
-        sys.exit(f"error: {explain(error) if isinstance(error, ValidationError) else error}")
+    run_main(main)

@@ -7,15 +7,18 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from pydantic import ValidationError
 
-from fromnoise.core.files import write_text
+from fromnoise.core.config import explain
+from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.machine import cores, cpuinfo
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
@@ -83,6 +86,22 @@ def describe_machine() -> dict[str, object]:
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return machine
+
+
+def training_of(place: Path) -> dict[str, int]:
+    """Steps that the run in the directory `place` took, and seconds."""
+    last = [line for line in read_lines(place / "metrics.jsonl") if "seconds" in line][-1]
+    return {"steps": last["step"], "seconds": round(last["seconds"])}
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> None:
+    """A benchmark's `main` on what the command line has; a fault of the user's is told in one line."""
+    try:
+        main(sys.argv[1:])
+    except ValidationError as error:
+        sys.exit(f"error: {explain(error)}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 def write_record(path: Path, record: dict[str, object]) -> None:

@@ -11,14 +11,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.harness import describe_machine, put, write_record
+from benchmarks.harness import describe_machine, put, run_main, write_record
 from fromnoise.core.config import read_yaml
-from fromnoise.core.files import content_hash
-from fromnoise.evaluation import classifier, cost, protocol
-from fromnoise.evaluation.domains import DIGITS
+from fromnoise.core.files import content_hash, read_lines
+from fromnoise.evaluation import cost
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.classifier import Domain
+from fromnoise.evaluation.judges.domains import DIGITS
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run, read_run
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +32,7 @@ SHOWN = 40  # pictures of the grid beside the numbers, four of each class
 
 def trained(directory: Path) -> dict[str, object]:
     """What the training of a run took, and its last validation loss, by its metrics.jsonl."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(directory / "metrics.jsonl")
     last = [line for line in lines if "seconds" in line][-1]
     losses = [line for line in lines if "validation_ema" in line]
     run = read_run(directory / "run.yaml")
@@ -46,6 +50,28 @@ def trained(directory: Path) -> dict[str, object]:
 def told(done: int, total: int) -> None:
     """One line now and then, of work that takes minutes."""
     print(f"{done:,} of {total:,} pictures drawn", file=sys.stderr, flush=True)
+
+
+def parser_of(about: str | None, count: int) -> argparse.ArgumentParser:
+    """What the protocols of labelled pictures are asked for; `count` pictures of each run where nothing is said."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=count)
+    parser.add_argument("--sampler", help="left out, as the run has it, like the two below")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
+    return parser
+
+
+def draw(domain: Domain, pipeline: Pipeline, given: argparse.Namespace) -> tuple[protocol.Drawn, dict[str, Any]]:
+    """The pictures that are asked for, and how they were drawn."""
+    asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
+    with pipeline.compiled(given.count >= REPAID):
+        drawn = protocol.draw(domain, pipeline, given.count, progress=told, **asked)
+    usual = pipeline.config.sampling.model_dump(mode="json")
+    return drawn, usual | {key: value for key, value in asked.items() if value is not None}
 
 
 def table(results: Path) -> str:
@@ -78,14 +104,7 @@ def table(results: Path) -> str:
 
 
 def main(args: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--sampler", help="left out, as the run has it, like the two below")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
-    parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
+    parser = parser_of(__doc__, 10_000)
     parser.add_argument("--page", type=Path, default=ROOT / "docs/mnist.md")
     given = parser.parse_args(args)
     judge, known = classifier.load(DIGITS)
@@ -93,9 +112,7 @@ def main(args: Sequence[str]) -> None:
     for directory in given.runs:
         run = read_yaml(Run, directory / "run.yaml")
         pipeline = load(directory)
-        asked = {"sampler": given.sampler, "steps": given.steps, "guidance": given.guidance}
-        with pipeline.compiled(given.count >= REPAID):
-            drawn = protocol.draw(DIGITS, pipeline, given.count, progress=told, **asked)
+        drawn, sampling = draw(DIGITS, pipeline, given)
         record = {
             "recipe": run.recipe,
             "conditional": run.model.conditioner.type != "none",
@@ -106,8 +123,7 @@ def main(args: Sequence[str]) -> None:
             "flops": cost.flops(pipeline),
             "checkpoint": content_hash(weights(directory)),
             "judge": {"sha256": content_hash(DIGITS.asset), "seed": known["seed"], "accuracy": known["accuracy"]},
-            "sampling": pipeline.config.sampling.model_dump(mode="json")
-            | {key: value for key, value in asked.items() if value is not None},
+            "sampling": sampling,
             "training": trained(directory),
             **protocol.measure(drawn, judge, real),
         }
@@ -118,4 +134,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_main(main)

@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 import torch._dynamo  # which torch's optimizers import: part of the program, not of what a model adds to it
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.harness import describe_machine, put, write_record
+from benchmarks.harness import describe_machine, put, run_main, write_record
 from fromnoise.cli.flags import parse
 from fromnoise.cli.started import find
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
+from fromnoise.core.files import read_lines
 from fromnoise.core.needs import used_memory
 from fromnoise.training import loop
 from fromnoise.training.estimate import measure_step
@@ -84,7 +85,7 @@ def trained(recipe: str, steps: int, compiled: bool, precision: str, again: bool
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
         loop.train(run, directory) if isinstance(run, Run) else loop.train_vae(run, directory)
-        lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        lines = read_lines(directory / "metrics.jsonl")
     paces = [line["step_seconds"] for line in lines if "step_seconds" in line and line["step"] > steps / 4]
     return found | {"step_seconds": statistics.median(paces)}
 
@@ -221,9 +222,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -9,26 +9,24 @@ Legend: H and W height and width.
 from __future__ import annotations
 
 import io
-import json
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from rich.console import Console
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, run_main, training_of, write_record
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
 from fromnoise.core.files import content_hash, write_bytes, write_text
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.scenes import Canvas
 from fromnoise.data.shapes import ShapesData, pixels
-from fromnoise.evaluation.adherence import as_array, draw_prompts, shows
-from fromnoise.evaluation.detect import detect
+from fromnoise.evaluation.judges.adherence import as_array, draw_prompts, shows
+from fromnoise.evaluation.judges.detect import detect
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.recipes.positions import CODES, positions
@@ -111,14 +109,6 @@ def measure(pipeline: Pipeline, canvas: Canvas, samples: int) -> dict[str, Any]:
         "adherence": {task: statistics.fmean(right[k * samples : (k + 1) * samples]) for k, task in enumerate(TASKS)},
         "objects": statistics.fmean(len(found.things) for found in seen[:samples]),
     }
-
-
-def training_of(place: Path) -> dict[str, Any]:
-    """How the run in the directory `place` went."""
-    lines = (place / "metrics.jsonl").read_text().splitlines()
-    last = [record for record in map(json.loads, lines) if "seconds" in record][-1]
-    choices = (place / "measured.yaml").read_text()
-    return {"steps": last["step"], "seconds": round(last["seconds"]), "choices": choices}
 
 
 def sheet(drawn: Mapping[str, Mapping[str, Sequence[Image.Image]]]) -> Image.Image:
@@ -211,7 +201,7 @@ def main(args: Sequence[str]) -> None:
             "backbone": CODES[code],
             "parameters": sum(p.numel() for p in pipeline.parameters()),
             "sha256": content_hash(weights(place)),
-            "training": training_of(place),
+            "training": training_of(place) | {"choices": (place / "measured.yaml").read_text()},
             "sizes": {},
         }
         drawn[code] = {}
@@ -230,9 +220,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

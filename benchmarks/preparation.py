@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from rich.console import Console
 from safetensors.torch import save_file
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, run_main, write_record
 from fromnoise.cli.flags import parse
 from fromnoise.conditioning.config import EncoderConfig
 from fromnoise.conditioning.frozen import FrozenEncoder, quiet
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
 from fromnoise.data.listing import list_pictures
 from fromnoise.data.manifest import read_manifest
 from fromnoise.preparation.config import Preparation
@@ -259,9 +258,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, training_of, write_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,11 +26,10 @@ def measure() -> dict[str, object]:
         seconds = time.perf_counter() - began
         evaluate = [clone / ".venv/bin/fromnoise", "evaluate", "runs/shapes", "--json"]
         answer = subprocess.run(evaluate, cwd=clone, check=True, capture_output=True, text=True).stdout
-        lines = (clone / "runs/shapes/metrics.jsonl").read_text().splitlines()
-    training = [record for record in map(json.loads, lines) if "seconds" in record][-1]
+        training = training_of(clone / "runs/shapes")
     return {
         "minutes": round(seconds / 60, 2),
-        "training": {"steps": training["step"], "seconds": round(training["seconds"])},
+        "training": training,
         **json.loads(answer),
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from rich.console import Console
 
-from benchmarks.harness import describe_machine, write_record
+from benchmarks.harness import describe_machine, run_main, write_record
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
 from fromnoise.data.manifest import Layout
 from fromnoise.data.prepared import PreparedData
 from fromnoise.data.shards import Latent, Sample, Text, finish, write_shard
@@ -143,9 +142,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -26,11 +26,11 @@ from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import content_hash, save_tensors
 from fromnoise.data.scenes import COLOURS, GRID, MIDDLE_RADIUS, SHAPES, SIDE, Prompt, Thing
 from fromnoise.data.shapes import draw_scene, render
-from fromnoise.evaluation.adherence import shows
-from fromnoise.evaluation.detect import detect
-from fromnoise.evaluation.fit import rate
-from fromnoise.evaluation.protocol import wilson
-from fromnoise.evaluation.second import ASSET, Maps, ShapesNetwork
+from fromnoise.evaluation.intervals import wilson
+from fromnoise.evaluation.judges.adherence import shows
+from fromnoise.evaluation.judges.detect import detect
+from fromnoise.evaluation.judges.fit import rate
+from fromnoise.evaluation.judges.second import ASSET, Maps, ShapesNetwork
 from fromnoise.pipeline.pictures import grid
 
 RESULTS = Path(__file__).parent / "results"

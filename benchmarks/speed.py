@@ -12,7 +12,6 @@ Legend: B batch, C channels, S side, L text tokens, D width.
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import warnings
 from collections import deque
@@ -23,16 +22,16 @@ from typing import NamedTuple
 
 import torch
 from diffusers import QwenImageTransformer2DModel
-from pydantic import NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeFloat, PositiveInt
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.harness import describe_machine, ratio, seconds_of, take_turns, write_record
+from benchmarks.harness import describe_machine, ratio, run_main, seconds_of, take_turns, write_record
 from benchmarks.stock import Prompt, Way, held, stock_loss, stock_pictures
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
-from fromnoise.core.config import Config, explain
+from fromnoise.core.config import Config
 from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.loss import Objective
@@ -358,9 +357,4 @@ def main(args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValidationError as error:
-        sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.harness import describe_machine, put, write_record
 from fromnoise.cli.progress import say, watch
-from fromnoise.evaluation import adherence
-from fromnoise.evaluation.asked import SweepAsked
-from fromnoise.evaluation.sweep import sweep
+from fromnoise.evaluation.comparison.asked import SweepAsked
+from fromnoise.evaluation.comparison.sweep import sweep
+from fromnoise.evaluation.judges import adherence
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load, weights
 

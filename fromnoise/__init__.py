@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fromnoise import recipes
-    from fromnoise.evaluation.adherence import evaluate
+    from fromnoise.evaluation.judges.adherence import evaluate
     from fromnoise.pipeline.load import load
     from fromnoise.training.loop import train
     from fromnoise.training.run import Run
@@ -19,7 +19,7 @@ __all__ = ["Run", "evaluate", "load", "recipes", "train"]
 
 _PLACES = {
     "Run": "fromnoise.training.run",
-    "evaluate": "fromnoise.evaluation.adherence",
+    "evaluate": "fromnoise.evaluation.judges.adherence",
     "load": "fromnoise.pipeline.load",
     "train": "fromnoise.training.loop",
 }

@@ -7,8 +7,7 @@ h = H / f, w = W / f.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -19,8 +18,8 @@ from fromnoise.autoencoder.adversarial import Discriminator, adaptive_weight, fo
 from fromnoise.autoencoder.config import AutoencoderConfig
 from fromnoise.autoencoder.fidelity import divergence
 from fromnoise.autoencoder.perceptual import Perceptual
+from fromnoise.core.compiler import compiled
 from fromnoise.core.config import explain
-from fromnoise.core.device import keep_freed_memory, remove_unlinked
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.models.vae import VAE
 
@@ -106,20 +105,9 @@ class Autoencoder(nn.Module):
         encoder, decoder = self.vae.encoder, self.vae.decoder
         return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
 
-    @contextmanager
-    def compiled(self, wanted: bool = True) -> Iterator[None]:
-        """Inside, the VAE's levels run compiled, if that is `wanted`."""
-        levels = self.blocks() if wanted else []
-        if wanted:
-            keep_freed_memory()
-            remove_unlinked()
-        for level in levels:
-            level.compile(dynamic=False)
-        try:
-            yield
-        finally:
-            for level in levels:
-                level._compiled_call_impl = None
+    def compiled(self, wanted: bool = True) -> AbstractContextManager[None]:
+        """Inside, the VAE's levels run compiled, if that is `wanted`; see `core.compiler.compiled`."""
+        return compiled(self.blocks()) if wanted else nullcontext()
 
     def loss(self, images: Tensor, eps: Tensor, step: int) -> Tensor:
         """The loss of each picture, (B,), as the class has it; that of the discriminator is part of it.

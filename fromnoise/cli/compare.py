@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import kept, say, watch
 from fromnoise.core.config import read_yaml
-from fromnoise.evaluation.asked import Asked
+from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.recipes import RECIPES, named
 from fromnoise.training.run import Run
 
 if TYPE_CHECKING:
-    from fromnoise.evaluation.match import Entry
+    from fromnoise.evaluation.comparison.match import Entry
 
 USAGE = "fromnoise compare RECIPE|RUN.yaml|RUN RECIPE|RUN.yaml|RUN ... [--option VALUE ...]"
 DESCRIPTION = """\
@@ -40,8 +40,8 @@ def main(args: Sequence[str]) -> None:
     if not words:
         raise ValueError(f"no recipe is given; usage: {USAGE}")
     start = [_entry(word) for word in words]
-    from fromnoise.evaluation.compare import compare
-    from fromnoise.evaluation.match import Entry
+    from fromnoise.evaluation.comparison.compare import compare
+    from fromnoise.evaluation.comparison.match import Entry
 
     entries: list[Entry] = [Entry(*one) for one in start]
     out = options.out or Path("compare") / "-".join(entry.name for entry in entries)

@@ -13,7 +13,7 @@ from fromnoise.cli.progress import progress
 from fromnoise.cli.train import Started, StartedVAE, start
 from fromnoise.core.config import Config
 from fromnoise.data.config import CIFAR10Config, DataConfig, FolderConfig, PreparedConfig
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import RECIPES, all_recipes
 from fromnoise.recipes.generations import MATCHED
 from fromnoise.training.run import Run, VAERun
 
@@ -64,7 +64,7 @@ def data_at(name: str) -> tuple[DataConfig, str] | None:
     path = Path(name)
     if name == "cifar10":
         return CIFAR10Config(), "CIFAR-10."
-    if name in {**RECIPES, **VAE_RECIPES} or not path.is_dir() or (path / "run.yaml").is_file():
+    if name in all_recipes() or not path.is_dir() or (path / "run.yaml").is_file():
         return None
     if (path / "manifest.json").is_file():
         return PreparedConfig(path=path), f"The prepared data set at {path}."

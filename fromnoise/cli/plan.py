@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from fromnoise.cli.flags import parse
-from fromnoise.cli.started import find, recipes
+from fromnoise.cli.started import find
 from fromnoise.core.chips import CHIPS, spelt
 from fromnoise.core.config import Config
+from fromnoise.recipes import all_recipes
 from fromnoise.training.run import Run, VAERun
 
 USAGE = "fromnoise plan RECIPE|RUN.yaml|RUN [--device NAME] [--price NUMBER] [--json] [--some.field VALUE ...]"
@@ -53,7 +54,7 @@ def main(args: Sequence[str]) -> None:
     if not args or args[0].startswith("-"):
         if not {"-h", "--help"} & set(args):
             raise ValueError(
-                f"a recipe, a run.yaml or a run directory must come first; recipes: {', '.join(recipes())}"
+                f"a recipe, a run.yaml or a run directory must come first; recipes: {', '.join(all_recipes())}"
             )
         parse(Asked(), args, usage=USAGE, description=DESCRIPTION)
         return

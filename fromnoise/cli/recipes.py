@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fromnoise.cli.flags import Parser
-from fromnoise.recipes import RECIPES, VAE_RECIPES, summary
+from fromnoise.recipes import all_recipes, summary
 
 
 def main(args: Sequence[str]) -> None:
@@ -13,7 +13,7 @@ def main(args: Sequence[str]) -> None:
         usage="fromnoise recipes", description="Lists the recipes that `fromnoise train` knows.", allow_abbrev=False
     )
     parser.parse_args(args)
-    recipes = {**RECIPES, **VAE_RECIPES}
+    recipes = all_recipes()
     width = max(map(len, recipes)) + 2
     for name, recipe in recipes.items():
         print(f"{name:<{width}}{summary(recipe)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from fromnoise.cli.flags import Parser
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 
 USAGE = "fromnoise report RUN"
 DESCRIPTION = """\
@@ -36,7 +36,7 @@ def write(directory: Path) -> Path:
     from fromnoise.reporting.report import report
 
     record = read(directory)
-    recipe: Callable | None = {**RECIPES, **VAE_RECIPES}.get(record.run.recipe)
+    recipe = all_recipes().get(record.run.recipe)
     page = directory / "report.html"
     write_text(page, report(record, recipe() if recipe else None))
     if own(directory / CARD):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from fromnoise.core.config import hint
-from fromnoise.recipes import RECIPES, VAE_RECIPES
+from fromnoise.recipes import all_recipes
 from fromnoise.training.run import Run, VAERun, read_run
 
 
@@ -24,18 +23,13 @@ class Found(NamedTuple):
     description: str
 
 
-def recipes() -> dict[str, Callable[[], Run | VAERun]]:
-    """All recipes by name, those of VAEs last."""
-    return {**RECIPES, **VAE_RECIPES}
-
-
 def find(name: str) -> Found:
     """The run called `name`: a recipe, a YAML file, or a run's directory.
 
     Raises:
         ValueError: one line: there is none; the nearest recipe is named.
     """
-    path, known = Path(name), recipes()
+    path, known = Path(name), all_recipes()
     if name not in known and (path.exists() or os.sep in name or path.suffix in (".yaml", ".yml")):
         file = path / "run.yaml" if path.is_dir() else path
         directory = file.parent if file.name == "run.yaml" else Path("runs") / file.stem

@@ -10,7 +10,7 @@ from pathlib import Path
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import kept, say, watch
 from fromnoise.cli.train import Started, start
-from fromnoise.evaluation.asked import FieldsAsked, SweepAsked
+from fromnoise.evaluation.comparison.asked import FieldsAsked, SweepAsked
 from fromnoise.training.run import Run
 
 USAGE = "fromnoise sweep RUN [--option VALUE ...]"
@@ -54,7 +54,7 @@ def main(args: Sequence[str]) -> None:
     options, words = parse(SweepAsked(), args, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     if len(words) != 1:
         raise ValueError(f"one run is wanted, {len(words)} words are given; usage: {USAGE}")
-    from fromnoise.evaluation.sweep import sweep
+    from fromnoise.evaluation.comparison.sweep import sweep
 
     with kept(Path(words[0]) / "sweep"):
         print(sweep(Path(words[0]), options, say, watch))
@@ -71,7 +71,7 @@ def _fields(args: Sequence[str]) -> None:
     if len(fields) < len(options.field):
         raise ValueError("a field is given twice: give all its values at once, as in --field training.batch=32,64")
     runs = list(combinations(begun, fields))
-    from fromnoise.evaluation.fields import Variant, sweep_fields
+    from fromnoise.evaluation.comparison.fields import Variant, sweep_fields
 
     variants = [Variant(*one) for one in runs]
     names = "-".join(key.rpartition(".")[2] for key in fields)

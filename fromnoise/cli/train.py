@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fromnoise.cli.flags import parse
 from fromnoise.cli.report import reported
-from fromnoise.cli.started import find, recipes
+from fromnoise.cli.started import find
 from fromnoise.core.config import Config
-from fromnoise.recipes import summary
+from fromnoise.recipes import all_recipes, summary
 from fromnoise.training.run import Run, VAERun
 
 USAGE = "fromnoise train RECIPE|RUN.yaml [--directory DIR] [--some.field VALUE ...]"
@@ -42,7 +42,7 @@ class StartedVAE(Kept, VAERun):
 def main(args: Sequence[str]) -> None:
     if not args or args[0].startswith("-"):
         if not {"-h", "--help"} & set(args):
-            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(recipes())}")
+            raise ValueError(f"a recipe or a run.yaml must come first; recipes: {', '.join(all_recipes())}")
         print(_help())
         return
     begun, description = start(args[0])
@@ -71,7 +71,7 @@ def start(name: str) -> tuple[Started | StartedVAE, str]:
 
 
 def _help() -> str:
-    listed = [f"  {name:<12}{summary(recipe)}" for name, recipe in recipes().items()]
+    listed = [f"  {name:<12}{summary(recipe)}" for name, recipe in all_recipes().items()]
     return "\n".join([f"usage: {USAGE}", "", "recipes:", *listed, "", EPILOG, _MORE])
 
 

@@ -7,13 +7,10 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
 from fromnoise.core.chips import chip_of
-
-LINKING = 60.0  # seconds in which a compiler links for sure
 
 
 def available() -> list[str]:
@@ -67,20 +64,6 @@ def keep_freed_memory() -> None:
     if mallopt:
         mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: the largest there is
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def remove_unlinked() -> None:
-    """Remove compiled code that was never linked from torch's cache.
-
-    A process killed while the compiler links leaves an empty library there; every later one would take it for whole,
-    and end. One that is younger than a minute may still be linked, by another process.
-    """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir  # slow to import
-
-    for library in Path(cache_dir()).glob("*/*.so"):
-        found = library.stat()
-        if found.st_size == 0 and time.time() - found.st_mtime > LINKING:
-            library.unlink(missing_ok=True)
 
 
 def release_freed_memory() -> None:

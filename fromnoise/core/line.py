@@ -8,6 +8,10 @@ import time
 SECONDS = 10.0  # between lines where there is no terminal to rewrite one on
 
 
+def quiet(text: str) -> None:
+    """In place of `Line.say`, where nobody is to be told."""
+
+
 class Line:
     """Rewritten in place on a terminal, printed now and then elsewhere; on stderr."""
 

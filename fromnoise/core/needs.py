@@ -39,6 +39,11 @@ def peak_memory() -> int:
     return used if sys.platform == "darwin" else used * 1024
 
 
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def used_memory() -> int:
     """Bytes of memory that this process has now; 0 where the system does not tell (but for Linux)."""
     pages = Path("/proc/self/statm")

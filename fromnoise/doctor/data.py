@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import statistics
 import time
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.core.device import release_freed_memory
+from fromnoise.core.needs import physical_memory
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.folder import FolderData
 from fromnoise.data.labelled import LabelledData
@@ -44,7 +44,12 @@ SLACK = 32 * 2**20  # bytes of memory that any reading takes
 LARGEST_LEFTOVER = 0.05  # share of the shards' bytes in files that training never reads
 ROWS = 64  # samples that are looked at
 PADDED = 0.01  # share of the stored tokens that are 0 throughout: no encoder says that of a real token
-PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+WAITING = {
+    "why": "a device that waits for data is paid for, and does nothing",
+    "remedy": "prepare the data once (fromnoise prepare), or read it from a faster disk",
+}
 
 
 def wait(subject: Subject) -> Finding:
@@ -64,8 +69,7 @@ def wait(subject: Subject) -> Finding:
         name,
         made < LARGEST_RATIO * trained,
         f"{1e3 * made / PICTURES:.2f} ms to make a sample, {1e3 * trained / PICTURES:.1f} ms to train on it here",
-        "a device that waits for data is paid for, and does nothing",
-        "prepare the data once (fromnoise prepare), or read it from a faster disk",
+        **WAITING,
     )
 
 
@@ -79,8 +83,7 @@ def recorded_wait(subject: Subject) -> Finding | None:
         "data wait so far",
         mean < LARGEST_WAIT,
         f"{mean:.1%} of the time",
-        "a device that waits for data is paid for, and does nothing",
-        "prepare the data once (fromnoise prepare), or read it from a faster disk",
+        **WAITING,
     )
 
 
@@ -207,9 +210,9 @@ def memory(subject: Subject) -> Finding:
         remedy = "map shards into memory (data.shards.Shard), and copy only what a batch needs"
         limit = LARGEST_HELD * total + SLACK
         return judged(name, mine < limit, f"{mib(mine)} held to read {mib(total)}", why, remedy)
-    mine, limit = sum(array.nbytes for array in arrays(data)), LARGEST_HELD * physical()
+    mine, limit = sum(array.nbytes for array in arrays(data)), LARGEST_HELD * physical_memory()
     remedy = "prepare it (fromnoise prepare): shards are mapped into memory, whatever their number"
-    return judged(name, mine < limit, f"{mib(mine)} held of {mib(physical())}", why, remedy)
+    return judged(name, mine < limit, f"{mib(mine)} held of {mib(physical_memory())}", why, remedy)
 
 
 def arrays(data: Any) -> Iterator[np.ndarray]:
@@ -226,11 +229,6 @@ def held() -> int:
     status = Path("/proc/self/status")
     found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text(), re.M) if status.is_file() else None
     return 1024 * int(found[1]) if found else 0
-
-
-def physical() -> int:
-    """Bytes of memory of this machine."""
-    return PAGE * os.sysconf("SC_PHYS_PAGES")
 
 
 def mib(count: float) -> str:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from fromnoise.core.files import load_metadata
+from fromnoise.core.line import quiet
 from fromnoise.doctor.finding import Finding, judged
-from fromnoise.doctor.subject import Silent, Subject
+from fromnoise.doctor.subject import Subject
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import checkpoint, loop
 from fromnoise.training.checkpoint import State, list_checkpoints
@@ -43,7 +44,7 @@ def round_trip(subject: Subject) -> Finding:
                 if renamed := sorted(set(state.model.state_dict()) - names):
                     faults.append(f"compilation changes {len(renamed)} names ({renamed[0]}, ...)")
                 saved = checkpoint.save(root, state, keep=2)
-            again = loop.start(subject.trainee, root, Silent(subject.run.training.steps))
+            again = loop.start(subject.trainee, root, quiet)
             lost = different(state, again)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             faults.append(" ".join(str(error).replace(folder, "").split())[:300])

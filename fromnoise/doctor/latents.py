@@ -17,7 +17,6 @@ from fromnoise.training.step import generator_of
 
 PICTURES = 256
 PART = 16  # that are encoded together
-SECONDS = 10.0
 LARGEST_MEAN = 0.3  # of a channel, in standard deviations: 256 pictures, which are alike within, miss by .1
 SPREAD = (0.75, 1.35)
 """Standard deviation of a channel. 256 pictures miss it by .1; the one factor .18215 for Stable Diffusion's four

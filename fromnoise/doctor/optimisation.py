@@ -37,6 +37,7 @@ would take most of a minute for 25M parameters."""
 STEPS = 150
 SECONDS = 30.0  # of processor time, for these steps
 ROWS = 4  # different prompts, the last of them dropped
+LARGEST_RATIO = 1.02  # between the largest and the smallest of models that are said to have as many parameters
 
 
 def average(subject: Subject) -> Finding:
@@ -154,6 +155,3 @@ def counted(run: Any, subject: Subject) -> int:
     channels, size, _ = subject.served.image_shape
     model = run.model.model_copy(update={"channels": channels, "size": size})
     return sum(p.numel() for p in Pipeline.build(model, subject.served.captions(200), 0).parameters())
-
-
-LARGEST_RATIO = 1.02  # between the largest and the smallest of models that are said to have as many parameters

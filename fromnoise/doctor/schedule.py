@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fromnoise.core.files import read_lines
 from fromnoise.diffusion.path import TERMINAL_SIGNAL
 from fromnoise.diffusion.target import LARGEST_AMPLIFICATION, TARGETS, amplification
 from fromnoise.doctor.finding import Finding, judged
@@ -116,8 +116,5 @@ def restarts(rates: Sequence[float]) -> int:
 
 def recorded(directory: Path | None, key: str) -> list[float]:
     """What the lines of a run's metrics.jsonl say under `key`."""
-    file = directory / "metrics.jsonl" if directory else None
-    if file is None or not file.is_file():
-        return []
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = read_lines(directory / "metrics.jsonl") if directory else []
     return [line[key] for line in lines if key in line]

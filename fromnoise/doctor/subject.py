@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from fromnoise.conditioning.config import FrozenTextConfig, TextConfig
 from fromnoise.conditioning.folder import EncoderFault
+from fromnoise.core.line import quiet
 from fromnoise.core.types import Batch, Data
 from fromnoise.data.config import DataConfig, ShapesConfig
 from fromnoise.doctor.watch import fields_read
@@ -24,7 +24,6 @@ from fromnoise.space.folder import VAEFault
 from fromnoise.training import loop, reconstruction
 from fromnoise.training.checkpoint import State, list_checkpoints
 from fromnoise.training.drawing import Drawing
-from fromnoise.training.log import Live
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.step import Sample
 from fromnoise.training.trainee import Trainee
@@ -107,13 +106,6 @@ def draw(model: Pipeline, batch: Batch, step: int = 0) -> Sample:
     return drawing.draw(model, batch, drawing.generator_of(0, step))
 
 
-class Silent(Live):
-    """Tells nothing: the doctor tells all."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-
 class Told(set[str]):
     """Every notice about prompts counts as told."""
 
@@ -157,19 +149,19 @@ def of_run(name: str, run: Run | VAERun, directory: Path | None, family: dict[st
     """
     training = run.training.model_copy(update={"device": "cpu"})
     run = run.model_copy(update={"training": training})
-    live, absent = Silent(training.steps), missing(run)
+    absent = missing(run)
     smaller, size = "", run.model.size if isinstance(run, Run) else 0
     with tempfile.TemporaryDirectory() as nowhere:
         if isinstance(run, VAERun):
             run = run.model_copy(update={"data": ShapesConfig()}) if absent else run
             data = run.data.build(training.seed)
-            trainee: Trainee = reconstruction.Reconstruction(reconstruction.fit(run, data, live.say), data, live.say)
+            trainee: Trainee = reconstruction.Reconstruction(reconstruction.fit(run, data, quiet), data, quiet)
         else:
             run, smaller = affordable(run)
             place = directory or Path(nowhere)
-            trainee = standing_in(run, live.say) if absent else loop.drawing(run, place, live.say)
+            trainee = standing_in(run) if absent else loop.drawing(run, place, quiet)
         with fields_read() as read:
-            state = loop.start(trainee, Path(nowhere), live)
+            state = loop.start(trainee, Path(nowhere), quiet)
     if isinstance(state.model, Pipeline):
         state.model.told = Told()
     served = None if absent else trainee.data
@@ -207,7 +199,7 @@ def affordable(run: Run) -> tuple[Run, str]:
     return run.model_copy(update={"model": shorter}), f"{BLOCKS} of its {depth} blocks, which are alike"
 
 
-def standing_in(run: Run, say: Callable[[str], None]) -> Drawing:
+def standing_in(run: Run) -> Drawing:
     """The run with shapes, or numbers of chance for latents, in place of its data, and a text encoder trained along in
     place of frozen ones."""
     model, conditioner = run.model, run.model.conditioner
@@ -219,4 +211,4 @@ def standing_in(run: Run, say: Callable[[str], None]) -> Drawing:
         model = model.model_copy(update={"space": PixelConfig()})
     channels, size, _ = data.image_shape
     model = model.model_copy(update={"conditioner": conditioner, "channels": channels, "size": size})
-    return Drawing(run.model_copy(update={"model": model}), data, say)
+    return Drawing(run.model_copy(update={"model": model}), data, quiet)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fromnoise.core.types import Data
 from fromnoise.diffusion.path import Path, mix
 from fromnoise.diffusion.predict import predictor
 from fromnoise.diffusion.target import TARGETS
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import Data
 from fromnoise.training.validation import BINS
 
 PICTURES = 100

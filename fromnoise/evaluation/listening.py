@@ -16,7 +16,7 @@ from torch import Tensor
 from fromnoise.core.types import Data
 from fromnoise.diffusion.path import mix
 from fromnoise.diffusion.target import TARGETS, det, flow
-from fromnoise.evaluation.real import NotMeasured
+from fromnoise.evaluation.features.real import NotMeasured
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.validation import BINS
 

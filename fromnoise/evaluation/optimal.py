@@ -16,7 +16,7 @@ from fromnoise.core.types import Data
 from fromnoise.diffusion.path import mix
 from fromnoise.diffusion.predict import predictor
 from fromnoise.diffusion.target import TARGETS
-from fromnoise.evaluation.real import PART, NotMeasured
+from fromnoise.evaluation.features.real import PART, NotMeasured
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.latent import LatentSpace
 from fromnoise.training.validation import BINS

@@ -17,13 +17,13 @@ from fromnoise.core.types import Data
 from fromnoise.data.config import ShapesConfig
 from fromnoise.data.labelled import LabelledData
 from fromnoise.data.prepared import PreparedData
-from fromnoise.evaluation import classifier, protocol
-from fromnoise.evaluation.classifier import Classifier, Domain
-from fromnoise.evaluation.domains import DOMAINS
-from fromnoise.evaluation.extractor import Extractor, by_classifier, extractor_of, pixels
-from fromnoise.evaluation.judge import kind_of
-from fromnoise.evaluation.measure import Watch
-from fromnoise.evaluation.real import NotMeasured
+from fromnoise.evaluation.comparison.measure import Watch
+from fromnoise.evaluation.features.extractor import Extractor, by_classifier, extractor_of, pixels
+from fromnoise.evaluation.features.real import NotMeasured
+from fromnoise.evaluation.judges import classifier, protocol
+from fromnoise.evaluation.judges.classifier import Classifier, Domain
+from fromnoise.evaluation.judges.domains import DOMAINS
+from fromnoise.evaluation.judges.judge import kind_of
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fromnoise.evaluation.adherence_table import adherence_lines
-from fromnoise.evaluation.classifier import Domain
+from fromnoise.evaluation.judges.classifier import Domain
 
 Tree = dict[str, Any]
 

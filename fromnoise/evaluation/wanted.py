@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from fromnoise.core.config import Config
-from fromnoise.evaluation.asked import Judged
+from fromnoise.evaluation.comparison.asked import Judged
 
 Measure = Literal["auto", "judge", "features", "clipscore", "neighbours", "listening", "floor"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,11 @@ from torch import Tensor
 
 from fromnoise.core.files import content_hash, write_bytes
 from fromnoise.core.types import Data
-from fromnoise.evaluation import adherence, protocol
-from fromnoise.evaluation.clipscore import clipscore
-from fromnoise.evaluation.distances import compared
-from fromnoise.evaluation.extractor import Extractor, pixels
-from fromnoise.evaluation.judge import JUDGED
-from fromnoise.evaluation.listening import listening
-from fromnoise.evaluation.neighbours import LEAST, Nearest, memorisation, nearest
-from fromnoise.evaluation.optimal import by_time
-from fromnoise.evaluation.real import (
+from fromnoise.evaluation.distances.compared import compared
+from fromnoise.evaluation.distances.neighbours import LEAST, Nearest, memorisation, nearest
+from fromnoise.evaluation.features.clipscore import clipscore
+from fromnoise.evaluation.features.extractor import Extractor, pixels
+from fromnoise.evaluation.features.real import (
     NotMeasured,
     Real,
     as_pixels,
@@ -31,8 +26,12 @@ from fromnoise.evaluation.real import (
     learned_one,
     stored,
 )
+from fromnoise.evaluation.judges import adherence, protocol
+from fromnoise.evaluation.judges.judge import JUDGED
+from fromnoise.evaluation.listening import listening
+from fromnoise.evaluation.optimal import by_time
 from fromnoise.evaluation.subject import Subject
-from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 
 LOOKED = 100_000  # training pictures, at most, among which the nearest is looked for
 SHOWN = 24  # pairs of the contact sheet
@@ -184,9 +183,7 @@ def contact_sheet(subject: Subject, drawn: Nearest, file: Path) -> None:
         for images in pair:
             tiles += as_pictures(images[None])
         labels += [f"drawn {row}: {subject.asked.said[row]}"[:60], f"nearest, {distance:.2f}"]
-    buffer = io.BytesIO()
-    grid(tiles, 8, labels).save(buffer, "PNG")
-    write_bytes(file, buffer.getvalue())
+    write_bytes(file, as_png(grid(tiles, 8, labels)))
 
 
 def listened(subject: Subject) -> Results:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fromnoise.core.compiler import compiled
 from fromnoise.core.config import explain
-from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory, remove_unlinked
+from fromnoise.core.device import autocast, fast_bfloat16
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import guided
@@ -32,7 +33,6 @@ from fromnoise.pipeline.pictures import as_pictures
 
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
-COMPILED_SIZES = 1024  # batches and sizes that a block is compiled for, more than anyone waits for
 CHUNK = 64  # pictures drawn together by a call
 
 
@@ -102,30 +102,9 @@ class Pipeline(nn.Module):
         """Shape of what the backbone sees of one picture of `height` x `width` pixels."""
         return self.space.latent_shape(self.config.channels, height, width)
 
-    @contextmanager
-    def compiled(self, wanted: bool = True) -> Iterator[None]:
-        """Inside, the backbone's blocks run compiled, if that is `wanted`; equal blocks share one compilation.
-
-        Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must
-        not hang on those before it, or a resumed training would differ in the last bits.
-        """
-        if not wanted:
-            yield
-            return
-        from torch._dynamo import config as compiler  # slow to import
-
-        keep_freed_memory()
-        remove_unlinked()
-        blocks = self.backbone.blocks()
-        for block in blocks:
-            block.compile(dynamic=False)
-        try:
-            # Beyond torch's own limit of 8 sizes, the next would silently run eager, and a resumed run might differ.
-            with compiler.patch(recompile_limit=COMPILED_SIZES, accumulated_recompile_limit=COMPILED_SIZES):
-                yield
-        finally:
-            for block in blocks:
-                block._compiled_call_impl = None
+    def compiled(self, wanted: bool = True) -> AbstractContextManager[None]:
+        """Inside, the backbone's blocks run compiled, if that is `wanted`; see `core.compiler.compiled`."""
+        return compiled(self.backbone.blocks()) if wanted else nullcontext()
 
     def draw_as(self, sampling: Sampling) -> None:
         """Draw by `sampling` from now on, where nothing else is asked for; ValueError for an eta that is not read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch._dynamo  # which torch's optimizers import: 100 MiB of the program,
 
 from fromnoise.core.chips import Chip, chip_named
 from fromnoise.core.device import available, pick
-from fromnoise.core.needs import used_memory
+from fromnoise.core.line import quiet
+from fromnoise.core.needs import physical_memory, used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.planning.counts import Counts, Pieces, Subject, autoencoder, count_step, counts_of, drawing, pieces_of
@@ -21,13 +21,11 @@ from fromnoise.planning.fit import Memory, fitting
 from fromnoise.planning.settled import done_in, settle
 from fromnoise.planning.speed import COMPILED_MEMORY, COMPILER, GRAPH, Tried, here, of_run, on_chip
 from fromnoise.space.config import LatentConfig
-from fromnoise.training.drawing import Drawing
 from fromnoise.training.estimate import disk, left, spent
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.hollow import Counted, hollow
-from fromnoise.training.reconstruction import Reconstruction
+from fromnoise.training.loop import trainee_of
 from fromnoise.training.run import Muon, Run, VAERun
-from fromnoise.training.trainee import Trainee
 
 FLOAT32 = 4  # bytes; what is frozen is kept in it
 
@@ -61,7 +59,7 @@ def where(name: str) -> Where:
     device = pick(name)
     if device.type == "cuda":
         return Where(str(device), None, device, torch.cuda.get_device_properties(device).total_memory)
-    return Where(str(device), None, device, _physical())
+    return Where(str(device), None, device, physical_memory())
 
 
 def make_plan(
@@ -77,7 +75,7 @@ def make_plan(
     assumed: list[str] = []
     done = done_in(run, directory, assumed.append)
     run, data = settle(run, directory, done.choices, assumed.append)
-    trainee = _trainee(run, data)
+    trainee = trainee_of(run, data, quiet)
     pieces = pieces_of(run, data, assumed.append) if isinstance(run, Run) else None
     rows = rows_of_picture(run.model) if isinstance(run, Run) else 1
     if isinstance(run, VAERun) and run.model.loss.perceptual:
@@ -193,12 +191,3 @@ def _held_back(run: Run | VAERun, subject: Subject, counts: Counts, tried: Tried
     what is freed, and libraries some for themselves. Their average is not made, and what is frozen was there before."""
     counted = count_step(run, subject, tried.rows, tried.accumulate, dtype_of(tried.precision), fused=False)
     return max(0, tried.grown - _memory(counts, counted, 1.0, 0, 0).total + counts.resident.average)
-
-
-def _trainee(run: Run | VAERun, data: Data) -> Trainee:
-    return Drawing(run, data, print) if isinstance(run, Run) else Reconstruction(run, data, print)
-
-
-def _physical() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 from fromnoise.core.config import read_yaml
 from fromnoise.core.files import load_metadata
+from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.planning.absent import Say, find_data
 from fromnoise.space.config import LatentConfig
 from fromnoise.training.checkpoint import list_checkpoints
-from fromnoise.training.directory import another, derive
+from fromnoise.training.directory import another
 from fromnoise.training.fast import Choices
 from fromnoise.training.latents import recorded_space
-from fromnoise.training.origin import adapt, find_origin, unsealed
+from fromnoise.training.loop import settled
+from fromnoise.training.origin import find_origin
 from fromnoise.training.reconstruction import fit
 from fromnoise.training.run import Run, VAERun, read_run
 
@@ -64,13 +66,10 @@ def settle(
         run = run.model_copy(update={"training": run.training.model_copy(update={"batch": batch})})
     data = find_data(run, assume)
     if isinstance(run, VAERun):
-        return fit(run, data, _quiet), data
-    old = find_origin(run, directory or Path())
-    if old:
-        run = unsealed(run, old)
+        return fit(run, data, quiet), data
+    old = find_origin(run, directory)
     run = _scaled(recorded_space(run, directory, run.start.run), data, assume)
-    run = derive(run, data, _quiet)
-    return (adapt(run, old, _quiet) if old else run), data
+    return settled(run, old, directory, data, quiet), data
 
 
 def _scaled(run: Run, data: Data, assume: Say) -> Run:
@@ -82,7 +81,3 @@ def _scaled(run: Run, data: Data, assume: Say) -> Run:
     assume("shift and scale of the latents are measured as the training begins")
     space = space.model_copy(update={"shift": (0.0,), "scale": (1.0,)})
     return run.model_copy(update={"model": run.model.model_copy(update={"space": space})})
-
-
-def _quiet(line: str) -> None:
-    pass

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from fromnoise.core.chips import Chip
+from fromnoise.core.files import read_lines
+from fromnoise.core.line import quiet
 from fromnoise.core.needs import peak_memory, used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.planning.counts import Flops, Pieces
-from fromnoise.training.drawing import Drawing
 from fromnoise.training.estimate import Pace, measure_pace
 from fromnoise.training.fast import Choices, compiled_precision, dtype_of, eager_precision, repays
 from fromnoise.training.hollow import Counted
-from fromnoise.training.reconstruction import Reconstruction
+from fromnoise.training.loop import trainee_of
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.trainee import Model
 
@@ -72,7 +72,7 @@ def on_chip(chip: Chip, flops: Flops, step: Counted, batch: int, utilisation: fl
 
 def of_run(directory: Path, choices: Choices) -> Speed | None:
     """The pace that a run has had of late, by its own record; None where it has none yet."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(directory / "metrics.jsonl")
     times = [line["step_seconds"] for line in lines if "step_seconds" in line][-20:]
     if not times:
         return None
@@ -91,7 +91,7 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
         how = f"assumed, not measured, since a step takes too long: {UTILISATION:.0%} of this machine's products"
         return Speed(_from_step(each * batch, batch), plain, False, how, None)
     before = used_memory()
-    trainee = _trainee(run, data)
+    trainee = trainee_of(run, data, quiet)
     model: Model = pieces.pipeline(run.model) if isinstance(run, Run) and pieces else trainee.build()
     model.to(device)
     repeats = TRIED if rows == batch else 1
@@ -131,10 +131,3 @@ def _from_step(seconds: float, batch: int) -> Pace:
 def _power(most: float) -> int:
     """The largest power of two that is not above `most`; 0 below 1."""
     return 1 << (int(most).bit_length() - 1) if most >= 1 else 0
-
-
-def _trainee(run: Run | VAERun, data: Data) -> Any:
-    def quiet(line: str) -> None:
-        pass
-
-    return Drawing(run, data, quiet) if isinstance(run, Run) else Reconstruction(run, data, quiet)

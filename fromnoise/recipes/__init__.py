@@ -46,6 +46,11 @@ VAE_RECIPES: dict[str, Callable[[], VAERun]] = {"vae": vae, "vae-small": vae_sma
 """Those of autoencoders."""
 
 
+def all_recipes() -> dict[str, Callable[[], Run | VAERun]]:
+    """All of them by name, those of autoencoders last."""
+    return {**RECIPES, **VAE_RECIPES}
+
+
 def named(name: str) -> Run:
     """The run of the recipe called `name`.
 

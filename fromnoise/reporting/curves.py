@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fromnoise.evaluation.charts import COLOURS, Line, chart
+from fromnoise.pages.charts import COLOURS, Line, chart
 from fromnoise.reporting.record import Record, Tree
 from fromnoise.training import reference
 

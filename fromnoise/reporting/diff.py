@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -12,8 +11,8 @@ import torch
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.device import pick
-from fromnoise.evaluation.measure import strip
-from fromnoise.evaluation.page import (
+from fromnoise.evaluation.comparison.measure import strip
+from fromnoise.pages.page import (
     chip,
     data,
     figures,
@@ -29,7 +28,7 @@ from fromnoise.evaluation.page import (
     table,
 )
 from fromnoise.pipeline.load import load, weights
-from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 from fromnoise.reporting import record as recorded
 from fromnoise.reporting.curves import Side, reconstruction_charts, sides, time_charts, training_charts
 from fromnoise.reporting.record import Record, Tree
@@ -168,9 +167,7 @@ def _drawn(record: Record, first: Record, seed: int, device: str) -> str:
     images = content.validation(SHOWN).images.to(model.device)  # (B, C, H, W)
     with torch.no_grad():
         made = model.vae.decode(model.vae.encode(images).mean).float()  # (B, C, H, W)
-    buffer = io.BytesIO()
-    grid(as_pictures(torch.cat((images, made))), SHOWN).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(as_png(grid(as_pictures(torch.cat((images, made))), SHOWN))).decode()
 
 
 def summary(first: Record, second: Record) -> str:

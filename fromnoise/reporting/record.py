@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.config import read_mapping
-from fromnoise.core.files import content_hash, load_metadata
+from fromnoise.core.files import content_hash, load_metadata, read_lines
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.load import load, weights
 from fromnoise.training import reference
@@ -63,7 +63,7 @@ def read(directory: Path) -> Record:
     if not (directory / "run.yaml").is_file():
         what = "has no run.yaml" if directory.is_dir() else "is no directory"
         raise ValueError(f"{directory} {what}; allowed: the directory of a run that `fromnoise train` began")
-    lines = _lines(directory / "metrics.jsonl")
+    lines = read_lines(directory / "metrics.jsonl")
     measured, judged = directory / "measured.yaml", directory / EVALUATION
     checkpoints = list_checkpoints(directory / "checkpoints")
     sheets = sorted((directory / "previews").glob("step-*.png"))
@@ -73,7 +73,7 @@ def read(directory: Path) -> Record:
         logged=[line for line in lines if "loss" in line],
         validated=[line for line in lines if "validation_raw" in line],
         choices=read_mapping(measured) if measured.is_file() else {},
-        environment=_lines(directory / ENVIRONMENT),
+        environment=read_lines(directory / ENVIRONMENT),
         evaluation=_evaluation(judged) if judged.is_file() else None,
         previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sheets},
         checkpoint=checkpoints[-1] if checkpoints else None,
@@ -126,17 +126,6 @@ def hashes(record: Record) -> Tree:
         if metadata.get(key, "{}") != "{}":
             told[what] = hashlib.sha256(metadata[key].encode()).hexdigest()
     return told
-
-
-def _lines(file: Path) -> list[Tree]:
-    """The whole lines of a file of JSON objects; the last one may be half written."""
-    if not file.is_file():
-        return []
-    text = file.read_text(encoding="utf-8")
-    try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def _evaluation(file: Path) -> Tree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from html import escape
@@ -12,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from fromnoise.core.config import as_yaml
-from fromnoise.evaluation.page import (
+from fromnoise.pages.page import (
     count,
     data,
     embedded,
@@ -28,6 +27,7 @@ from fromnoise.evaluation.page import (
     plain,
     table,
 )
+from fromnoise.pipeline.pictures import as_png
 from fromnoise.reporting import record as recorded
 from fromnoise.reporting.curves import reconstruction_charts, sides, spread_out, time_charts, training_charts
 from fromnoise.reporting.record import Record, Tree
@@ -104,9 +104,7 @@ def picture(file: Path) -> bytes:
     with Image.open(file) as image:
         if image.width <= WIDEST:
             return file.read_bytes()
-        buffer = io.BytesIO()
-        image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS).save(buffer, "PNG")
-    return buffer.getvalue()
+        return as_png(image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS))
 
 
 def _curves(record: Record) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fromnoise.core.files import write_text
+from fromnoise.core.line import Line
 from fromnoise.training.checkpoint import Progress
 from fromnoise.training.reference import Reference
 from fromnoise.training.run import Training
 
 T = TypeVar("T")
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to rewrite a line on
 
 
 class Metrics:
@@ -170,27 +169,18 @@ class Live:
     """The line that a user watches: rewritten in place on a terminal, printed now and then elsewhere."""
 
     def __init__(self, steps: int):
-        self.steps = steps
-        self.terminal = sys.stderr.isatty()
-        self.shown = ""
-        self.printed = -SECONDS_BETWEEN_LINES
+        self.steps, self.line, self.began = steps, Line(), False
 
     def show(self, step: int, loss: float, speed: dict[str, float]) -> None:
-        """Tell of the steps since the last line."""
-        line = status(step, self.steps, loss, speed)
-        if self.terminal:
-            print("\r" + line.ljust(len(self.shown)), end="", file=sys.stderr, flush=True)
-            self.shown = line
-        elif step == self.steps or time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
-            print(line, file=sys.stderr, flush=True)
-            self.printed = time.monotonic()
+        """Tell of the steps since the last line: on a terminal of all, elsewhere of the first, the last, and now and
+        then."""
+        if self.line.terminal or self.line.due or not self.began or step == self.steps:
+            self.line.show(status(step, self.steps, loss, speed))
+            self.began = True
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        if self.shown:
-            print("\r" + " " * len(self.shown) + "\r", end="", file=sys.stderr)
-            self.shown = ""
-        print(line, file=sys.stderr, flush=True)
+        self.line.say(line)
 
 
 def status(step: int, steps: int, loss: float, speed: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
+from fromnoise.core.types import Data
 from fromnoise.models.vae import VAE
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
@@ -56,11 +57,24 @@ def drawing(run: Run, directory: Path, say: Callable[[str], None]) -> Drawing:
     for part in (run.model.space, run.model.conditioner):
         part.check()  # before pictures are read, which may take long
     old = find_origin(run, directory)
-    run = unsealed(run, old) if old else run
     data = run.data.build(run.training.seed)
+    return Drawing(settled(run, old, directory, data, say), data, say)
+
+
+def settled(run: Run, old: Run | None, directory: Path | None, data: Data, say: Callable[[str], None]) -> Run:
+    """`run` with what follows from its data, and from `old`, the run that it begins with, filled in, and told.
+
+    Raises:
+        ValueError: one line: the data do not fit it, or the weights of `old`.
+    """
+    run = unsealed(run, old) if old else run
     run = derive(recorded_space(run, directory, run.start.run), data, say)
-    run = adapt(run, old, say) if old else run
-    return Drawing(run, data, say)
+    return adapt(run, old, say) if old else run
+
+
+def trainee_of(run: Run | VAERun, data: Data, say: Callable[[str], None]) -> Trainee:
+    """What trains `run`, which tells all that follows from `data`."""
+    return Drawing(run, data, say) if isinstance(run, Run) else Reconstruction(run, data, say)
 
 
 def train_vae(run: VAERun, directory: str | os.PathLike[str]) -> VAE:
@@ -80,7 +94,7 @@ def follow(trainee: Trainee, directory: Path, live: Live) -> State:
     run = trainee.run
     refuse_another(run, directory)
     with alone(directory):
-        state = start(trainee, directory / "checkpoints", live)
+        state = start(trainee, directory / "checkpoints", live.say)
         trainee.rehearse(state.model)
         claim(run, directory)
         if state.progress.step < run.training.steps:
@@ -135,7 +149,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live) -> None:
                     raise SystemExit(128 + stop.signal)
 
 
-def start(trainee: Trainee, root: Path, live: Live) -> State:
+def start(trainee: Trainee, root: Path, say: Callable[[str], None]) -> State:
     """A fresh training, or the one that the last checkpoint in `root` holds."""
     training = trainee.run.training
     device = pick(training.device)
@@ -143,7 +157,7 @@ def start(trainee: Trainee, root: Path, live: Live) -> State:
     saved = checkpoint.list_checkpoints(root)
     if saved:
         model = checkpoint.load_model(saved[-1], trainee.load)
-        live.say(f"going on from {saved[-1]}")
+        say(f"going on from {saved[-1]}")
     else:
         model = trainee.build()
     model.to(device)
@@ -151,7 +165,7 @@ def start(trainee: Trainee, root: Path, live: Live) -> State:
     optimizer = Optimizer(model, training.optimizer)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
     count = sum(p.numel() for p in model.parameters())
-    live.say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {max(ema.length, 1):.0f} steps")
+    say(f"{count / 1e6:.2f}M parameters on {device}; weights averaged over {max(ema.length, 1):.0f} steps")
     return State(model, ema, optimizer, progress)
 
 

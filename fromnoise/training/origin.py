@@ -24,15 +24,15 @@ from fromnoise.training.directory import another, differences
 from fromnoise.training.run import Run, read_run
 
 
-def find_origin(run: Run, directory: Path) -> Run | None:
+def find_origin(run: Run, directory: Path | None) -> Run | None:
     """The run that `run` begins with; None where weights are drawn by chance, or where `directory` has a record of
     `run` as it is here: then nothing is left to derive, and the other run may be gone.
 
     Raises:
         ValueError: one line: there is no run, or none with a checkpoint.
     """
-    place, record = run.start.run, directory / "run.yaml"
-    if place is None or (record.is_file() and not another(read_run(record), run)):
+    place, record = run.start.run, directory / "run.yaml" if directory else None
+    if place is None or (record and record.is_file() and not another(read_run(record), run)):
         return None
     if not (place / "run.yaml").is_file():
         what = "has no run.yaml" if place.is_dir() else "is no directory"

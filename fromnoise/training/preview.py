@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 
 from fromnoise.core.files import write_bytes
 from fromnoise.core.types import Data
-from fromnoise.pipeline.pictures import grid
+from fromnoise.pipeline.pictures import as_png, grid
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.ema import Ema
 
@@ -33,7 +32,6 @@ class Previews:
             with ema.applied():
                 averaged = pipeline(self.prompts, labels=self.labels, precision=precision)
         under = [f"{kind}: {prompt}" for kind in ("raw", "average") for prompt in self.prompts]
-        buffer = io.BytesIO()
-        grid(raw + averaged, len(self.prompts), under).save(buffer, "PNG")
+        sheet = grid(raw + averaged, len(self.prompts), under)
         self.directory.mkdir(exist_ok=True)
-        write_bytes(self.directory / f"step-{step:08d}.png", buffer.getvalue())
+        write_bytes(self.directory / f"step-{step:08d}.png", as_png(sheet))

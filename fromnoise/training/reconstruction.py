@@ -5,7 +5,6 @@ Legend: B batch, C channels, H height, W width of a picture; Z channels, h heigh
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from fromnoise.autoencoder.perceptual import SMALLEST, Perceptual
 from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
 from fromnoise.core.types import Data
-from fromnoise.pipeline.pictures import as_pictures, grid
+from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.space.export import save_vae
 from fromnoise.space.folder import CONFIG
@@ -220,10 +219,9 @@ class Previews:
             with ema.applied():
                 averaged = made()
         under = [kind for kind in ("real", "raw", "average") for _ in range(SHOWN)]
-        buffer = io.BytesIO()
-        grid(as_pictures(torch.cat((images, raw, averaged))), SHOWN, under).save(buffer, "PNG")
+        sheet = grid(as_pictures(torch.cat((images, raw, averaged))), SHOWN, under)
         self.directory.mkdir(exist_ok=True)
-        write_bytes(self.directory / f"step-{step:08d}.png", buffer.getvalue())
+        write_bytes(self.directory / f"step-{step:08d}.png", as_png(sheet))
 
 
 def fixed(model: Autoencoder, data: Data, most: int) -> list[tuple[Tensor, Tensor]]:

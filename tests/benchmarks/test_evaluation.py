@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fromnoise.evaluation.domains import DIGITS
+from fromnoise.evaluation.judges.domains import DIGITS
 from fromnoise.evaluation.table import table
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from benchmarks.mnist import main
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.data.config import MNISTConfig
-from fromnoise.evaluation import cost, protocol
+from fromnoise.evaluation import cost
+from fromnoise.evaluation.judges import protocol
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline

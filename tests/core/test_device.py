@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
-
 import pytest
 import torch
 
 from fromnoise.core.chips import CHIPS, chip_named, chip_of, spelt
-from fromnoise.core.device import autocast, available, peak_flops, pick, remove_unlinked
+from fromnoise.core.device import autocast, available, peak_flops, pick
 
 
 def test_auto_is_the_best_there_is() -> None:
@@ -64,14 +60,3 @@ def test_chips_are_typed_in_lower_case() -> None:
     assert chip_named("H100")[1] == chip_named("h100")[1] == CHIPS["H100"]
     with pytest.raises(ValueError, match=r"^unknown device 'h10'; allowed: cpu, .*; nearest: h100$"):
         chip_named("h10")
-
-
-def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    for name, content, age in (("unlinked", b"", 100), ("being-linked", b"", 5), ("whole", b"code", 100)):
-        library = tmp_path / name[:2] / f"{name}.so"
-        library.parent.mkdir(exist_ok=True)
-        library.write_bytes(content)
-        os.utime(library, (time.time() - age, time.time() - age))
-    remove_unlinked()
-    assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]

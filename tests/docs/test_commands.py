@@ -30,7 +30,7 @@ from fromnoise.cli import (
 )
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import COMMANDS
-from fromnoise.evaluation.asked import SweepAsked
+from fromnoise.evaluation.comparison.asked import SweepAsked
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 
 ROOT = Path(fromnoise.__file__).parent.parent

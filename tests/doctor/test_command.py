@@ -13,13 +13,13 @@ from PIL import Image
 
 from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
+from fromnoise.core.line import quiet
 from fromnoise.doctor import blocks, checks, latents, optimisation, sampling, time
 from fromnoise.doctor.checks import OF_DATA, OF_STEPS, examine, tried, wrong
 from fromnoise.doctor.finding import Finding
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training import checkpoint, loop
 from fromnoise.training.ema import Ema
-from fromnoise.training.log import Live
 from fromnoise.training.run import VAERun
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own code when its compiler is imported
@@ -59,7 +59,7 @@ def test_a_run_that_has_begun(examined: Any, tiny: Callable[..., Any], tmp_path:
     write_yaml(run, tmp_path / "run.yaml")
     subject = examined(run)
     assert subject.trained is None
-    state = loop.start(subject.trainee, tmp_path / "checkpoints", Live(10))
+    state = loop.start(subject.trainee, tmp_path / "checkpoints", quiet)
     checkpoint.save(tmp_path / "checkpoints", state, keep=1)
     line = {"step": 20, "learning_rate": 1e-3, "waiting_for_data": 0.01}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from fromnoise.data.scenes import BACKGROUND, COLOURS, HELD_OUT, TASKS, Prompt, Thing
 from fromnoise.data.shapes import draw_scene, render
-from fromnoise.evaluation.adherence import correct, draw_prompts, shows
-from fromnoise.evaluation.detect import SPECK, detect
+from fromnoise.evaluation.judges.adherence import correct, draw_prompts, shows
+from fromnoise.evaluation.judges.detect import SPECK, detect
 
 MANY = 10_000
 

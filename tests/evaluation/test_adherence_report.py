@@ -15,11 +15,10 @@ from PIL import Image
 from benchmarks.spoiled import INK, mask
 from fromnoise.data.scenes import BACKGROUND, TASKS, Prompt, Thing, draw_things
 from fromnoise.data.shapes import render
-from fromnoise.evaluation import adherence
-from fromnoise.evaluation.adherence import draw_prompts, evaluate
-from fromnoise.evaluation.detect import FOREGROUND
-from fromnoise.evaluation.estimate import mean_share
-from fromnoise.evaluation.protocol import wilson
+from fromnoise.evaluation.intervals import mean_share, wilson
+from fromnoise.evaluation.judges import adherence
+from fromnoise.evaluation.judges.adherence import draw_prompts, evaluate
+from fromnoise.evaluation.judges.detect import FOREGROUND
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline

@@ -12,10 +12,10 @@ from torch import Tensor
 from fromnoise.core.files import save_tensors
 from fromnoise.data.config import MNISTConfig
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation.classifier import Classifier, digest, load, save
-from fromnoise.evaluation.domains import DIGITS, jiggle
-from fromnoise.evaluation.fit import rate, train
-from fromnoise.evaluation.frechet import floor, frechet_distance
+from fromnoise.evaluation.distances.frechet import floor, frechet_distance
+from fromnoise.evaluation.judges.classifier import Classifier, digest, load, save
+from fromnoise.evaluation.judges.domains import DIGITS, jiggle
+from fromnoise.evaluation.judges.fit import rate, train
 
 FILES = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "mnist"
 Splits = dict[str, tuple[Tensor, Tensor]]

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from fromnoise.data.config import ShapesConfig
-from fromnoise.evaluation.asked import Asked
-from fromnoise.evaluation.compare import compare
-from fromnoise.evaluation.judge import NoJudge, ShapesJudge, judge_of
-from fromnoise.evaluation.match import Entry
-from fromnoise.evaluation.report import report
+from fromnoise.evaluation.comparison.asked import Asked
+from fromnoise.evaluation.comparison.compare import compare
+from fromnoise.evaluation.comparison.match import Entry
+from fromnoise.evaluation.comparison.report import report
+from fromnoise.evaluation.judges.judge import NoJudge, ShapesJudge, judge_of
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.load import load

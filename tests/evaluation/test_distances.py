@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation.distances import compared
-from fromnoise.evaluation.domains import DIGITS
-from fromnoise.evaluation.extractor import extractor_of
+from fromnoise.evaluation.distances.compared import compared
+from fromnoise.evaluation.features.extractor import extractor_of
+from fromnoise.evaluation.judges.domains import DIGITS
 
 COUNT = 500
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from fromnoise.conditioning.frozen import quiet
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation import classifier
-from fromnoise.evaluation.clipscore import PREFIX, clipscore, scores
-from fromnoise.evaluation.domains import DIGITS, PHOTOS
-from fromnoise.evaluation.extractor import Extractor, extractor_of, rounded
+from fromnoise.evaluation.features.clipscore import PREFIX, clipscore, scores
+from fromnoise.evaluation.features.extractor import Extractor, extractor_of, rounded
+from fromnoise.evaluation.judges import classifier
+from fromnoise.evaluation.judges.domains import DIGITS, PHOTOS
 from fromnoise.pipeline.pictures import as_pictures
 
 CPU = torch.device("cpu")

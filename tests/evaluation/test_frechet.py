@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-from fromnoise.evaluation.frechet import Gaussian, floor, frechet, frechet_distance, gaussian
+from fromnoise.evaluation.distances.frechet import Gaussian, floor, frechet, frechet_distance, gaussian
 
 
 def drawn(seed: int, width: int, rank: int) -> Gaussian:

@@ -10,8 +10,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from fromnoise.evaluation.extractor import extractor_of
-from fromnoise.evaluation.inception import CLASSES, Forked, Inception, average, maximum, read_inception, resized
+from fromnoise.evaluation.features.extractor import extractor_of
+from fromnoise.evaluation.features.inception import (
+    CLASSES,
+    Forked,
+    Inception,
+    average,
+    maximum,
+    read_inception,
+    resized,
+)
 
 CPU = torch.device("cpu")
 

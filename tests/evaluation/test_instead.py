@@ -8,9 +8,9 @@ import pytest
 
 from fromnoise.data.scenes import Group, Prompt, Thing
 from fromnoise.data.shapes import draw_scene
-from fromnoise.evaluation.adherence import shows
-from fromnoise.evaluation.detect import SPECK, Seen
-from fromnoise.evaluation.instead import REASONS, confusion, instead, reasons
+from fromnoise.evaluation.judges.adherence import shows
+from fromnoise.evaluation.judges.detect import SPECK, Seen
+from fromnoise.evaluation.judges.instead import REASONS, confusion, instead, reasons
 
 RED, STAR = Thing("circle", "red", 5, 8, 16), Thing("star", "blue", 7, 24, 16)
 PAIR = Prompt("a small red circle left of a large blue star", "position", (

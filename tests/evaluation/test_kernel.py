@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from fromnoise.evaluation.frechet import frechet_distance
-from fromnoise.evaluation.kernel import discrepancy, kernel_distance
+from fromnoise.evaluation.distances.frechet import frechet_distance
+from fromnoise.evaluation.distances.kernel import discrepancy, kernel_distance
 
 
 def normal(seed: int, count: int, width: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:

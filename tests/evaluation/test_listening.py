@@ -14,8 +14,8 @@ from fromnoise.conditioning.config import LabelConfig, NoConditionConfig
 from fromnoise.core.types import Cond
 from fromnoise.data.labelled import Labelled, LabelledData, scaled
 from fromnoise.diffusion.loss import Objective
+from fromnoise.evaluation.features.real import NotMeasured
 from fromnoise.evaluation.listening import PICTURES, _others, listening
-from fromnoise.evaluation.real import NotMeasured
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from fromnoise.evaluation import manifold
-from fromnoise.evaluation.distances import LEAST, compared
-from fromnoise.evaluation.manifold import density_coverage, precision_recall, radii
+from fromnoise.evaluation.distances import manifold
+from fromnoise.evaluation.distances.compared import LEAST, compared
+from fromnoise.evaluation.distances.manifold import density_coverage, precision_recall, radii
 
 
 def normal(seed: int, count: int, width: int, scale: float = 1.0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fromnoise.data.config import MNISTConfig, ShapesConfig
-from fromnoise.evaluation.match import Contender, Entry, contenders, matched, refuse_other_data
+from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data
 from fromnoise.training.run import Run
 
 

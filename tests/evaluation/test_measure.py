@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fromnoise.evaluation.measure import kept
+from fromnoise.evaluation.comparison.measure import kept
 
 
 def test_the_same_key_is_read_and_another_one_measured_anew(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from fromnoise.evaluation.neighbours import KEPT, memorisation, nearest
+from fromnoise.evaluation.distances.neighbours import KEPT, memorisation, nearest
 
 
 def normal(seed: int, count: int, width: int = 6) -> torch.Tensor:

@@ -22,8 +22,8 @@ from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.path import Path as DiffusionPath
 from fromnoise.evaluation import optimal
+from fromnoise.evaluation.features.real import NotMeasured, halves
 from fromnoise.evaluation.optimal import Known, by_time, posterior_mean, read
-from fromnoise.evaluation.real import NotMeasured, halves
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.evaluation.whole import evaluate

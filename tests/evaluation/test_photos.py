@@ -21,14 +21,14 @@ from fromnoise.core.config import write_yaml
 from fromnoise.core.files import content_hash
 from fromnoise.data.config import CIFAR10Config, DataConfig, FolderConfig, PreparedConfig, ShapesConfig
 from fromnoise.data.labelled import Labelled, LabelledData, scaled
-from fromnoise.evaluation import domains
-from fromnoise.evaluation.asked import Asked
-from fromnoise.evaluation.classifier import Classifier, accuracy, digest, load
-from fromnoise.evaluation.compare import compare
-from fromnoise.evaluation.domains import DIGITS, PADDING, PHOTOS, crop_and_flip
-from fromnoise.evaluation.fit import train
-from fromnoise.evaluation.judge import NoJudge, PictureJudge, judge_of, kind_of
-from fromnoise.evaluation.match import Entry
+from fromnoise.evaluation.comparison.asked import Asked
+from fromnoise.evaluation.comparison.compare import compare
+from fromnoise.evaluation.comparison.match import Entry
+from fromnoise.evaluation.judges import domains
+from fromnoise.evaluation.judges.classifier import Classifier, accuracy, digest, load
+from fromnoise.evaluation.judges.domains import DIGITS, PADDING, PHOTOS, crop_and_flip
+from fromnoise.evaluation.judges.fit import train
+from fromnoise.evaluation.judges.judge import NoJudge, PictureJudge, judge_of, kind_of
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.models.config import DiTConfig
@@ -178,7 +178,7 @@ class TestReal:
     ) -> None:
         few = first(200, published)
         monkeypatch.setattr("fromnoise.data.config.CIFAR10Config.build", lambda self, seed: few)
-        monkeypatch.setattr("fromnoise.evaluation.compare.report", lambda results: "")
+        monkeypatch.setattr("fromnoise.evaluation.comparison.compare.report", lambda results: "")
         usual = {"steps": 1, "batch": 4, "precision": "float32", "compile": "off", "device": "cpu"}
         entries = []
         for target in ("x0", "flow"):
@@ -248,7 +248,7 @@ class TestPieces:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         manifest = SimpleNamespace(source="")
-        monkeypatch.setattr("fromnoise.evaluation.judge.read_manifest", lambda path: manifest)
+        monkeypatch.setattr("fromnoise.evaluation.judges.judge.read_manifest", lambda path: manifest)
         for source, kind in {
             "50,000 pictures of cifar10, 10 classes, 5 captions each": "cifar10",
             "50,000 pictures of uoft-cs/cifar10 in 5 files, columns img and label": "cifar10",

@@ -9,9 +9,10 @@ import torch
 
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation import classifier
-from fromnoise.evaluation.domains import DIGITS, PHOTOS
-from fromnoise.evaluation.protocol import Drawn, Reference, draw, measure, prompts, spread, wilson
+from fromnoise.evaluation.intervals import wilson
+from fromnoise.evaluation.judges import classifier
+from fromnoise.evaluation.judges.domains import DIGITS, PHOTOS
+from fromnoise.evaluation.judges.protocol import Drawn, Reference, draw, measure, prompts, spread
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline

@@ -14,9 +14,9 @@ from benchmarks.shapes_judge import train
 from benchmarks.spoiled import INK, SPOILS, mask, spoil
 from fromnoise.data.scenes import BACKGROUND, Prompt, Thing, draw_prompt, draw_things
 from fromnoise.data.shapes import draw_scene, render
-from fromnoise.evaluation import second
-from fromnoise.evaluation.adherence import correct
-from fromnoise.evaluation.detect import FOREGROUND
+from fromnoise.evaluation.judges import second
+from fromnoise.evaluation.judges.adherence import correct
+from fromnoise.evaluation.judges.detect import FOREGROUND
 
 MANY = 400
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fromnoise.core.config import read_yaml, write_yaml
-from fromnoise.evaluation.asked import FieldsAsked, SweepAsked
-from fromnoise.evaluation.fields import Variant, sweep_fields
-from fromnoise.evaluation.sweep import by_of, chosen, grid, sweep
+from fromnoise.evaluation.comparison.asked import FieldsAsked, SweepAsked
+from fromnoise.evaluation.comparison.fields import Variant, sweep_fields
+from fromnoise.evaluation.comparison.sweep import by_of, chosen, grid, sweep
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.training.loop import train

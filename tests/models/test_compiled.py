@@ -44,7 +44,7 @@ def test_the_blocks_of_every_recipe_are_compiled_whole(name: str) -> None:
     assert isinstance(run, Run)
     config = run.model.backbone
     small = type(config).model_validate(dict(config) | {key: TOY[key] for key in TOY if key in dict(config)})
-    backbone = small.build(channels=4, cond_width=16)
+    backbone: Any = small.build(channels=4, cond_width=16)
     tokens = torch.randn(2, 5, 16)
     cond = Cond(tokens, torch.ones(2, 5, dtype=torch.bool), tokens.mean(1))
     x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.7])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fromnoise.data.scenes import COLOURS, DIRECTIONS, NUMBERS, RADII, SHAPES, Group, Prompt, Thing, stands
-from fromnoise.evaluation.detect import SPECK, Seen
+from fromnoise.evaluation.judges.detect import SPECK, Seen
 
 REASONS: tuple[str, ...] = (
     "not an object",

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
+from fromnoise.core.line import quiet
+from fromnoise.core.types import Data
 from fromnoise.data.config import DataConfig
-from fromnoise.evaluation.asked import Asked, FieldsAsked
-from fromnoise.evaluation.compare import described, machine, trained, without_pictures
-from fromnoise.evaluation.estimate import estimate
-from fromnoise.evaluation.judge import judge_of, kind_of, prompts_of
-from fromnoise.evaluation.match import counted
-from fromnoise.evaluation.measure import Watch, measure
-from fromnoise.evaluation.summary import differences, summary
-from fromnoise.evaluation.sweep_page import fields_page
-from fromnoise.training.directory import Data, derive
+from fromnoise.evaluation.comparison.asked import Asked, FieldsAsked
+from fromnoise.evaluation.comparison.compare import described, machine, trained, without_pictures
+from fromnoise.evaluation.comparison.match import counted
+from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.summary import differences, summary
+from fromnoise.evaluation.comparison.sweep_page import fields_page
+from fromnoise.evaluation.intervals import estimate
+from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
+from fromnoise.training.directory import derive
 from fromnoise.training.run import Run
 
 INCOMPARABLE = ("model.objective", "model.path", "model.space", "data")
@@ -55,7 +57,7 @@ def sweep_fields(
     sides = []
     for variant in variants:
         data = data_of(variant.run.data)
-        run = derive(variant.run, data, lambda line: None)
+        run = derive(variant.run, data, quiet)
         sides.append(counted(variant.name, run, dict.fromkeys(range(asked.seeds)), data))
     say(f"{len(sides) * asked.seeds} trainings of {sides[0].run.training.steps:,} steps: {len(sides)} variants")
     places = trained(sides, out / "runs", asked.device)

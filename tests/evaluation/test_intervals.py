@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fromnoise.evaluation.estimate import estimate
+from fromnoise.evaluation.intervals import estimate
 
 
 def test_two_seeds_by_student():

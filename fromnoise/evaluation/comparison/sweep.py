@@ -17,17 +17,17 @@ from typing import Any
 from fromnoise.core.config import write_yaml
 from fromnoise.core.device import pick
 from fromnoise.core.files import content_hash, write_text
+from fromnoise.core.types import Data
 from fromnoise.diffusion.sample import WITH_ETA
-from fromnoise.evaluation.asked import SweepAsked, times_between
-from fromnoise.evaluation.compare import machine, without_pictures
-from fromnoise.evaluation.judge import JUDGED, PROMPTS, Judge, judge_of, kind_of, prompts_of
-from fromnoise.evaluation.match import refuse_unfinished
-from fromnoise.evaluation.measure import Watch, kept, strip
-from fromnoise.evaluation.sweep_page import settings_page
+from fromnoise.evaluation.comparison.asked import SweepAsked, times_between
+from fromnoise.evaluation.comparison.compare import machine, without_pictures
+from fromnoise.evaluation.comparison.match import refuse_unfinished
+from fromnoise.evaluation.comparison.measure import Watch, kept, strip
+from fromnoise.evaluation.comparison.sweep_page import settings_page
+from fromnoise.evaluation.judges.judge import JUDGED, PROMPTS, Judge, judge_of, kind_of, prompts_of
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import SAMPLING, load, weights
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import Data
 from fromnoise.training.run import Run, VAERun, read_run
 
 VERSION = 1  # of what is kept; what another version kept is measured anew

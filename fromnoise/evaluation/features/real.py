@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Batch, Data
-from fromnoise.evaluation.extractor import Extractor
+from fromnoise.evaluation.features.extractor import Extractor
 from fromnoise.pipeline.pipeline import Pipeline
 
 PART = 250  # pictures read together

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from fromnoise.evaluation.charts import COLOURS, Line, chart
-from fromnoise.evaluation.measure import SWEEP_STEPS
-from fromnoise.evaluation.page import chip as chip_of
-from fromnoise.evaluation.page import (
+from fromnoise.evaluation.comparison.measure import SWEEP_STEPS
+from fromnoise.pages.charts import COLOURS, Line, chart
+from fromnoise.pages.page import chip as chip_of
+from fromnoise.pages.page import (
     count,
     data,
     estimate,

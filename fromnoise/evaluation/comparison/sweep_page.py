@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from fromnoise.evaluation.heat import Cell, against_time, heat_map
-from fromnoise.evaluation.page import (
+from fromnoise.pages.heat import Cell, against_time, heat_map
+from fromnoise.pages.page import (
     count,
     data,
     estimate,
     figures,
     how,
+    notes,
     page,
     percent,
     plain,
@@ -185,9 +186,8 @@ def fields_page(results: Tree) -> str:
         f"of one seed see the same pictures in the same order and begin from the same noise.</p>"
         f"<p>{escape(results['judge']['about'])}</p>"
     )
-    warned = "".join(f"<li>{escape(note)}</li>" for note in results["notes"])
     end = "Written by fromnoise sweep. All numbers: sweep.json, beside this file."
-    return page(f"{results['recipe']}: what its fields do", intro + f"<ul class=notes>{warned}</ul>", sections, end)
+    return page(f"{results['recipe']}: what its fields do", intro + notes(results["notes"]), sections, end)
 
 
 def _mean(side: Tree, key: str) -> float | None:

@@ -19,11 +19,10 @@ from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.files import write_bytes
 from fromnoise.data.scenes import TASKS, Prompt, draw_prompt, draw_things
 from fromnoise.data.shapes import render
-from fromnoise.evaluation import second
-from fromnoise.evaluation.detect import SPECK, Seen, detect
-from fromnoise.evaluation.estimate import mean_share
-from fromnoise.evaluation.instead import Instead, confusion, instead, reasons
-from fromnoise.evaluation.protocol import wilson
+from fromnoise.evaluation.intervals import mean_share, wilson
+from fromnoise.evaluation.judges import second
+from fromnoise.evaluation.judges.detect import SPECK, Seen, detect
+from fromnoise.evaluation.judges.instead import Instead, confusion, instead, reasons
 from fromnoise.pipeline.pictures import as_png, grid
 from fromnoise.pipeline.pipeline import Pipeline
 

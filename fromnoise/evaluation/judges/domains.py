@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from fromnoise.data import cifar10, mnist
 from fromnoise.data.config import CIFAR10Config, MNISTConfig
-from fromnoise.evaluation.classifier import Domain
+from fromnoise.evaluation.judges.classifier import Domain
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import Muon
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.data.labelled import scaled
-from fromnoise.evaluation.classifier import Classifier, Domain
+from fromnoise.evaluation.judges.classifier import Classifier, Domain
 
 
 def train(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fromnoise.evaluation.charts import COLOURS, STYLE, inner
+from fromnoise.pages.charts import COLOURS, STYLE, literal, svg_of
 
 CELL = (0.95, 0.5)  # inches
 AROUND = (1.6, 1.0)  # inches for the names of rows and columns
@@ -54,15 +53,15 @@ def heat_map(
                 axes.plot(
                     [x, x + 1, x + 1, x, x], [y, y, y + 1, y + 1, y], color=COLOURS[1], linewidth=3, clip_on=False
                 )
-        axes.set_xticks([i + 0.5 for i in range(len(columns))], [_plain(text) for text in columns])
-        axes.set_yticks([i + 0.5 for i in range(len(rows))], [_plain(text) for text in rows])
-        axes.set_xlabel(_plain(column))
-        axes.set_ylabel(_plain(row))
-        axes.set_title(_plain(title), fontsize=10)
+        axes.set_xticks([i + 0.5 for i in range(len(columns))], [literal(text) for text in columns])
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], [literal(text) for text in rows])
+        axes.set_xlabel(literal(column))
+        axes.set_ylabel(literal(row))
+        axes.set_title(literal(title), fontsize=10)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return _svg(figure, name)
+        return svg_of(figure, name)
 
 
 def against_time(
@@ -77,7 +76,7 @@ def against_time(
         axes.plot(*zip(*front, strict=True), color="#bbb", linewidth=1.2, drawstyle="steps-post", zorder=1)
         for k, (group, points) in enumerate(groups.items()):
             axes.scatter(
-                *zip(*points, strict=True), color=COLOURS[k % len(COLOURS)], s=22, label=_plain(group), zorder=2
+                *zip(*points, strict=True), color=COLOURS[k % len(COLOURS)], s=22, label=literal(group), zorder=2
             )
         for k, (mark, (x, value)) in enumerate(marks.items()):
             axes.annotate(
@@ -90,15 +89,4 @@ def against_time(
         axes.set_xlabel("milliseconds a picture")
         axes.set_ylabel(y)
         axes.legend(fontsize=8.5)
-        return _svg(figure, name)
-
-
-def _plain(text: str) -> str:
-    """No mathematics, and never hidden."""
-    return text.replace("$", r"\$").lstrip("_")
-
-
-def _svg(figure: Figure, name: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return inner(buffer.getvalue(), name)
+        return svg_of(figure, name)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise.evaluation.frechet import frechet_distance
-from fromnoise.evaluation.kernel import kernel_distance
-from fromnoise.evaluation.manifold import density_coverage, precision_recall
+from fromnoise.evaluation.distances.frechet import frechet_distance
+from fromnoise.evaluation.distances.kernel import kernel_distance
+from fromnoise.evaluation.distances.manifold import density_coverage, precision_recall
 
 LEAST = {"frechet": 10, "kernel": 20, "precision and recall": 10, "density and coverage": 10}
 """Pictures without which a number says nothing: subsets of ten, and twice the neighbours that a ball reaches to."""

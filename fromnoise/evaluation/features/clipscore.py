@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.evaluation.extractor import Extractor
+from fromnoise.evaluation.features.extractor import Extractor
 
 WEIGHT, PREFIX = 2.5, "A photo depicts "  # as the paper has them
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from fromnoise.evaluation.estimate import estimate
-from fromnoise.evaluation.protocol import wilson
+from fromnoise.evaluation.intervals import estimate, wilson
 
 JUDGED = ("accuracy", "frechet", "frechet_floor", "diversity", "images_per_second")
 

@@ -7,7 +7,6 @@ part it was at, what is done is read, and what has changed is measured anew.
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,13 +18,14 @@ from PIL import Image
 
 from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
-from fromnoise.core.files import content_hash, write_text
-from fromnoise.evaluation.asked import Asked
+from fromnoise.core.files import content_hash, read_lines, write_text
+from fromnoise.core.types import Data
+from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.denoising import denoising
-from fromnoise.evaluation.judge import Judge, Progress, prompts_of
+from fromnoise.evaluation.judges.judge import Judge, Progress, prompts_of
 from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.pictures import as_png
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import Data
 from fromnoise.training.run import Run
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
@@ -138,7 +138,7 @@ def kept(file: Path, key: dict[str, Any], work: Callable[[], dict[str, Any]]) ->
 
 def learned(place: Path) -> dict[str, Any]:
     """The losses that the training in `place` told of, in metrics.jsonl."""
-    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(place / "metrics.jsonl")
     losses = [line for line in lines if "loss" in line]
     validated = [line for line in lines if "validation_ema" in line]
     return {
@@ -162,6 +162,4 @@ def strip(pipeline: Pipeline, data: Data, seed: int, steps: int | None, guidance
     sheet = Image.new("RGB", (len(prompts) * (width + 1) - 1, rows * (height + 1) - 1), "white")
     for i, image in enumerate(images):
         sheet.paste(image.convert("RGB"), (i % len(prompts) * (width + 1), i // len(prompts) * (height + 1)))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(as_png(sheet)).decode()

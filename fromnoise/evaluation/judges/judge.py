@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from fromnoise.core.files import content_hash
+from fromnoise.core.types import Data
 from fromnoise.data.config import DataConfig, PreparedConfig
 from fromnoise.data.labelled import LabelledData
 from fromnoise.data.manifest import read_manifest
-from fromnoise.evaluation import adherence, classifier, protocol, second
-from fromnoise.evaluation.classifier import Domain
-from fromnoise.evaluation.domains import DOMAINS
+from fromnoise.evaluation.judges import adherence, classifier, protocol, second
+from fromnoise.evaluation.judges.classifier import Domain
+from fromnoise.evaluation.judges.domains import DOMAINS
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import Data
 
 Progress = Callable[[int, int], None]
 PROMPTS = 10  # of a row of pictures

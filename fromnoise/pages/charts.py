@@ -8,6 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
 SIZE = (5.2, 3.3)  # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#117733", "#882255", "#666666")
 """Okabe and Ito's, then Tol's: told apart by the colour-blind too."""
@@ -55,10 +59,6 @@ def chart(
 
     top: what is larger lies above the chart; for values above 0.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
     with rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
@@ -73,7 +73,7 @@ def chart(
                 axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.2, linewidth=0)
             width, alpha = (0.7, 0.5) if line.thin else (1.8, 1.0)
             axes.plot(line.x, mean, style, color=line.colour, linewidth=width, alpha=alpha, marker=marker, markersize=4)
-            axes.lines[-1].set_label(line.name.replace("$", r"\$").lstrip("_"))  # no mathematics, never hidden
+            axes.lines[-1].set_label(literal(line.name))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if log_x:
@@ -94,9 +94,7 @@ def chart(
             axes.minorticks_off()
         if any(line.name for line in lines):
             axes.legend(fontsize=8.5)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return inner(buffer.getvalue(), name)
+        return svg_of(figure, name)
 
 
 def _leading(value: float, digits: str) -> str:
@@ -104,8 +102,16 @@ def _leading(value: float, digits: str) -> str:
     return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
 
-def inner(svg: str, name: str) -> str:
+def literal(text: str) -> str:
+    """A label as it stands: matplotlib would read mathematics between dollars, and hide what begins with a line."""
+    return text.replace("$", r"\$").lstrip("_")
+
+
+def svg_of(figure: Figure, name: str) -> str:
     """The <svg> element alone, as wide as its place, its ids its own."""
-    element = svg[svg.index("<svg") :]
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    element = buffer.getvalue()
+    element = element[element.index("<svg") :]
     element = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", element)
     return re.sub(r' (width|height)="[^"]*pt"', "", element, count=2)

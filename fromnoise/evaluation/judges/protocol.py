@@ -9,7 +9,6 @@ are not.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from fromnoise.data.labelled import LabelledData, scaled
-from fromnoise.evaluation import frechet
-from fromnoise.evaluation.classifier import Classifier, Domain
+from fromnoise.evaluation.distances import frechet
+from fromnoise.evaluation.intervals import wilson
+from fromnoise.evaluation.judges.classifier import Classifier, Domain
 from fromnoise.pipeline.pipeline import Pipeline
 
 PART = 1000  # real pictures classified between two signs of life
@@ -153,14 +153,6 @@ def measure(drawn: Drawn, classifier: Classifier, real: Reference) -> dict[str, 
         "diversity": spread(judged.features, drawn.labels) / spread(real.learned, real.learned_labels),
         "images_per_second": count / drawn.seconds,
     }
-
-
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share, `right` out of `count` (Wilson 1927): never outside 0 to 1, also where all are."""
-    share, spare = right / count, z * z / count
-    middle = share + spare / 2
-    half = math.sqrt(share * (1 - share) * spare + spare**2 / 4)
-    return (middle - half) / (1 + spare), (middle + half) / (1 + spare)
 
 
 def spread(features: Tensor, labels: Tensor) -> float:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fromnoise.core.line import quiet
+from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.checkpoint import list_checkpoints
-from fromnoise.training.directory import Data, derive
+from fromnoise.training.directory import derive
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
 
@@ -56,7 +58,7 @@ def contenders(entries: Sequence[Entry], seeds: int, data: Data) -> list[Contend
         raise ValueError(f"{len(entries)} recipe is given; allowed: two or more, or finished runs of them")
     groups: list[tuple[str, Run, dict[int, Path | None]]] = []
     for name, run, directory in entries:
-        run = derive(run, data, lambda line: None)
+        run = derive(run, data, quiet)
         if run.training.batch == 0:
             raise ValueError(f"training.batch of {name} is 0 (found by trying); a comparison needs a number")
         if directory is None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fromnoise.evaluation.protocol import wilson
+from fromnoise.evaluation.intervals import wilson
 
 KEPT = 50  # nearest, whose mean distance says what is near around here (Carlini et al. 2023, section 5.1)
 NEAR = 0.05  # share of the held-out pictures that are called near: of honest drawn ones as many are

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fromnoise.core.files import load_tensors
 from fromnoise.data.scenes import COLOURS, GRID, MIDDLE_RADIUS, SHAPES, SIDE, Prompt, Thing
-from fromnoise.evaluation.domains import convolution
+from fromnoise.evaluation.judges.domains import convolution
 
 ASSET = Path(str(files("fromnoise") / "assets")) / "shapes_judge.safetensors"
 NEAR = 6.0  # units within which two points are one object: the nearest two objects of a scene are 12 apart

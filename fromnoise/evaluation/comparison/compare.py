@@ -12,12 +12,12 @@ import torch
 
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
-from fromnoise.evaluation.asked import Asked
-from fromnoise.evaluation.judge import judge_of, kind_of, prompts_of
-from fromnoise.evaluation.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
-from fromnoise.evaluation.measure import Watch, measure
-from fromnoise.evaluation.report import report
-from fromnoise.evaluation.summary import differences, summary
+from fromnoise.evaluation.comparison.asked import Asked
+from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
+from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.report import report
+from fromnoise.evaluation.comparison.summary import differences, summary
+from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
 from fromnoise.training.checkpoint import list_checkpoints
 from fromnoise.training.directory import refuse_another
 from fromnoise.training.loop import train

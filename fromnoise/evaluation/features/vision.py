@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.folder import TOKENIZER, WEIGHTS, hub_name
 from fromnoise.conditioning.frozen import quiet
-from fromnoise.evaluation.extractor import Extractor
+from fromnoise.evaluation.features.extractor import Extractor
 from fromnoise.pipeline.pictures import as_pictures
 
 PROCESSOR = "preprocessor_config.json"

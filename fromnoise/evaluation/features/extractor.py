@@ -19,10 +19,10 @@ from torch import Tensor
 from fromnoise.conditioning.folder import hub_name
 from fromnoise.core.config import hint
 from fromnoise.core.files import content_hash
-from fromnoise.evaluation import classifier
-from fromnoise.evaluation.classifier import Domain
-from fromnoise.evaluation.domains import DOMAINS
-from fromnoise.evaluation.inception import SIDE, read_inception, resized
+from fromnoise.evaluation.features.inception import SIDE, read_inception, resized
+from fromnoise.evaluation.judges import classifier
+from fromnoise.evaluation.judges.classifier import Domain
+from fromnoise.evaluation.judges.domains import DOMAINS
 
 CELLS = 16  # along the side of the grid that `pixels` averages over
 
@@ -74,7 +74,7 @@ def extractor_of(name: str, device: torch.device) -> Extractor:
     if name.endswith(".safetensors"):
         return by_inception(Path(name), device)
     if Path(name).is_dir() or hub_name(name):
-        from fromnoise.evaluation.vision import by_vision_model
+        from fromnoise.evaluation.features.vision import by_vision_model
 
         return by_vision_model(name, device)
     others = "the folder or owner/name of a CLIP or DINO, Inception's .safetensors"

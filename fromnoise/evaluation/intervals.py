@@ -1,12 +1,10 @@
-"""What several seeds say together: a mean, and how sure it is."""
+"""How sure a number is: of a share of pictures, of a mean of shares, and of what several seeds say together."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Any
-
-from fromnoise.evaluation.protocol import wilson
 
 
 def estimate(
@@ -31,6 +29,14 @@ def estimate(
     least, most = interval or (mean, mean)
     low, high = max(min(mean - half, least), within[0]), min(max(mean + half, most), within[1])
     return {"mean": mean, "low": low, "high": high, "seeds": count}
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share, `right` out of `count` (Wilson 1927): never outside 0 to 1, also where all are."""
+    share, spare = right / count, z * z / count
+    middle = share + spare / 2
+    half = math.sqrt(share * (1 - share) * spare + spare**2 / 4)
+    return (middle - half) / (1 + spare), (middle + half) / (1 + spare)
 
 
 def mean_share(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:

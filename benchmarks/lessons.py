@@ -43,6 +43,7 @@ def execute(notebook: NotebookNode, allow_errors: bool = False) -> None:
         timeout=MOST_SECONDS,
         allow_errors=allow_errors,
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(ROOT / "lessons")}},
     ).execute()
 

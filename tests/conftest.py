@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,41 @@ def folders(save_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
     """A tiny text encoder of each kind."""
     place = tmp_path_factory.mktemp("encoders")
     return {kind: save_encoder(place / kind, kind) for kind in ("t5", "bert", "bart", "gpt2")}
+
+
+class Page(HTMLParser):
+    """What a page holds: numbers, addresses, tags, words."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+        self.values: list[float] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if tag == "data":
+                self.values.append(float(value or "nan"))
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                self.addresses.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+    def fetches_nothing(self) -> bool:
+        """Whether no address in the page leads out of it."""
+        within = all(address.startswith(("#", "data:image/png;base64,")) for address in self.addresses)
+        places = re.findall(r"url\(['\"]?([^)]*)", self.text)
+        styles = "@import" not in self.text and all(place.startswith("#") for place in places)
+        loading = {"script", "link", "iframe", "object", "embed", "base", "form"}
+        return within and styles and not loading & set(self.tags)
+
+
+@pytest.fixture(scope="session")
+def read_page() -> Callable[[str], Page]:
+    """What the HTML of a page holds."""
+    return Page

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import kept, say, watch
-from fromnoise.core.config import read_yaml
+from fromnoise.cli.started import find
 from fromnoise.evaluation.comparison.asked import Asked
-from fromnoise.recipes import RECIPES, named
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, VAERun
 
 if TYPE_CHECKING:
     from fromnoise.evaluation.comparison.match import Entry
@@ -56,9 +54,7 @@ def _entry(word: str) -> tuple[str, Run, Path | None]:
     Raises:
         ValueError: one line, when there is no such recipe or run.
     """
-    path = Path(word)
-    if word in RECIPES or not (path.exists() or os.sep in word or path.suffix in (".yaml", ".yml")):
-        return word, named(word), None
-    if path.is_dir():
-        return path.resolve().name, read_yaml(Run, path / "run.yaml"), path
-    return path.resolve().parent.name if path.name == "run.yaml" else path.stem, read_yaml(Run, path), None
+    found = find(word)
+    if isinstance(found.run, VAERun):
+        raise ValueError(f"{word} is a VAE, which draws nothing to compare; allowed: models that draw")
+    return found.directory.resolve().name, found.run, found.directory if found.under_way else None

@@ -37,7 +37,8 @@ def main(args: Sequence[str]) -> None:
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if len(words) not in (1, 2):
         raise ValueError(f"a run and a folder must be given, not {len(words)} words; usage: {USAGE}")
-    from fromnoise.interop.to_diffusers import export, refuse_used
+    from fromnoise.interop.folder import refuse_used
+    from fromnoise.interop.to_diffusers import export
 
     folder = Path(words[-1])
     refuse_used(folder)

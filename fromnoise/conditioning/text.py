@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,19 @@ class Layer(nn.Module):
         y = attention(q, k, v, bias_of(mask))  # (B, H, L, E)
         x = x + self.out(y.transpose(1, 2).flatten(2))  # (B, L, D)
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))  # (B, L, D)
+
+
+def understood(encoder: Any, ids: Tensor, mask: Tensor) -> Cond:
+    """ids (B, L), mask (B, L) -> Cond of tokens (B, L, D), zero where masked; vector is their mean.
+
+    encoder: a `TextConditioner`, or what an exported folder carries of it.
+    """
+    x = encoder.embedding(ids) + encoder.position[: ids.shape[1]]  # (B, L, D)
+    for layer in encoder.layers:
+        x = layer(x, mask)  # (B, L, D)
+    real = mask[..., None]  # (B, L, 1)
+    tokens = encoder.norm(x) * real  # (B, L, D)
+    return Cond(tokens, mask, tokens.sum(1) / real.sum(1))
 
 
 class TextConditioner(nn.Module):
@@ -160,13 +174,7 @@ class TextConditioner(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Cond:
         """{"ids": (B, L), "mask": (B, L)} -> Cond of tokens (B, L, D), zero where masked; vector is their mean."""
-        ids, mask = features["ids"], features["mask"]  # (B, L), (B, L)
-        x = self.embedding(ids) + self.position[: ids.shape[1]]  # (B, L, D)
-        for layer in self.layers:
-            x = layer(x, mask)  # (B, L, D)
-        real = mask[..., None]  # (B, L, 1)
-        tokens = self.norm(x) * real  # (B, L, D)
-        return Cond(tokens, mask, tokens.sum(1) / real.sum(1))
+        return understood(self, features["ids"], features["mask"])  # (B, L, D), (B, L), (B, D)
 
     def null(self, n: int) -> Cond:
         """Nothing said, `n` times: one learned token, padded to L. Cond of (n, L, D)."""

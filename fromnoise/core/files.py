@@ -57,11 +57,14 @@ def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    found, lines = [], path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if line.endswith("\n"):
+                raise ValueError(f"{path} is damaged: {error}") from None
+    return found
 
 
 def sync_directory(directory: Path) -> None:

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     encoded: bool = False  # whether `images` are what a space stores of pictures
 
 
-class Counts(NamedTuple):
+class PictureCounts(NamedTuple):
     """How many pictures a data set has."""
 
     learned: int  # that are trained on, each without its mirror image
@@ -34,7 +34,7 @@ class Data(Protocol):
     """What `data.build(seed)` gives."""
 
     @property
-    def counts(self) -> Counts | None: ...  # None of a data set without end
+    def counts(self) -> PictureCounts | None: ...  # None of a data set without end
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...  # C, H, W of pictures to validate on: as many pixels as any has

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fromnoise.core.types import Batch, Counts
+from fromnoise.core.types import Batch, PictureCounts
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.config import BucketsConfig
 from fromnoise.data.epochs import BucketEpochs
@@ -90,9 +90,9 @@ class BucketData:
         return lines
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> PictureCounts:
         """How many pictures there are; of very few, all are trained on and none is held out."""
-        return Counts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
+        return PictureCounts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`, counted from 0: all of one bucket."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fromnoise.core.types import Batch, Counts
+from fromnoise.core.types import Batch, PictureCounts
 from fromnoise.data.buckets import Size
 from fromnoise.data.config import FolderConfig
 from fromnoise.data.epochs import Epochs
@@ -71,9 +71,9 @@ class FolderData:
         return lines
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> PictureCounts:
         """How many pictures there are; of very few, all are trained on and none is held out."""
-        return Counts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
+        return PictureCounts(len(self.learned), len(self.names) - len(self.learned), bool(self.mirrors.any()))
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`, counted from 0."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.core.types import Batch, Counts
+from fromnoise.core.types import Batch, PictureCounts
 from fromnoise.data.epochs import Epochs
 
 
@@ -48,9 +48,9 @@ class LabelledData:
         self.epochs = Epochs(len(train.labels), seed)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> PictureCounts:
         """How many pictures there are to train on and to validate on; those to test on are others."""
-        return Counts(len(self.learned.labels), len(self.held_out.labels), self.flip)
+        return PictureCounts(len(self.learned.labels), len(self.held_out.labels), self.flip)
 
     def train(self, step: int, size: int) -> Batch:
         """The `size` pictures and captions of optimizer step `step`, counted from 0."""

@@ -100,7 +100,7 @@ class Statistics(Config):
         )
 
 
-class Counts(Config):
+class StoredCounts(Config):
     """How much there is."""
 
     samples: NonNegativeInt = 0
@@ -117,9 +117,9 @@ class Counts(Config):
     animated: NonNegativeInt = 0
     """Samples that are the first frame of an animation."""
 
-    def plus(self, other: Counts) -> Counts:
+    def plus(self, other: StoredCounts) -> StoredCounts:
         """Of both together."""
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
+        return StoredCounts(**{name: getattr(self, name) + getattr(other, name) for name in StoredCounts.model_fields})
 
 
 class ShardEntry(Config):
@@ -131,7 +131,7 @@ class ShardEntry(Config):
     """Size of the file."""
     sha256: str
     """Of its content, as the file itself records it."""
-    counts: Counts
+    counts: StoredCounts
 
 
 class Manifest(Config):
@@ -142,7 +142,7 @@ class Manifest(Config):
     source: str = ""
     """What it was prepared from, in a line."""
     layout: Layout
-    counts: Counts
+    counts: StoredCounts
     """Of all shards."""
     duplicates: NonNegativeInt = 0
     """Samples whose picture file is the same, byte for byte, as one before it."""
@@ -151,7 +151,7 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _add_up(self) -> Manifest:
-        for what in Counts.model_fields:
+        for what in StoredCounts.model_fields:
             told, found = getattr(self.counts, what), sum(getattr(shard.counts, what) for shard in self.shards)
             if told != found:
                 raise ValueError(f"counts.{what} is {told:,}, but its shards have {found:,}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fromnoise.core.types import Batch, Counts, Scaling
+from fromnoise.core.types import Batch, PictureCounts, Scaling
 from fromnoise.data.epochs import Turns
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.shards import Shard, Text, verify_shard
@@ -86,10 +86,10 @@ class PreparedData:
         return Scaling.of(self.manifest.statistics.mean, self.manifest.statistics.std)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> PictureCounts:
         """How many samples there are, held out those of the commonest size; of very few, none is held out."""
         all_learned = len(self.learned) == self.firsts[-1]
-        return Counts(len(self.learned), 0 if all_learned else len(self.shown), self.layout.flipped)
+        return PictureCounts(len(self.learned), 0 if all_learned else len(self.shown), self.layout.flipped)
 
     def train(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The samples of optimizer step `step`, counted from 0: `size` in all, of which process `rank` of `ranks` gets

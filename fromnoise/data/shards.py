@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.core.files import load_metadata, load_tensors, save_tensors
-from fromnoise.data.manifest import FORMAT, Counts, Layout, Manifest, ShardEntry, Statistics
+from fromnoise.data.manifest import FORMAT, Layout, Manifest, ShardEntry, Statistics, StoredCounts
 from fromnoise.data.split import chance
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -161,7 +161,7 @@ def write_shard(
         ValueError: as `pack_shard` and `save_tensors`.
     """
     arrays = pack_shard(layout, samples, texts)
-    counts = Counts(
+    counts = StoredCounts(
         samples=len(samples),
         captions=len(arrays["captions.values"]),
         texts=len(arrays["text.offsets"]) - 1,
@@ -214,7 +214,7 @@ def finish(directory: Path, layout: Layout, shards: Sequence[str], source: str) 
     Raises:
         ValueError: one line, when a shard is missing, damaged or of another layout, or the disk is full.
     """
-    counts, statistics, entries = Counts(), Statistics.none(layout.latent), []
+    counts, statistics, entries = StoredCounts(), Statistics.none(layout.latent), []
     pictures = []  # 32 bytes a sample are held until the duplicates are counted
     for name in shards:
         told = load_metadata(directory / name)
@@ -224,7 +224,7 @@ def finish(directory: Path, layout: Layout, shards: Sequence[str], source: str) 
             name=name,
             bytes=(directory / name).stat().st_size,
             sha256=told["sha256"],
-            counts=Counts.model_validate_json(told["counts"]),
+            counts=StoredCounts.model_validate_json(told["counts"]),
         )
         entries.append(entry)
         counts = counts.plus(entry.counts)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.core.flops import count_flops
 from fromnoise.pipeline.pipeline import Pipeline
 
 
@@ -16,17 +15,14 @@ def parameters(pipeline: Pipeline) -> int:
 
 
 def flops(pipeline: Pipeline) -> int:
-    """Operations of one forward of one sample, conditioner and backbone: two for each multiplication with addition.
-
-    Matrix products, convolutions and attention count, as is usual; what is done element by element does not. Guidance
-    takes two forwards a step, training about three times one forward.
-    """
+    """Operations (`count_flops`) of one forward of one sample, conditioner and backbone. Guidance takes two forwards a
+    step, training about three times one forward."""
     config, device = pipeline.config, pipeline.device
     z = torch.zeros(1, *pipeline.latent_shape(config.size, config.size), device=device)  # (1, C, H, W)
     features = _features(pipeline)
-    with _counter() as counter, sdpa_kernel(SDPBackend.MATH):  # with gradients: without, the counter trips over views
-        pipeline.backbone(z, torch.full((1,), 0.5, device=device), pipeline.conditioner(features))
-    return counter.get_total_flops()
+    t = torch.full((1,), 0.5, device=device)  # (1,)
+    # With gradients: without, the counter trips over views.
+    return count_flops(lambda: pipeline.backbone(z, t, pipeline.conditioner(features)))
 
 
 def training_flops(pipeline: Pipeline) -> int:
@@ -35,10 +31,9 @@ def training_flops(pipeline: Pipeline) -> int:
     z = torch.zeros(1, *pipeline.latent_shape(config.size, config.size), device=device)  # (1, C, H, W)
     t, keep = torch.full((1,), 0.5, device=device), torch.ones(1, dtype=torch.bool, device=device)
     features = _features(pipeline)
-    with _counter() as counter, sdpa_kernel(SDPBackend.MATH):
-        pipeline.loss(z, features, t, z, keep).sum().backward()
+    counted = count_flops(lambda: pipeline.loss(z, features, t, z, keep).sum().backward())
     pipeline.zero_grad()
-    return counter.get_total_flops()
+    return counted
 
 
 def reconstruction_flops(model: Autoencoder, side: int) -> int:
@@ -46,17 +41,11 @@ def reconstruction_flops(model: Autoencoder, side: int) -> int:
     Gradients are left at zero."""
     images = torch.zeros(1, model.config.vae.channels, side, side, device=model.device)  # (1, C, H, W)
     eps = torch.zeros(1, *model.latent_shape(side, side), device=model.device)  # (1, Z, h, w)
-    with _counter() as counter, sdpa_kernel(SDPBackend.MATH):
-        model.loss(images, eps, 0).sum().backward()
+    counted = count_flops(lambda: model.loss(images, eps, 0).sum().backward())
     model.zero_grad()
-    return counter.get_total_flops()
+    return counted
 
 
 def _features(pipeline: Pipeline) -> dict[str, torch.Tensor]:
     features = pipeline.conditioner.encode([""], torch.zeros(1, dtype=torch.int64))
     return {key: value.to(pipeline.device) for key, value in features.items()}
-
-
-def _counter() -> FlopCounterMode:
-    # Beside it attention runs as plain products: the counter knows no fused kernel of a CPU, and would count nothing.
-    return FlopCounterMode(display=False)

@@ -31,7 +31,7 @@ from fromnoise.training.directory import run_of
 from fromnoise.training.run import Run
 
 
-class Asked(NamedTuple):
+class Prompts(NamedTuple):
     """What to draw: prompts, and their classes."""
 
     said: Sequence[str]
@@ -112,13 +112,13 @@ class Subject:
         return isinstance(self.pictures, PreparedData)
 
     @cached_property
-    def asked(self) -> Asked:
+    def asked(self) -> Prompts:
         """Classes in turn, or validation captions in turn."""
         if self.domain:
-            return Asked(*protocol.prompts(self.domain, self.wanted.n))
+            return Prompts(*protocol.prompts(self.domain, self.wanted.n))
         n = self.wanted.n
         batch = self.data.validation(n)
-        return Asked(batch.captions, batch.labels.tolist())
+        return Prompts(batch.captions, batch.labels.tolist())
 
     @cached_property
     def drawn(self) -> protocol.Drawn:

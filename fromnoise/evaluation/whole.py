@@ -89,7 +89,7 @@ def judged(subject: Subject) -> Results:
     real = subject.real  # first: without it, nothing need be drawn
     found = protocol.measure(subject.drawn, subject.network, real)
     if subject.pipeline.config.conditioner.type == "none":
-        found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
+        found |= protocol.UNTOLD
     return found
 
 

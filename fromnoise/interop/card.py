@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fromnoise.training.directory import directory_of
+
 if TYPE_CHECKING:
     from fromnoise.interop.to_diffusers import Exported
     from fromnoise.models.vae import VAE
@@ -65,10 +67,10 @@ def page(done: Exported, file: Path, kind: str, rows: dict[str, str]) -> str:
 def of_run(file: Path) -> tuple[dict[str, Any], list[str]]:
     """What the card of the run that the weights `file` lie in has in front, and its sections; nothing where there is
     none."""
-    cards = [parent / CARD for parent in (file.parent, *file.parents[1:3]) if (parent / "run.yaml").is_file()]
-    if not cards or not cards[0].is_file():
+    directory = directory_of(file)
+    if directory is None or not (directory / CARD).is_file():
         return {}, []
-    text = cards[0].read_text(encoding="utf-8")
+    text = (directory / CARD).read_text(encoding="utf-8")
     front = re.match(r"---\n(.*?)^---\n", text, re.M | re.S)
     sections = re.split(r"^(?=## )", re.sub(r"<!--.*?-->\n?", "", text, flags=re.S), flags=re.M)[1:]
     told = yaml.safe_load(front[1]) if front else {}

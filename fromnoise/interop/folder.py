@@ -53,6 +53,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {key: value.float() for key, value in state.items()}
 
 
+def refuse_used(folder: Path) -> None:
+    """Find that `folder` is new, or an empty directory; ValueError, one line, where it is not."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; allowed: a new or an empty directory")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; allowed: a new or an empty directory")
+
+
 def copy(source: Path, target: Path, names: Sequence[str]) -> None:
     """Copy the files called `names` from one folder to another, made if need be."""
     target.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from fromnoise.conditioning.folder import complete
 from fromnoise.core.config import explain, hint, write_yaml
 from fromnoise.data.config import CIFAR10Config, DataConfig, MNISTConfig, ShapesConfig
 from fromnoise.diffusion.loss import Objective
-from fromnoise.interop.folder import INDEX, RECORD, copy, read_json, read_weights
+from fromnoise.interop.folder import INDEX, RECORD, copy, read_json, read_weights, refuse_used
 from fromnoise.interop.own import read_own
 from fromnoise.interop.schedules import Drawing, drawing_of
 from fromnoise.interop.stock import READERS, Read, time_layer, turned
@@ -77,8 +77,7 @@ def bring(folder: Path, directory: Path, texts: Sequence[str] = (), vae: Path | 
     """
     if not folder.is_dir():
         raise ValueError(f"no folder at {folder}; allowed: one that diffusers or `fromnoise export` wrote")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} is not empty; allowed: a new or an empty directory")
+    refuse_used(directory)
     there = directory.exists()
     try:
         return _bring(folder, directory, texts, vae)

@@ -15,11 +15,11 @@ import torch
 from fromnoise.conditioning.config import FrozenTextConfig, LabelConfig
 from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.target import TARGETS, largest_start
+from fromnoise.interop.schedules import PREDICTIONS
 from fromnoise.models.config import DiTConfig, UNetConfig, VAEConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
 
-PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 CLASSES = 1000  # of DiTPipeline, which takes this number for no class
 FULL_NOISE = 0.9999  # sigma(1) from which a start from unit noise is the same
 

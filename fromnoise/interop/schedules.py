@@ -19,7 +19,9 @@ BETAS = {
     "DPMSolverMultistepScheduler": ("dpmpp_2m", 25),
 }
 """Schedulers by betas: the sampler of ours that steps likewise, and steps that it usually takes."""
-TARGETS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+"""Targets by the names that diffusers' schedulers have for them."""
+TARGETS = {theirs: ours for ours, theirs in PREDICTIONS.items()}
 POWERS = {"linear": 1, "scaled_linear": 2}
 GUIDANCE = {"StableDiffusionPipeline": 7.5, "StableDiffusion3Pipeline": 7.0, "PixArtAlphaPipeline": 4.5}
 

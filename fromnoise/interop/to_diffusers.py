@@ -13,6 +13,7 @@ import torch
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.files import load_metadata, write_text
 from fromnoise.interop.card import card, vae_card
+from fromnoise.interop.folder import refuse_used
 from fromnoise.interop.layout import Layout, layout_of, left_out
 from fromnoise.interop.writer import Writer
 from fromnoise.pipeline.load import weights
@@ -103,14 +104,6 @@ def write_onnx(file: Path, partial: Path) -> dict[str, str]:
     (partial / "onnx").mkdir()
     worst = export_onnx(Pipeline.load(file), partial / "onnx" / "backbone.onnx")
     return {"onnx": f"backbone.onnx, within {worst:.1g} in onnxruntime"}
-
-
-def refuse_used(folder: Path) -> None:
-    """Find that `folder` is new, or an empty directory; ValueError, one line, where it is not."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; allowed: a new or an empty directory")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; allowed: a new or an empty directory")
 
 
 def needs_diffusers() -> None:

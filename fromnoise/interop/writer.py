@@ -18,8 +18,8 @@ from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.diffusion.target import TARGETS
 from fromnoise.interop.fold import folded, folded_vae
 from fromnoise.interop.folder import INDEX, ORIGINALS, RECORD
-from fromnoise.interop.layout import PREDICTIONS, Layout, flows
-from fromnoise.interop.schedules import betas
+from fromnoise.interop.layout import Layout, flows
+from fromnoise.interop.schedules import PREDICTIONS, betas
 from fromnoise.interop.source import standalone
 from fromnoise.interop.stock import Stock, stock_of, table_of
 from fromnoise.models.config import TinyConfig

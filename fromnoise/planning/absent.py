@@ -17,7 +17,7 @@ from torch import nn
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.conditioning.frozen import Encoded, FrozenEncoder, FrozenTextConditioner
-from fromnoise.core.types import Batch, Counts, Data
+from fromnoise.core.types import Batch, Data, PictureCounts
 from fromnoise.data.config import BucketsConfig, CIFAR10Config, DataConfig, FolderConfig, MNISTConfig, ShapesConfig
 from fromnoise.data.published import cache, folder
 from fromnoise.models.config import VAEConfig
@@ -58,7 +58,7 @@ class Absent:
     def __init__(self, seen: Seen, stored: tuple[int, int, int] | None):
         """stored: (S, h, w) of what is kept of a picture; None where pictures come as they are."""
         self.image_shape, count, self.classes, _ = seen
-        self.counts = None if count is None else Counts(count, 0, mirrored=False)
+        self.counts = None if count is None else PictureCounts(count, 0, mirrored=False)
         self.sizes = [self.image_shape[1:]]
         self.stored = stored
 

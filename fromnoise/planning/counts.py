@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.conditioning.frozen import FrozenTextConditioner
+from fromnoise.core.flops import count_flops
 from fromnoise.core.types import Data
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
@@ -102,21 +101,21 @@ def counts_of(run: Run | VAERun, subject: Subject, rows: int) -> Counts:
     """Parameters and operations of the hollow model of `run`; `rows` of a picture. Inside `hollow`."""
     model, sample = subject
     one = sample.rows(0, 1)
-    forward = _flops(lambda: model.loss(*one))
-    training = _flops(lambda: model.loss(*one).sum().backward())
+    forward = count_flops(lambda: model.loss(*one))
+    training = count_flops(lambda: model.loss(*one).sum().backward())
     model.zero_grad()
     held = resident(model, run.training.optimizer)
     if isinstance(run, VAERun):
         assert isinstance(one, reconstruction.Sample) and isinstance(model, Autoencoder)
         latent = model.latent_shape(*one.images.shape[2:])
-        made = _flops(lambda: model.vae.decode(model.vae.encode(one.images).mean))
+        made = count_flops(lambda: model.vae.decode(model.vae.encode(one.images).mean))
         parts = {"encoder": model.vae.encoder, "decoder": model.vae.decoder, "discriminator": model.discriminator}
         trained = {name: _numbers(part.parameters()) for name, part in parts.items() if part}
         rest = _numbers(model.parameters()) - sum(trained.values())
         trained |= {"moments' mixing": rest} if rest else {}
         return Counts(trained, {}, Flops(forward, training, made, rows), held, _kinds(model.blocks()), latent)
     assert isinstance(one, step.Sample)
-    decoded = _flops(lambda: model.space.decode(one.z))
+    decoded = count_flops(lambda: model.space.decode(one.z))
     trained = {
         "backbone": _numbers(model.backbone.parameters()),
         "conditioner": _numbers(model.conditioner.parameters()),
@@ -133,13 +132,6 @@ def count_step(
     if fused and dtype == torch.bfloat16:
         dtype = torch.float16  # as large, and its attention is a fused kernel on a CPU, too
     return count(subject.model, subject.sample, batch, accumulate, run.training.optimizer, dtype)
-
-
-def _flops(call: Any) -> int:
-    # As plain products: the counter knows no fused kernel of a CPU, and would count nothing.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        call()
-    return counter.get_total_flops()
 
 
 def _frozen(model: Pipeline) -> dict[str, int]:

@@ -58,6 +58,12 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
 
 
+def steps_done(root: Path) -> int:
+    """Optimizer steps before the last checkpoint in `root`; 0 where there is none."""
+    saved = list_checkpoints(root)
+    return int(saved[-1].name.removeprefix("step-")) if saved else 0
+
+
 def save(root: Path, state: State, keep: int) -> Path:
     """Write the checkpoint of `state` into `root`, then drop all but the last `keep`.
 

@@ -58,11 +58,15 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
 
 
+def directory_of(weights: Path) -> Path | None:
+    """The directory of the run that a file of weights is from; None where only the file is known."""
+    return next((parent for parent in weights.parents[:3] if (parent / "run.yaml").is_file()), None)
+
+
 def run_of(weights: Path) -> Run | None:
-    """The run that a file of weights is from, by the directories above it; None where only the file is known."""
-    above = [parent / "run.yaml" for parent in (weights.parent, *weights.parents[1:3])]
-    record = next((record for record in above if record.is_file()), None)
-    return read_yaml(Run, record) if record else None
+    """The run that a file of weights is from; None where only the file is known."""
+    directory = directory_of(weights)
+    return read_yaml(Run, directory / "run.yaml") if directory else None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from fromnoise.core.files import (
     content_hash,
     load_metadata,
     load_tensors,
+    read_lines,
     read_tensors,
     save_tensors,
     write_bytes,
@@ -170,3 +171,18 @@ for i in itertools.count():
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write .*none/file: No such file or directory"):
         write_text(tmp_path / "none" / "file", "x")
+
+
+@pytest.mark.parametrize("end", ["", "\n", '\n{"step"', '\n{"step": 3, "loss": 0.'])
+def test_lines_of_a_run_in_training_are_read_but_for_half_a_line(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_lines(path) == []
+    path.write_text('{"step": 1}\n{"step": 2}' + end)
+    assert read_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_damaged_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: "):
+        read_lines(path)

@@ -143,7 +143,7 @@ def test_shards_that_are_held_in_memory(tmp_path: Path, is_wrong: Judge, is_fine
 def test_more_than_memory_holds(pictures: Path, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
     subject = of_data("pictures", FolderConfig(path=pictures, size=32))
     is_fine(data.memory(subject))
-    monkeypatch.setattr(data, "physical", lambda: 2**17)
+    monkeypatch.setattr(data, "physical_memory", lambda: 2**17)
     is_wrong(data.memory(subject), "0.1 MiB held of 0.1 MiB")
 
 

@@ -7,8 +7,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +26,11 @@ from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run
 
+from .conftest import Watched
+
 ASKED = Asked(seeds=2, samples=20, sweep=10, speeds=(1, 2), guidances=(1.0, 3.0), device="cpu")
 PARTS = ["pictures", "denoising", "quality", "guidance 1", "guidance 3", "steps 1", "steps 2"]
 RUNS = ["flow-seed0", "noise-seed0", "flow-seed1", "noise-seed1"]
-
-
-class Watched:
-    """Notes what is measured, and stops like Ctrl-C before the part of that number."""
-
-    def __init__(self, stop: int = 99):
-        self.seen: list[str] = []
-        self.stop = stop
-
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        if len(self.seen) == self.stop:
-            raise KeyboardInterrupt
-        self.seen.append(what)
-        yield lambda done, total: None
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +53,6 @@ def done(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tupl
 @pytest.fixture(scope="module")
 def results(done: tuple[Path, list[str], list[str]]) -> dict[str, Any]:
     return json.loads((done[0] / "report.json").read_text())
-
-
-class Page(HTMLParser):
-    """What the report holds: numbers, addresses, tags, words."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.values: list[float] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if tag == "data":
-                self.values.append(float(value or "nan"))
-            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
-                self.addresses.append(value or "")
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
 
 
 def numbers(tree: Any) -> Iterator[float]:
@@ -119,12 +81,10 @@ def test_what_was_stopped_goes_on_and_nothing_is_done_twice(done, entries):
     assert ((out / "report.html").read_text(), (out / "report.json").read_text()) == (page, record)
 
 
-def test_the_page_fetches_nothing(done):
+def test_the_page_fetches_nothing(done, read_page):
     text = (done[0] / "report.html").read_text()
-    page = Page(text)
-    assert page.addresses and all(a.startswith(("#", "data:image/png;base64,")) for a in page.addresses)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
-    assert "@import" not in text and all(place.startswith("#") for place in re.findall(r"url\(['\"]?([^)]*)", text))
+    page = read_page(text)
+    assert page.addresses and page.fetches_nothing()
     # What is left are names, which no browser asks for.
     assert set(re.findall(r"https?://[^\"' <]*", text)) <= {
         "http://www.w3.org/1999/xlink",
@@ -132,8 +92,8 @@ def test_the_page_fetches_nothing(done):
     }
 
 
-def test_numbers_on_the_page_are_those_of_the_json(done, results):
-    page, known = Page((done[0] / "report.html").read_text()), set(numbers(results))
+def test_numbers_on_the_page_are_those_of_the_json(done, results, read_page):
+    page, known = read_page((done[0] / "report.html").read_text()), set(numbers(results))
     assert len(page.values) > 100 and set(page.values) <= known
     for recipe in results["recipes"]:
         summary = recipe["summary"]
@@ -207,7 +167,7 @@ def test_finished_runs_are_taken_as_they_are(done, tiny, tmp_path):
     assert "None of these models is told what to draw" in (tmp_path / "report.html").read_text()
 
 
-def test_names_are_escaped(done, results):
+def test_names_are_escaped(done, results, read_page):
     record = json.loads(json.dumps(results))
     nasty = '<script>alert("$x$")</script>'
     for recipe in record["recipes"]:
@@ -216,7 +176,7 @@ def test_names_are_escaped(done, results):
             run["pictures"] = {"png": ""}
             for point in run["by_guidance"]:
                 point["png"] = ""
-    page = Page(report(record))
+    page = read_page(report(record))
     assert "script" not in page.tags and nasty in page.words
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,10 @@ from fromnoise.pipeline.load import load
 from fromnoise.training.loop import train
 from fromnoise.training.run import Run, VAERun
 
+from .conftest import Watched
+
 ASKED = SweepAsked(guidances=(1.0, 3.0), steps=(1, 2), samplers=("euler",), intervals=("0-1", "0.2-0.8"), samples=20)
 FIELDS = FieldsAsked(seeds=2, samples=20, device="cpu")
-
-
-class Watched:
-    """Notes what is done, and stops like Ctrl-C before the part of that number."""
-
-    def __init__(self, stop: int = 99):
-        self.seen: list[str] = []
-        self.stop = stop
-
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        if len(self.seen) == self.stop:
-            raise KeyboardInterrupt
-        self.seen.append(what)
-        yield lambda done, total: None
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -77,44 +76,6 @@ QUIET = (
     " --virtual-time-budget=4000"
 ).split()
 ITS_MAKERS = re.compile(r"\b(google|googleapis|gvt1)\.com\b")  # whom Chromium calls by itself, whatever it shows
-
-
-class Page(HTMLParser):
-    """What a page holds: numbers, addresses, tags, words."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.text = text
-        self.values: list[float] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if tag == "data":
-                self.values.append(float(value or "nan"))
-            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
-                self.addresses.append(value or "")
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-    def fetches_nothing(self) -> bool:
-        """Whether no address in the page leads out of it."""
-        within = all(address.startswith(("#", "data:image/png;base64,")) for address in self.addresses)
-        places = re.findall(r"url\(['\"]?([^)]*)", self.text)
-        styles = "@import" not in self.text and all(place.startswith("#") for place in places)
-        loading = {"script", "link", "iframe", "object", "embed", "base", "form"}
-        return within and styles and not loading & set(self.tags)
-
-
-@pytest.fixture(scope="session")
-def read_page() -> Callable[[str], Page]:
-    """What the HTML of a page holds."""
-    return Page
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ import torch
 
 from fromnoise.core.device import pick
 from fromnoise.core.files import write_text
+from fromnoise.core.machine import describe_machine, versions
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
 from fromnoise.evaluation.comparison.measure import Watch, measure
 from fromnoise.evaluation.comparison.report import report
 from fromnoise.evaluation.comparison.summary import differences, summary
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
-from fromnoise.training.checkpoint import list_checkpoints
+from fromnoise.training.checkpoint import steps_done
 from fromnoise.training.directory import refuse_another
 from fromnoise.training.loop import train
 from fromnoise.training.run import Run
@@ -78,8 +78,7 @@ def trained(sides: Sequence[Contender], root: Path, device: str) -> dict[tuple[s
 
 def _train(run: Run, directory: Path) -> Path:
     refuse_another(run, directory)
-    saved = list_checkpoints(directory / "checkpoints")
-    if not saved or int(saved[-1].name.removeprefix("step-")) < run.training.steps:
+    if steps_done(directory / "checkpoints") < run.training.steps:
         train(run, directory)
     return directory
 
@@ -130,13 +129,8 @@ def notes(sides: Sequence[Contender]) -> list[str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where speeds were measured."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    """Where speeds were measured, and by what."""
+    return describe_machine(device) | versions()
 
 
 def without_pictures(tree: Any) -> Any:

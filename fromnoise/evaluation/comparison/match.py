@@ -10,7 +10,7 @@ from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.checkpoint import list_checkpoints
+from fromnoise.training.checkpoint import steps_done
 from fromnoise.training.directory import derive
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
@@ -97,8 +97,7 @@ def refuse_other_data(entries: Sequence[Entry]) -> None:
 
 def refuse_unfinished(run: Run, directory: Path) -> None:
     """Find that the training in `directory` has come to its end; else ValueError in one line."""
-    saved = list_checkpoints(directory / "checkpoints")
-    step = int(saved[-1].name.removeprefix("step-")) if saved else 0
+    step = steps_done(directory / "checkpoints")
     if step < run.training.steps:
         more = f"finish it first: fromnoise train {directory}"
         raise ValueError(f"{directory} is not finished: step {step} of {run.training.steps}; {more}")

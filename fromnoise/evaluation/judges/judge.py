@@ -84,7 +84,7 @@ class PictureJudge:
         )
         found = protocol.measure(drawn, self.network, self.real)
         if pipeline.config.conditioner.type == "none":
-            found |= {"accuracy": None, "accuracy_interval": None, "by_class": None, "diversity": None}
+            found |= protocol.UNTOLD
         return found
 
 

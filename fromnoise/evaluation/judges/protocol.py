@@ -24,6 +24,8 @@ from fromnoise.pipeline.pipeline import Pipeline
 
 PART = 1000  # real pictures classified between two signs of life
 PAIRS = 2000  # of pictures of one class, whose distances are averaged
+UNTOLD: dict[str, Any] = dict.fromkeys(("accuracy", "accuracy_interval", "by_class", "diversity"))
+"""In place of what says nothing of a model that is not told what to draw."""
 
 
 class Drawn(NamedTuple):
@@ -131,7 +133,7 @@ def reference(
 
 
 def measure(drawn: Drawn, classifier: Classifier, real: Reference) -> dict[str, Any]:
-    """What the classifier makes of the pictures, plain numbers for JSON.
+    """What the classifier makes of the pictures, plain numbers for JSON; `UNTOLD` holds of models that read prompts.
 
     accuracy: share that shows what was asked for, with its 95 % interval (Wilson 1927). by_class: of each class.
     frechet: distance to the real pictures kept; frechet_floor: that of as many real training pictures.

@@ -10,7 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from fromnoise.conditioning.text import Layer
+from fromnoise.conditioning.text import Layer, understood
 from fromnoise.core.types import Cond
 
 
@@ -29,12 +29,7 @@ class TextReader(ModelMixin, ConfigMixin):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Cond:
         """ids (B, L), mask (B, L) -> Cond of tokens (B, L, D), zero where masked, and their mean."""
-        x = self.embedding(ids) + self.position[: ids.shape[1]]  # (B, L, D)
-        for layer in self.layers:
-            x = layer(x, mask)  # (B, L, D)
-        real = mask[..., None]  # (B, L, 1)
-        tokens = self.norm(x) * real  # (B, L, D)
-        return Cond(tokens, mask, tokens.sum(1) / real.sum(1))
+        return understood(self, ids, mask)  # (B, L, D), (B, L), (B, D)
 
     def null(self, n: int) -> Cond:
         """Nothing said, `n` times: one learned token, padded to L."""

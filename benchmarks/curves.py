@@ -27,7 +27,7 @@ from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.machine import describe_machine
 from fromnoise.recipes import all_recipes
 from fromnoise.training.environment import FILE as ENVIRONMENT
-from fromnoise.training.reference import WIDTH, Curve, Trained, Validated, deciding, fingerprint
+from fromnoise.training.reference import WIDTH, Averaged, Curve, Trained, Validated, deciding, fingerprint
 from fromnoise.training.run import Run, VAERun, read_run
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,8 @@ TREND = 7  # lines on each side that the trend of a line is the mean of, fewer n
 NEAR = 15  # lines on each side that its noise is taken from
 LEVEL = 0.02  # assumed of a recipe of one run: how far seeds lie apart, as a share of the loss
 SHIFT = 0.1  # and as a share of the steps that the same loss takes
+GAIN = 0.2  # and of what the average gains
+CHANCE = 0.25  # assumed there, too: how far that scatters at least from one validation to the next, as a share
 
 
 class Settings(Config):
@@ -176,6 +178,7 @@ def curve_of(recipe: str, runs: Sequence[Told]) -> Curve:
         training=training,
         validation_raw=validated([one.raw for one in runs], longest, training),
         validation_ema=validated([one.ema for one in runs], longest, training),
+        averaged=averaged([{step: one.ema[step] - one.raw[step] for step in one.ema if step} for one in runs]),
     )
 
 
@@ -220,6 +223,26 @@ def validated(tables: Sequence[dict[int, float]], longest: Told, training: Train
     return Validated(steps=tuple(steps), mean=tuple(means), spread=tuple(spreads))
 
 
+def averaged(tables: Sequence[dict[int, float]]) -> Averaged:
+    """What the average gains: its mean, and how far seeds lie apart where there are several; else `GAIN` of it, and by
+    chance as far as validations lie from those before and after them, at least `CHANCE` of what it gains on average."""
+    steps = max(tables, key=len)
+    columns = [[table[step] for table in tables if step in table] for step in steps]
+    means = [fmean(column) for column in columns]
+    if not steps:
+        return Averaged(steps=(), mean=(), noise=0.0, spread=())
+    if len(tables) > 1:
+        known = fmean(statistics.variance(column) for column in columns if len(column) > 1)
+        spreads, scatter = [sqrt(known * (1 + 1 / len(tables)))] * len(steps), 0.0
+    else:
+        bends = [means[k] - (means[k - 1] + means[k + 1]) / 2 for k in range(1, len(means) - 1)]
+        least = CHANCE * fmean(map(abs, means))
+        scatter = max(least, sqrt(fmean(bend**2 for bend in bends) / 1.5)) if bends else least
+        spreads = [GAIN * abs(mean) for mean in means]
+    means, spreads = (tuple(map(significant, values)) for values in (means, spreads))
+    return Averaged(steps=tuple(steps), mean=means, noise=significant(scatter), spread=spreads)
+
+
 def near(step: int, longest: Told, training: Trained) -> tuple[float, float]:
     """Spread and noise of the training losses at a step, or at the first that is known."""
     k = min(range(len(longest.steps)), key=lambda k: abs(longest.steps[k] - step))
@@ -238,7 +261,8 @@ def explained(runs: Sequence[Told]) -> tuple[str, ...]:
     else:
         sentences.append(
             f"Spread: assumed, for it is not known of one run: {LEVEL:.0%} of the loss, and {SHIFT:.0%} of the steps "
-            "that it takes to reach it; of a validation loss, the noise of a line besides."
+            "that it takes to reach it; of a validation loss, the noise of a line besides; of what the average gains, "
+            f"{GAIN:.0%} of it, and by chance at each validation {CHANCE:.0%} or more of its mean."
         )
     if not runs[0].ema:
         sentences.append("The run was planned for other steps: it counts while its learning rate is the recipe's.")

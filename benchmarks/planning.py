@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.cli.started import find
 from fromnoise.core.config import Config
 from fromnoise.core.files import read_lines
-from fromnoise.core.needs import used_memory
+from fromnoise.core.needs import memory_of, used_memory
 from fromnoise.training import loop
 from fromnoise.training.estimate import measure_step
 from fromnoise.training.run import Run, VAERun
@@ -75,7 +74,7 @@ def trained(recipe: str, steps: int, compiled: bool, precision: str, again: bool
     def noted(trainee: Any, directory: Path, live: Any) -> Any:
         found["before"] = used_memory()  # data are read, and there is no model yet
         state = follow(trainee, directory, live)
-        found["most"] = most_memory()
+        found["most"] = memory_of("VmHWM")
         found["beside"] = beside(trainee, state, directory)
         if not again:
             found["alone"] = alone(trainee, state, run.training.batch)
@@ -139,13 +138,6 @@ def allocated(call: Callable[[], object]) -> int:
         now += event.nbytes()
         most = max(most, now)
     return most
-
-
-def most_memory() -> int:
-    """Bytes that this process has had at most (Linux)."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    assert found, "Linux tells it"
-    return 1024 * int(found[1])
 
 
 def seconds(call: Callable[[], object]) -> float:

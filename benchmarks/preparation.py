@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 import resource
 import tempfile
 import time
@@ -32,6 +31,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.conditioning.config import EncoderConfig
 from fromnoise.conditioning.frozen import FrozenEncoder, quiet
 from fromnoise.core.config import Config
+from fromnoise.core.needs import memory_of
 from fromnoise.data.listing import list_pictures
 from fromnoise.data.manifest import read_manifest
 from fromnoise.preparation.config import Preparation
@@ -41,6 +41,7 @@ from fromnoise.preparation.sources.open import open_source
 from fromnoise.preparation.sources.source import Picture
 
 RECORD = Path(__file__).parent / "results" / "preparation.json"
+MIB = 2**20
 LENGTH = 77  # tokens of a CLIP caption, padding included
 USAGE = "python -m benchmarks.preparation [--option VALUE ...]"
 DESCRIPTION = """\
@@ -187,10 +188,10 @@ def by_fromnoise(place: Path, settings: Settings) -> None:
 
 def measure(work: Callable[[Path, Settings], None], place: Path, settings: Settings) -> dict[str, float]:
     """Seconds of one preparation, and MiB that its process held at most: in all, and beyond what it held before."""
-    before, start, used = memory("VmRSS"), time.perf_counter(), processor()
+    before, start, used = memory_of("VmRSS") / MIB, time.perf_counter(), processor()
     work(place, settings)
     seconds = time.perf_counter() - start
-    peak = memory("VmHWM")
+    peak = memory_of("VmHWM") / MIB
     return {
         "seconds": seconds,
         "processor_seconds": processor() - used,
@@ -198,12 +199,6 @@ def measure(work: Callable[[Path, Settings], None], place: Path, settings: Setti
         "mib_at_most": peak,
         "mib_at_most_beyond_libraries": peak - before,
     }
-
-
-def memory(kind: str) -> float:
-    """MiB of this process's memory, as Linux tells it: VmRSS now, VmHWM at most."""
-    (kib,) = re.findall(rf"^{kind}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    return int(kib) / 1024
 
 
 def processor() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from rich.console import Console
 from benchmarks.harness import describe_machine, run_main, write_record
 from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config
+from fromnoise.core.needs import memory_of
 from fromnoise.data.manifest import Layout
 from fromnoise.data.prepared import PreparedData
 from fromnoise.data.shards import Latent, Sample, Text, finish, write_shard
@@ -110,8 +110,7 @@ def measure(directory: Path, settings: Settings) -> dict[str, Any]:
 
 def memory() -> dict[str, float]:
     """MiB of this process's memory by kind, as Linux tells it."""
-    found = re.findall(r"^(VmRSS|RssAnon|RssFile):\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    return {name: int(kib) / 1024 for name, kib in found}
+    return {kind: memory_of(kind) / 2**20 for kind in ("VmRSS", "RssAnon", "RssFile")}
 
 
 def main(args: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from fromnoise.core.files import file_hash
+
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model.safetensors.index.json")
 MODEL = (CONFIG, *WEIGHTS, "model-*.safetensors")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
@@ -40,8 +42,7 @@ class Encoder(NamedTuple):
         `sha256sum`'s lines."""
         lines = []
         for path in self.files:
-            with open(path, "rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+            lines.append(f"{file_hash(path)}  {path.name}\n")
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

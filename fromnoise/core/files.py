@@ -136,6 +136,12 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return metadata
 
 
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """sha256 (hex) of a whole file, as `sha256sum` has it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_hash(path: str | os.PathLike[str]) -> str:
     """The sha256 recorded in a file that `save_tensors` wrote; errors as in `load_metadata`."""
     return load_metadata(path)["sha256"]

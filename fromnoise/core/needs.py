@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -44,7 +45,14 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def memory_of(kind: str) -> int:
+    """Bytes of memory of this process, by the name that Linux has for them: VmRSS now, VmHWM at most, RssAnon what no
+    file stands for; 0 where the system does not tell (but for Linux)."""
+    status = Path("/proc/self/status")
+    found = re.search(rf"^{kind}:\s+(\d+) kB$", status.read_text(), re.M) if status.is_file() else None
+    return 1024 * int(found[1]) if found else 0
+
+
 def used_memory() -> int:
     """Bytes of memory that this process has now; 0 where the system does not tell (but for Linux)."""
-    pages = Path("/proc/self/statm")
-    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
+    return memory_of("VmRSS")

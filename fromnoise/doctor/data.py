@@ -7,7 +7,6 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.core.device import release_freed_memory
-from fromnoise.core.needs import physical_memory
+from fromnoise.core.needs import memory_of, physical_memory
 from fromnoise.data.bucketed import BucketData
 from fromnoise.data.folder import FolderData
 from fromnoise.data.labelled import LabelledData
@@ -226,9 +225,7 @@ def arrays(data: Any) -> Iterator[np.ndarray]:
 def held() -> int:
     """Bytes of memory of this process that no file stands for; 0 where the system does not tell."""
     release_freed_memory()  # what is kept for later would count, and be used again unseen
-    status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text(), re.M) if status.is_file() else None
-    return 1024 * int(found[1]) if found else 0
+    return memory_of("RssAnon")
 
 
 def mib(count: float) -> str:

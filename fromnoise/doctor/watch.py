@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,21 +57,15 @@ def time_features(model: Any, act: Callable[[], object], *, stop: bool) -> Tenso
     embeddings = [module for module in model.backbone.modules() if isinstance(module, TimestepEmbedding)]
     found: dict[int, list[Tensor]] = {i: [] for i in range(len(embeddings))}
 
-    def look(i: int, features: Tensor) -> None:
-        found[i].append(features.detach().float())
-        if stop and _vary(features):
+    def look(i: int, args: tuple[Any, ...]) -> None:
+        found[i].append(args[0].detach().float())
+        if stop and _vary(args[0]):
             raise Seen
 
-    def looking(i: int) -> Callable[..., None]:
-        return lambda _, args: look(i, args[0])
-
-    hooks = [module.register_forward_pre_hook(looking(i)) for i, module in enumerate(embeddings)]
-    try:
-        with suppress(Seen):
-            act()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as stack, suppress(Seen):
+        for i, module in enumerate(embeddings):
+            stack.enter_context(given(module, partial(look, i)))
+        act()
     # What embeds the condition is a module of the same class, but says the same in every row.
     return next((rows for parts in found.values() if parts and _vary(rows := torch.cat(parts))), None)
 
@@ -116,16 +111,14 @@ def calls(modules: list[nn.Module], act: Callable[[], object]) -> int:
     """How often any of `modules` is called while `act` works."""
     count = 0
 
-    def look(module: nn.Module, args: object) -> None:
+    def look(args: object) -> None:
         nonlocal count
         count += 1
 
-    hooks = [module.register_forward_pre_hook(look) for module in modules]
-    try:
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(given(module, look))
         act()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return count
 
 

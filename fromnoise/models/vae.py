@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fromnoise.models.config import VAEConfig
 from fromnoise.nn.attention import attention
 from fromnoise.nn.double import doubled
+from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.state import load_strictly
 
 EPS = 1e-6  # of every group norm
@@ -38,7 +39,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, source: int, width: int, groups: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, source, EPS), nn.GroupNorm(groups, width, EPS)
+        self.norm1, self.norm2 = GroupNorm(groups, source, EPS), GroupNorm(groups, width, EPS)
         self.conv1, self.conv2 = nn.Conv2d(source, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = nn.Identity() if source == width else nn.Conv2d(source, width, 1)
 
@@ -53,7 +54,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, groups: int):
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, EPS)
+        self.group_norm = GroupNorm(groups, width, EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
@@ -141,7 +142,7 @@ class Encoder(nn.Module):
             for level, (source, width) in enumerate(zip([widths[0], *widths], widths, strict=False))
         )
         self.mid_block = MidBlock(widths[-1], config.groups, config.attention)
-        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], EPS)
+        self.conv_norm_out = GroupNorm(config.groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
             UpBlock(source, width, config.layers + 1, config.groups, level == len(widths) - 1)
             for level, (source, width) in enumerate(zip([widths[0], *widths], widths, strict=False))
         )
-        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], EPS)
+        self.conv_norm_out = GroupNorm(config.groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

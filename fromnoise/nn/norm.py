@@ -1,9 +1,12 @@
-"""Normalisation and modulation. Legend: B batch, L tokens, D width."""
+"""Normalisation and modulation. Legend: B batch, L tokens, D width, r and c rows and columns."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+FEW = 8  # channels, below which a group norm is slow where they lie last in memory
 
 
 class RMSNorm(nn.Module):
@@ -20,7 +23,28 @@ class RMSNorm(nn.Module):
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018): mean 0 and variance 1 in each of `groups` of channels, then a learned scale
+    and shift of each channel.
+
+    PyTorch's kernel for channels that lie last takes ten times as long as the other where they are few (4 x 256 x 256:
+    .85 ms in place of .06; 8 channels: as long), so that it pays to turn them for it, and back: .24 ms.
+    """
+
+    def __init__(self, groups: int, width: int, eps: float):
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, r, c) -> (B, D, r, c)."""
+        if x.shape[1] >= FEW or x.is_contiguous():
+            return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)  # (B, D, r, c)
+        normed = F.group_norm(x.contiguous(), self.groups, self.weight, self.bias, self.eps)  # (B, D, r, c)
+        return normed.contiguous(memory_format=torch.channels_last)  # (B, D, r, c)
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN (DiT, section 3.2): layer norm without weights, then x (B, L, D) scaled and shifted by (B, 1, D)."""
-    normed = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)  # (B, L, D)
+    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)  # (B, L, D)
     return normed * (1 + scale) + shift  # (B, L, D)

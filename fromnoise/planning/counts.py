@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.conditioning.frozen import FrozenTextConditioner
+from fromnoise.core.device import autocast
 from fromnoise.core.flops import count_flops
 from fromnoise.core.types import Data
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.planning.absent import AbsentEncoder, Say, find_conditioner, find_space
 from fromnoise.space.latent import LatentSpace
-from fromnoise.training import reconstruction, step
+from fromnoise.training import reconstruction, step, validation
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.estimate import Resident, resident
-from fromnoise.training.hollow import Counted, count
+from fromnoise.training.hollow import Counted, Living, count, of_rows
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.trainee import Model, Sample
 
@@ -132,6 +133,23 @@ def count_step(
     if fused and dtype == torch.bfloat16:
         dtype = torch.float16  # as large, and its attention is a fused kernel on a CPU, too
     return count(subject.model, subject.sample, batch, accumulate, run.training.optimizer, dtype)
+
+
+def count_look(run: Run | VAERun, subject: Subject, data: Data, dtype: torch.dtype | None) -> int:
+    """Bytes of what lives at most, besides weights, while held-out pictures are looked at. Inside `hollow`.
+
+    dtype: what validation runs in; a VAE is judged in float32 once more, at the end.
+    """
+    model = subject.model
+    rows = reconstruction.chunk(data) if isinstance(run, VAERun) else validation.CHUNK
+    sample = of_rows(subject.sample, rows)
+    with Living(model) as living, torch.no_grad():
+        if isinstance(model, Autoencoder):
+            model.judged(sample.images, sample.eps)
+        else:
+            with autocast(model.device, dtype):
+                model.loss(*sample)
+    return living.most
 
 
 def _frozen(model: Pipeline) -> dict[str, int]:

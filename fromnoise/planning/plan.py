@@ -16,7 +16,17 @@ from fromnoise.core.line import quiet
 from fromnoise.core.needs import physical_memory, used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture
-from fromnoise.planning.counts import Counts, Pieces, Subject, autoencoder, count_step, counts_of, drawing, pieces_of
+from fromnoise.planning.counts import (
+    Counts,
+    Pieces,
+    Subject,
+    autoencoder,
+    count_look,
+    count_step,
+    counts_of,
+    drawing,
+    pieces_of,
+)
 from fromnoise.planning.fit import Memory, fitting
 from fromnoise.planning.settled import done_in, settle
 from fromnoise.planning.speed import COMPILED_MEMORY, COMPILER, GRAPH, Tried, here, of_run, on_chip
@@ -98,8 +108,9 @@ def make_plan(
         def memory_of(accumulate: int) -> Memory:
             dtype, fused = dtype_of(speed.precision), place.chip is not None
             counted = count_step(run, subject, batch, accumulate, dtype, fused)
-            return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, *beside)
+            return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, look, *beside)
 
+        look = count_look(run, subject, data, dtype_of(speed.precision))
         beside = (0, 0)
         if place.shared:
             overhead = COMPILER + counts.graphs * len(data.sizes) * GRAPH if speed.compiled else 0
@@ -178,11 +189,12 @@ def _hollow(run: Run | VAERun, data: Data, pieces: Pieces | None) -> Iterator[Su
         yield drawing(run, pieces)
 
 
-def _memory(counts: Counts, counted: Counted, share: float, program: int, overhead: int) -> Memory:
-    """The bytes of a step. share: of the activations of an eager step that are held."""
+def _memory(counts: Counts, counted: Counted, share: float, look: int, program: int, overhead: int) -> Memory:
+    """The bytes of a step, or of a look at held-out pictures where that takes more. share: of the activations of an
+    eager step that are held."""
     held = counts.resident
     frozen = FLOAT32 * sum(counts.frozen.values())
-    activations = int(share * counted.activations)
+    activations = max(int(share * counted.activations), look - counted.gradients)
     return Memory(held.weights, counted.gradients, held.moments, held.average, activations, frozen, program, overhead)
 
 
@@ -190,4 +202,4 @@ def _held_back(run: Run | VAERun, subject: Subject, counts: Counts, tried: Tried
     """Bytes by which the process grew beyond what is counted of the steps that were tried: the allocator keeps some of
     what is freed, and libraries some for themselves. Their average is not made, and what is frozen was there before."""
     counted = count_step(run, subject, tried.rows, tried.accumulate, dtype_of(tried.precision), fused=False)
-    return max(0, tried.grown - _memory(counts, counted, 1.0, 0, 0).total + counts.resident.average)
+    return max(0, tried.grown - _memory(counts, counted, 1.0, 0, 0, 0).total + counts.resident.average)

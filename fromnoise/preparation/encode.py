@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.config import FrozenTextConfig
 from fromnoise.conditioning.frozen import FrozenTextConditioner
-from fromnoise.core.device import pick, release_freed_memory
+from fromnoise.core.device import keep_freed_memory, pick, release_freed_memory
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.folder import SIDED
 from fromnoise.data.manifest import Layout
@@ -133,6 +133,8 @@ class Encoder:
     def at_work(self) -> Iterator[None]:
         """Inside, there are threads; what they have not begun at its end is never done."""
         before, on_cpu = torch.get_num_threads(), self.models.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory(shared=True)
         self.workers = ThreadPoolExecutor(self.threads, "decode", torch.set_num_threads, (1,))
         self.encoders = self.workers if on_cpu else ThreadPoolExecutor(1, "encode")
         self.pixels = PIXELS["cpu" if on_cpu else "other"]

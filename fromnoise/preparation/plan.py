@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fromnoise.core.config import Config, explain
 from fromnoise.core.files import write_text
 from fromnoise.data.manifest import Layout, refuse_another
+from fromnoise.data.pictures import RESIZING
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.sources.source import Source
 
@@ -34,7 +35,7 @@ class Plan(Config):
     """What decides the entries of the source, by name, to a sha256 each."""
     layout: Layout
     settings: dict[str, Any]
-    """How pictures are read and resized: the fields of `Preparation`, less those that the layout tells."""
+    """How pictures are read and resized: the fields of `Preparation`, less those that the layout tells, and by what."""
     portions: tuple[dict[str, Any], ...]
     """What each shard is made of, in order."""
 
@@ -45,7 +46,7 @@ class Plan(Config):
             source=source.about,
             parts=source.parts,
             layout=layout,
-            settings=settings.model_dump(mode="json", exclude=KNOWN),
+            settings=settings.model_dump(mode="json", exclude=KNOWN) | {"resizing": RESIZING},
             portions=tuple(source.portions),
         )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.data.config import DataConfig
-from fromnoise.reporting import record as recorded
 from fromnoise.reporting.record import Record, Tree
 from fromnoise.reporting.report import numbers
 from fromnoise.training.log import duration
@@ -66,7 +65,7 @@ def _source(data: DataConfig) -> tuple[str, str]:
 
 
 def _about(record: Record) -> str:
-    run, sizes = record.run, recorded.sizes(record)
+    run, sizes = record.run, record.sizes
     count = f" of {sizes['parameters'] / 1e6:.2f} M parameters" if "parameters" in sizes else ""
     if isinstance(run, VAERun):
         vae = run.model.vae
@@ -94,7 +93,7 @@ def _last(record: Record) -> Path:
 
 
 def _trained(record: Record) -> str:
-    run, costs, training = record.run, recorded.costs(record), record.run.training
+    run, costs, training = record.run, record.costs, record.run.training
     optimizer = training.optimizer
     lines = [
         f"- Data: {run.data.type}. {_source(run.data)[1]}",
@@ -115,7 +114,7 @@ def _trained(record: Record) -> str:
     lines.append(
         "- All settings: `run.yaml`; all losses: `metrics.jsonl`; both, with curves, as a page: `report.html`."
     )
-    lines += [f"- sha256 of {name}: `{value}`" for name, value in recorded.hashes(record).items()]
+    lines += [f"- sha256 of {name}: `{value}`" for name, value in record.hashes.items()]
     return "\n".join(["## How it was trained", "", *lines, ""])
 
 
@@ -171,7 +170,7 @@ def _cell(text: str) -> str:
 
 def _limits(record: Record) -> str:
     run = record.run
-    lines = [f"- It has seen {recorded.costs(record)['pictures']:,} pictures of one data set, and knows nothing else."]
+    lines = [f"- It has seen {record.costs['pictures']:,} pictures of one data set, and knows nothing else."]
     if isinstance(run, Run):
         lines.append(f"- Other sizes than {run.model.size} pixels are not what it was trained on.")
         if run.model.conditioner.type == "text":

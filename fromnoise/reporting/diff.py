@@ -29,7 +29,6 @@ from fromnoise.pages.page import (
 )
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_pictures, as_png, grid
-from fromnoise.reporting import record as recorded
 from fromnoise.reporting.curves import Side, reconstruction_charts, sides, time_charts, training_charts
 from fromnoise.reporting.record import Record, Tree
 from fromnoise.reporting.report import numbers
@@ -90,7 +89,7 @@ def _known(record: Record) -> Tree:
     """The last losses of a run, its cost and its size."""
     last = [line for lines in (record.logged, record.validated) for line in lines[-1:]]
     told = {key: value for line in last for key, value in line.items()}
-    return told | recorded.costs(record) | recorded.sizes(record)
+    return told | record.costs | record.sizes
 
 
 def _plain_numbers(evaluation: Tree | None) -> dict[str, float]:
@@ -107,7 +106,7 @@ def diff(first: Record, second: Record, seed: int, device: str) -> str:
     unlike = [[escape(key), escape(_text(a)), escape(_text(b))] for key, a, b in settings(first, second)]
     came_to = [[escape(name), _cell(name, a), _cell(name, b)] for name, a, b in results(first, second)]
     hashes = "".join(
-        f"<p>{chip(side.name, side.colour)}</p>{listed(list(recorded.hashes(side.record).items()))}" for side in shown
+        f"<p>{chip(side.name, side.colour)}</p>{listed(list(side.record.hashes.items()))}" for side in shown
     )
     same = "<p>No setting differs.</p>"
     sections = [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.config import read_mapping
@@ -24,7 +26,8 @@ CIFAR10_SIDE = 32  # of the only pictures whose size no setting tells
 Tree = dict[str, Any]
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True)
+class Record:
     """A run as its directory has it."""
 
     directory: Path
@@ -53,6 +56,54 @@ class Record(NamedTuple):
         """Whether it took all steps planned."""
         return self.steps >= self.run.training.steps
 
+    @cached_property
+    def costs(self) -> Tree:
+        """What the training took so far: steps, pictures, seconds, speed; None for what is not known yet."""
+        lines = self.logged
+        batch = self.choices.get("batch", self.run.training.batch)
+        told: Tree = {"steps": self.steps, "batch": batch, "pictures": self.steps * batch}
+        told["seconds"] = lines[-1]["seconds"] if lines else None
+        for key in ("images_per_second", "waiting_for_data", "flop_utilisation"):
+            known = [line[key] for line in lines if key in line]
+            told[key] = statistics.median(known) if known else None
+        return told
+
+    @cached_property
+    def sizes(self) -> Tree:
+        """Parameters, and the FLOPs of training on one picture, as its checkpoint has them; "why" where it has none."""
+        if self.checkpoint is None:
+            return {"why": "there is no checkpoint yet"}
+        try:
+            if isinstance(self.run, VAERun):
+                model = Autoencoder.load(weights(self.directory))
+                flops = cost.reconstruction_flops(model, dict(self.run.data).get("size", CIFAR10_SIDE))
+                return {"parameters": sum(p.numel() for p in model.parameters()), "training_flops": flops}
+            pipeline = load(self.directory, device="cpu")
+            return {"parameters": cost.parameters(pipeline), "training_flops": cost.training_flops(pipeline)}
+        except ValueError as error:  # as when a VAE or an encoder that it needs is not here
+            return {"why": str(error)}
+
+    @cached_property
+    def hashes(self) -> Tree:
+        """What identifies the run, its weights, and what it learned from and with: sha256 (hex) each."""
+        told: Tree = {"settings that decide its losses": reference.fingerprint(self.run)}
+        data = dict(self.run.data)
+        if self.environment:
+            told["held-out pictures"] = self.environment[0]["held_out"]
+        if data.get("sha256"):
+            told["shards of the data"] = data["sha256"]
+        if self.checkpoint is None:
+            return told
+        for name in WEIGHTS:
+            file = self.checkpoint / f"{name}.safetensors"
+            told[f"{self.checkpoint.name}/{file.name}"] = content_hash(file)
+        metadata = load_metadata(self.checkpoint / "ema.safetensors")
+        states = {"state": "tokenizer and encoders", "space": "latent space"}
+        for key, what in states.items():
+            if metadata.get(key, "{}") != "{}":
+                told[what] = hashlib.sha256(metadata[key].encode()).hexdigest()
+        return told
+
 
 def read(directory: Path) -> Record:
     """What `directory` holds.
@@ -78,54 +129,6 @@ def read(directory: Path) -> Record:
         previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sheets},
         checkpoint=checkpoints[-1] if checkpoints else None,
     )
-
-
-def costs(record: Record) -> Tree:
-    """What the training took so far: steps, pictures, seconds, speed; None for what is not known yet."""
-    lines = record.logged
-    batch = record.choices.get("batch", record.run.training.batch)
-    told: Tree = {"steps": record.steps, "batch": batch, "pictures": record.steps * batch}
-    told["seconds"] = lines[-1]["seconds"] if lines else None
-    for key in ("images_per_second", "waiting_for_data", "flop_utilisation"):
-        known = [line[key] for line in lines if key in line]
-        told[key] = statistics.median(known) if known else None
-    return told
-
-
-def sizes(record: Record) -> Tree:
-    """Parameters, and the FLOPs of training on one picture, as its checkpoint has them; "why" where it has none."""
-    if record.checkpoint is None:
-        return {"why": "there is no checkpoint yet"}
-    try:
-        if isinstance(record.run, VAERun):
-            model = Autoencoder.load(weights(record.directory))
-            flops = cost.reconstruction_flops(model, dict(record.run.data).get("size", CIFAR10_SIDE))
-            return {"parameters": sum(p.numel() for p in model.parameters()), "training_flops": flops}
-        pipeline = load(record.directory, device="cpu")
-        return {"parameters": cost.parameters(pipeline), "training_flops": cost.training_flops(pipeline)}
-    except ValueError as error:  # as when a VAE or an encoder that it needs is not here
-        return {"why": str(error)}
-
-
-def hashes(record: Record) -> Tree:
-    """What identifies the run, its weights, and what it learned from and with: sha256 (hex) each."""
-    told: Tree = {"settings that decide its losses": reference.fingerprint(record.run)}
-    data = dict(record.run.data)
-    if record.environment:
-        told["held-out pictures"] = record.environment[0]["held_out"]
-    if data.get("sha256"):
-        told["shards of the data"] = data["sha256"]
-    if record.checkpoint is None:
-        return told
-    for name in WEIGHTS:
-        file = record.checkpoint / f"{name}.safetensors"
-        told[f"{record.checkpoint.name}/{file.name}"] = content_hash(file)
-    metadata = load_metadata(record.checkpoint / "ema.safetensors")
-    states = {"state": "tokenizer and encoders", "space": "latent space"}
-    for key, what in states.items():
-        if metadata.get(key, "{}") != "{}":
-            told[what] = hashlib.sha256(metadata[key].encode()).hexdigest()
-    return told
 
 
 def _evaluation(file: Path) -> Tree:

@@ -28,9 +28,8 @@ from fromnoise.pages.page import (
     table,
 )
 from fromnoise.pipeline.pictures import as_png
-from fromnoise.reporting import record as recorded
 from fromnoise.reporting.curves import reconstruction_charts, sides, spread_out, time_charts, training_charts
-from fromnoise.reporting.record import Record, Tree
+from fromnoise.reporting.record import EVALUATION, Record, Tree
 from fromnoise.training import reference
 from fromnoise.training.directory import differences, leaves
 from fromnoise.training.log import duration
@@ -44,7 +43,7 @@ NOT_RECORDED = "not recorded: the run was begun by a version that did not"
 
 def report(record: Record, recipe: Run | VAERun | None) -> str:
     """The page of a run. recipe: what its recipe is today, to tell what was changed; None where there is none."""
-    costs, sizes = recorded.costs(record), recorded.sizes(record)
+    costs, sizes = record.costs, record.sizes
     sections = [
         ("Previews", _previews(record)),
         ("Curves", _curves(record)),
@@ -167,10 +166,8 @@ def metrics(record: Record) -> str:
     if found is None:
         return f"<p>Not evaluated yet: <code>fromnoise evaluate {escape(str(record.directory))}</code></p>"
     stale = ""
-    if record.checkpoint and "checkpoint" in found:
-        hashes = recorded.hashes(record)
-        if found["checkpoint"] not in hashes.values():
-            stale = notes(["These numbers are of other weights than the last checkpoint's."])
+    if record.checkpoint and "checkpoint" in found and found["checkpoint"] not in record.hashes.values():
+        stale = notes(["These numbers are of other weights than the last checkpoint's."])
     rows = [(name, _number(value)) for name, value in numbers(found)]
     return stale + pairs(rows)
 
@@ -194,7 +191,7 @@ def _number(value: Any) -> str:
         return f"<small>{inner}</small>"
     if isinstance(value, list):
         if len(value) > LISTED or any(isinstance(one, list | dict) for one in value):
-            return f"<small>{len(value)} values, in {recorded.EVALUATION}</small>"
+            return f"<small>{len(value)} values, in {EVALUATION}</small>"
         return " ".join(map(_number, value))
     return data(value, plain)
 
@@ -264,7 +261,7 @@ def _machine(machine: Tree) -> str:
 
 
 def _hashes(record: Record) -> str:
-    rows = list(recorded.hashes(record).items())
+    rows = list(record.hashes.items())
     if not record.environment:
         rows.append(("held-out pictures", NOT_RECORDED))
     return "<p>sha256 each.</p>" + listed(rows)

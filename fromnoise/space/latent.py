@@ -6,7 +6,6 @@ encoder says no deviation), N latents, H and W rows and columns of the picture, 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.files import read_tensors
+from fromnoise.core.files import file_hash, read_tensors
 from fromnoise.core.types import Scaling
 from fromnoise.models.config import FrozenVAEConfig
 from fromnoise.space.folder import WEIGHTS, VAEFault, describe
@@ -184,8 +183,7 @@ def frozen(module: nn.Module) -> nn.Module:
 
 def sha256_of(folder: Path) -> str:
     """sha256 (hex) of the file of weights in `folder`, as `sha256sum` has it."""
-    with open(folder / WEIGHTS, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(folder / WEIGHTS)
 
 
 def column(name: str, numbers: Sequence[float], channels: int) -> Tensor:

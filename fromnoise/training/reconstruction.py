@@ -31,7 +31,7 @@ from fromnoise.training.trainee import Looks, Trainee
 VALIDATED = 256  # held-out pictures at most
 MEASURED = 2048  # training pictures whose latents say what a model is to shift and scale by
 SHOWN = 8  # pictures of a preview
-PIXELS = 2**18  # of one forward that trains nothing: 256 pictures of 32 x 32
+PIXELS = 2**16  # of one forward that trains nothing: 64 pictures of 32 x 32, a quarter of what 256 of them hold
 FOLDER = "vae"  # of a run's directory
 
 

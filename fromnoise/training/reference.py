@@ -10,6 +10,10 @@ variance is the sum of two:
                             from several seeds, else assumed, which it says of itself
 
 A validation loss is of samples that never change, so that only the second is left.
+
+An average that is lost costs little of either loss. So the curve also has the ratio of both validation losses, averaged
+weights to those as they are: its mean over the n validations so far has a band of the same two parts. And where two
+sets of weights have the same loss to the last bit, they are one.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
@@ -64,6 +69,19 @@ class Trained(Config):
     """Losses that a line of the runs is the mean of."""
 
 
+class Averaged(Config):
+    """Logarithms of the validation loss of averaged weights over that of the weights as they are, after the first."""
+
+    steps: tuple[int, ...]
+    """After how many optimizer steps."""
+    mean: tuple[float, ...]
+    """Over seeds."""
+    noise: float
+    """Standard deviation within a run, from one validation to the next."""
+    spread: tuple[float, ...]
+    """Standard deviation between seeds, of all validations of a run alike."""
+
+
 class Curve(Config):
     """How the losses of a recipe go, and where that is known from."""
 
@@ -86,6 +104,8 @@ class Curve(Config):
     """By the weights as they are."""
     validation_ema: Validated
     """By their average."""
+    averaged: Averaged
+    """What the average gains."""
 
     @property
     def run(self) -> Run | VAERun:
@@ -110,6 +130,7 @@ class Reference:
     def __init__(self, curve: Curve, directory: Path, say: Callable[[str], None]):
         self.curve, self.directory, self.say = curve, directory, say
         self.told = ""  # of the training loss last seen
+        self.gained: dict[int, float] = {}  # by the average: logarithms of ratios, by their place in the curve
         self.outside: list[int] = []  # sides of the last lines in a row that lay outside: 1 above, -1 below
         self.warned = False
 
@@ -136,8 +157,24 @@ class Reference:
             parts.append(told)
             if side := (loss > band.high) - (loss < band.low):
                 self._warn(f"At step {step:,}: {told}; {_where(side)} the band")
+        if step in self.curve.averaged.steps:
+            self._average(step, losses["validation_raw"], losses["validation_ema"])
         if step and parts:
             self.say("; ".join(parts))
+
+    def _average(self, step: int, raw: float, averaged: float) -> None:
+        """Take in the validation losses of the weights as they are and of their average."""
+        curve = self.curve.averaged
+        k = curve.steps.index(step)
+        self.gained[k] = math.log(averaged / raw)
+        band, ratio = gain(curve, list(self.gained)), math.exp(fmean(self.gained.values()))
+        told = (
+            f"averaged weights have {ratio:.4f} of the validation loss of those as they are, the reference had {band}"
+        )
+        if averaged == raw and curve.mean[k]:
+            self._warn(f"At step {step:,}: {told}; here it is the same to the last bit: nothing is averaged")
+        elif side := (ratio > band.high) - (ratio < band.low):
+            self._warn(f"At step {step:,}: {told}; {_where(side)} the band")
 
     def _warn(self, what: str) -> None:
         if not self.warned:
@@ -202,6 +239,12 @@ def measured(curve: Validated, step: int) -> Band | None:
         return None
     k = curve.steps.index(step)
     return _band(math.log(curve.mean[k]), curve.spread[k])
+
+
+def gain(curve: Averaged, places: Sequence[int]) -> Band:
+    """What the ratio of the losses of averaged and raw weights is expected to be, as a mean over those `places`."""
+    mean, spread = (fmean(values[k] for k in places) for values in (curve.mean, curve.spread))
+    return _band(mean, math.hypot(curve.noise / math.sqrt(len(places)), spread))
 
 
 def _band(mean: float, deviation: float) -> Band:

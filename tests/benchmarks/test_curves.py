@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import curves
-from benchmarks.curves import curve_of, main, noise, told, trend
+from benchmarks.curves import averaged, curve_of, main, noise, told, trend
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.diffusion.loss import Objective
 from fromnoise.diffusion.target import TARGETS
@@ -87,8 +88,9 @@ def ten_times(step: int, steps: int, warmup: int, decay: float) -> float:
         (loop, "schedule", ten_times),
         (TARGETS, "flow", lambda c: (c.d_alpha, -c.d_sigma)),
         (Ema, "update", lambda self, step: None),
+        (Ema, "applied", nullcontext),
     ],
-    ids=["learning rate", "sign of the target", "average"],
+    ids=["learning rate", "sign of the target", "average", "weights as they are in its place"],
 )
 def test_a_broken_run_leaves_it(
     owner: Any,
@@ -102,7 +104,7 @@ def test_a_broken_run_leaves_it(
     patch(owner, name, fault)
     said = compared(capsys)
     assert said.count("WARNING: this run goes unlike the reference of the recipe toy") == 1
-    assert "the band" in said and "fromnoise doctor" in said
+    assert ("the band" in said) != ("nothing is averaged" in said) and "fromnoise doctor" in said
 
 
 def test_one_run_says_that_its_band_is_assumed(runs: list[Path]) -> None:
@@ -111,6 +113,20 @@ def test_one_run_says_that_its_band_is_assumed(runs: list[Path]) -> None:
     assert "assumed, for it is not known of one run" in " ".join(curve.made) and curve.seeds == (0,)
     assert min(curve.training.spread) >= curves.LEVEL
     assert all(a >= b for a, b in zip(curve.validation_raw.spread, curve.training.spread[::10], strict=False))
+
+
+def test_what_the_average_gains_is_measured_between_seeds_or_assumed() -> None:
+    one, other = {40: -0.04, 80: -0.02, 120: -0.04}, {40: -0.06, 80: -0.04}
+    alone = averaged([one])
+    assert alone.mean == (-0.04, -0.02, -0.04) and alone.spread == (0.008, 0.004, 0.008)
+    assert alone.noise == pytest.approx(
+        0.02 / 1.5**0.5, rel=1e-3
+    )  # its middle lies .02 from the mean of its neighbours
+    assert averaged([{40: -0.04, 80: -0.02}]).noise == 0.25 * 0.03
+    both = averaged([one, other])
+    assert both.mean == (-0.05, -0.03, -0.04) and both.noise == 0
+    assert both.spread == (pytest.approx(0.02 / 2**0.5 * 1.5**0.5, rel=1e-3),) * 3
+    assert averaged([{}]).steps == ()
 
 
 def test_a_run_planned_longer_counts_while_its_learning_rate_is_the_recipes(

@@ -1,4 +1,4 @@
-"""What a killed compiler leaves in the cache."""
+"""Modules that run compiled for a while, and what a killed compiler leaves in the cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
+from torch._dynamo import config
 
-from fromnoise.core.compiler import remove_unlinked
+from fromnoise.core.compiler import SIZES, compiled, remove_unlinked
 
 
 def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +22,14 @@ def test_what_a_killed_process_left_unlinked_is_removed(tmp_path: Path, monkeypa
         os.utime(library, (time.time() - age, time.time() - age))
     remove_unlinked()
     assert sorted(path.name for path in tmp_path.rglob("*.so")) == ["being-linked.so", "whole.so"]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_modules_are_compiled_for_any_number_of_sizes_and_only_inside() -> None:
+    modules, limits = [nn.Linear(1, 1), nn.ReLU()], (config.recompile_limit, config.accumulated_recompile_limit)
+    with pytest.raises(KeyboardInterrupt), compiled(modules):
+        assert all(module._compiled_call_impl for module in modules)
+        assert (config.recompile_limit, config.accumulated_recompile_limit) == (SIZES, SIZES)
+        raise KeyboardInterrupt
+    assert not any(module._compiled_call_impl for module in modules)
+    assert (config.recompile_limit, config.accumulated_recompile_limit) == limits

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -60,3 +63,28 @@ def test_chips_are_typed_in_lower_case() -> None:
     assert chip_named("H100")[1] == chip_named("h100")[1] == CHIPS["H100"]
     with pytest.raises(ValueError, match=r"^unknown device 'h10'; allowed: cpu, .*; nearest: h100$"):
         chip_named("h10")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_memory_that_is_kept_is_not_asked_for_again() -> None:
+    script = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from fromnoise.core.device import keep_freed_memory
+
+def pages():
+    for _ in range(8):
+        torch.zeros(10 * 2**20)  # 40 MiB: 10,240 pages
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+if "keep" in sys.argv:
+    keep_freed_memory(shared=True)
+with ThreadPoolExecutor(1) as thread:
+    print(thread.submit(pages).result())
+"""
+    counts = [
+        int(subprocess.run([sys.executable, "-c", script, *args], check=True, capture_output=True, text=True).stdout)
+        for args in (["keep"], [])
+    ]
+    assert counts[0] < 2 * 10_240 < 6 * 10_240 < counts[1]

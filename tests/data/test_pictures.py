@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image, features
+from torch.torch_version import TorchVersion
 
+from fromnoise.data.buckets import Size, crop_box
 from fromnoise.data.pictures import read_picture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -136,6 +138,27 @@ def test_shrinking_averages_and_keeps_the_mean(tmp_path):
     Image.fromarray(dots.astype(np.uint8)).save(tmp_path / "a.png")
     inside = read_picture(tmp_path / "a.png", 32, 0)[:, 2:-2, 2:-2]
     assert_near(inside, 127)
+
+
+@pytest.mark.parametrize("size", [Size(32, 32), Size(40, 24), Size(130, 130)])
+def test_it_is_lanczos_filter_to_a_level_or_two(tmp_path, size):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 121, 3), np.uint8))
+    noise.save(tmp_path / "a.png")
+    cut = noise.crop(tuple(map(round, crop_box((90, 121), size))))
+    wanted = np.asarray(cut.resize((size.width, size.height), Image.Resampling.LANCZOS))
+    found = read_picture(tmp_path / "a.png", size, 0).transpose(1, 2, 0)
+    assert_near(found, wanted, 2)
+    assert 10 * np.log10(255**2 / np.square(found.astype(float) - wanted).mean()) > 66
+
+
+def test_an_older_torch_leaves_the_resizing_to_pillow(tmp_path, monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 121, 3), np.uint8))
+    noise.save(tmp_path / "a.png")
+    newer = read_picture(tmp_path / "a.png", 32, 0)
+    monkeypatch.setattr("torch.__version__", TorchVersion("2.9.1+cpu"))
+    older = read_picture(tmp_path / "a.png", 32, 0)
+    assert_near(older, newer, 2)
+    assert (older != newer).any()
 
 
 @pytest.mark.parametrize("orientation", [1, 6, 7])

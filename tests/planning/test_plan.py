@@ -20,10 +20,12 @@ from fromnoise.models.config import DiTConfig
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.planning.counts import Flops, count_step, drawing, pieces_of
+from fromnoise.planning.counts import Flops, autoencoder, count_look, count_step, drawing, pieces_of
 from fromnoise.planning.fit import Memory, fitting
 from fromnoise.planning.speed import LAUNCH, of_run, on_chip
+from fromnoise.recipes import VAE_RECIPES
 from fromnoise.space.config import LatentConfig
+from fromnoise.training import reconstruction
 from fromnoise.training.fast import Choices
 from fromnoise.training.hollow import Counted, hollow
 from fromnoise.training.loop import train
@@ -110,6 +112,19 @@ def test_activations_grow_with_the_batch_and_nothing_else_does() -> None:
     assert third - second == pytest.approx(second - first, rel=0.01)
     assert second - first > 64 * 10_000
     assert steps[0].kernels == steps[2].kernels and steps[0].traffic < steps[2].traffic
+
+
+def test_a_look_at_more_pictures_than_a_step_takes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, data = VAE_RECIPES["vae-small"](), ShapesConfig().build(0)
+    with hollow():
+        subject = autoencoder(run, data)
+        looks = []
+        for pixels in (2**16, 2**17, 2**18):
+            monkeypatch.setattr(reconstruction, "PIXELS", pixels)
+            looks.append(count_look(run, subject, data, None))
+        step = count_step(run, subject, run.training.batch, 1, None, fused=False)
+    assert looks[1] - looks[0] == pytest.approx((looks[2] - looks[1]) / 2, rel=0.02)
+    assert looks[0] < step.activations < looks[2]
 
 
 def test_a_chip_is_bound_by_products_memory_or_launches() -> None:

@@ -26,6 +26,7 @@ from fromnoise.data.prepared import verify
 from fromnoise.data.shards import Shard, faults_of
 from fromnoise.preparation import prepare as module
 from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.plan import PLAN
 from fromnoise.preparation.prepare import QUARANTINE, prepare
 from fromnoise.space.config import LatentConfig
 
@@ -240,6 +241,16 @@ class TestGoingOn:
             prepare(str(folder), tmp_path / "out", settings(**changes))
         assert told in str(error.value) and "\n" not in str(error.value)
         assert content(tmp_path / "out") == before
+
+    def test_pictures_resized_in_another_way_are_not_mixed_with_these(
+        self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation]
+    ) -> None:
+        prepare(str(folder), tmp_path / "out", settings())
+        plan = json.loads((tmp_path / "out" / PLAN).read_text())
+        del plan["settings"]["resizing"]  # as an older version wrote it
+        (tmp_path / "out" / PLAN).write_text(json.dumps(plan))
+        with pytest.raises(ValueError, match=r"was prepared with resizing None, not 'cut at .*; choose another dir"):
+            prepare(str(folder), tmp_path / "out", settings())
 
     def test_another_encoder_is_refused_by_name(
         self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation], save_vae: Any, save_encoder: Any

@@ -35,12 +35,12 @@ def test_the_page_tells_of_the_run(toy: Path, read_page: Read) -> None:
     charts = ("training loss", "validation loss", "learning rate", "norm of the gradient", "t (0 data, 1 noise)")
     for words in (*charts, "step 4", "step 8", "after 4 steps", "Recipe shapes", "training.steps", "waiting for data"):
         assert words in page.words
-    for value in record.hashes(record.read(toy)).values():
+    for value in record.read(toy).hashes.values():
         assert re.fullmatch(r"[0-9a-f]{64}", value) and value in page.words
     assert content_hash(weights(toy)) in page.words and content_hash(weights(toy, raw=True)) in page.words
     (began,) = [json.loads(line) for line in (toy / "environment.jsonl").read_text().splitlines()]
     assert began["versions"]["torch"] in page.words and began["machine"]["processor"] in page.words
-    flops = record.sizes(record.read(toy))["training_flops"]
+    flops = record.read(toy).sizes["training_flops"]
     assert flops > 0 and {flops, flops * 32} <= set(page.values)
 
 
@@ -143,7 +143,7 @@ def test_of_a_run_in_training_it_tells_how_far_it_is(
 def test_a_report_that_fails_takes_nothing_away(
     toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(record, "costs", lambda record: {}[record])
+    monkeypatch.setattr(record.Record, "costs", property(lambda record: {}["costs"]))
     place = tmp_path / "toy"
     assert main(["train", "shapes", "--directory", str(place), *toy_flags, "--training.steps", "2"]) == 0
     said = capsys.readouterr()

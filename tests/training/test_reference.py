@@ -11,7 +11,18 @@ import pytest
 
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training import reference
-from fromnoise.training.reference import Curve, Reference, Trained, Validated, expected, find, fingerprint, measured
+from fromnoise.training.reference import (
+    Averaged,
+    Curve,
+    Reference,
+    Trained,
+    Validated,
+    expected,
+    find,
+    fingerprint,
+    gain,
+    measured,
+)
 from fromnoise.training.run import AdamW, Run, VAERun
 
 SHIPPED = sorted(path.name.removesuffix(".json") for path in (files("fromnoise") / "assets" / "curves").iterdir())
@@ -20,6 +31,9 @@ TRAINED = Trained(
 )
 VALIDATED = Validated(steps=(0, 50), mean=(4.0, 0.5), spread=(0.1, 0.02))
 NONE = Validated(steps=(), mean=(), spread=())
+GAINED = Averaged(
+    steps=(50, 100, 150, 200), mean=(-0.04, -0.06, -0.05, 0.0), noise=0.015, spread=(0.008, 0.012, 0.01, 0.0)
+)
 
 
 def curve_of(run: Run, **changes: Any) -> Curve:
@@ -34,6 +48,7 @@ def curve_of(run: Run, **changes: Any) -> Curve:
         "training": TRAINED,
         "validation_raw": VALIDATED,
         "validation_ema": NONE,
+        "averaged": GAINED,
     }
     return Curve(**(usual | changes))
 
@@ -82,6 +97,30 @@ def test_one_validation_outside_the_band_is_no_chance() -> None:
     assert "At step 50: validation loss (raw) 0.4000, the reference was 0.5000 ± 0.0300; below the band" in said[0]
 
 
+def test_what_the_average_gains_is_told_apart_by_more_and_more_validations() -> None:
+    first, both = gain(GAINED, [0]), gain(GAINED, [0, 1])
+    assert math.log(first.mean) == pytest.approx(-0.04) and first.low < 1 < first.high
+    assert math.log(both.high) == pytest.approx(-0.05 + 3 * math.hypot(0.015 / 2**0.5, 0.01)) and both.high < 1
+
+    for losses, warned in (
+        ((0.96, 0.945, 0.95, 1.001), None),  # as the reference
+        ((0.93, 0.96, 0.94, 0.999), None),  # within chance
+        ((0.999, 1.001, 0.999, 1.0), 100),  # an average of hardly anything
+        ((0.96, 0.7, 0.95, 1.0), 100),  # of too much, or of other weights
+        ((1.0, 0.945, 0.95, 1.0), 50),  # the same weights twice
+    ):
+        said: list[str] = []
+        told = Reference(curve_of(RECIPES["x0"](), validation_raw=NONE), Path(), said.append)
+        for step, ratio in zip(GAINED.steps, losses, strict=True):
+            told.validated(step, {"validation_raw": 0.5, "validation_ema": 0.5 * ratio})
+        assert bool(said) == (warned is not None)
+        assert not said or f"At step {warned}: averaged weights have" in said[0]
+    assert (
+        "1.0000 of the validation loss of those as they are, the reference had 0.9608 ± 0.0490; here it is the"
+        in said[0]
+    )
+
+
 def changed(run: Run, **training: Any) -> Run:
     return run.model_copy(update={"training": run.training.model_copy(update=training)})
 
@@ -128,6 +167,8 @@ def test_a_curve_that_ships_is_that_of_the_recipe_of_today(name: str) -> None:
     assert len(losses.steps) == len(losses.mean) == len(losses.noise) == len(losses.spread) > 20
     for validated in (curve.validation_raw, curve.validation_ema):
         assert len(validated.steps) == len(validated.mean) == len(validated.spread)
+    gained = curve.averaged
+    assert len(gained.steps) == len(gained.mean) == len(gained.spread) == max(0, len(curve.validation_ema.steps) - 1)
     at = expected(losses, 200, 20)
     assert at and 0 < at.low < at.mean < at.high < 1.6 * at.mean
 

@@ -66,7 +66,7 @@ def sweep(directory: Path, asked: SweepAsked, say: Callable[[str], None], watch:
         place = directory / "sweep" / f"{'-'.join(sampling.words().replace(',', '').split())}.json"
         told = sampling.model_dump(mode="json")
         points.append(kept(place, key | {"sampling": told}, work) | told)
-        by = by_of(asked, points[0])
+        by = by_of(asked, points[0])  # what cannot be told is refused before the second is judged
     results = {
         "run": directory.resolve().name,
         "checkpoint": key["checkpoint"],

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.folder import hub_name
 from fromnoise.core.config import hint
-from fromnoise.core.files import content_hash
+from fromnoise.core.files import content_hash, file_hash
 from fromnoise.evaluation.features.inception import SIDE, read_inception, resized
 from fromnoise.evaluation.judges import classifier
 from fromnoise.evaluation.judges.classifier import Domain
@@ -111,8 +111,6 @@ def by_classifier(domain: Domain) -> Extractor:
 def by_inception(file: Path, device: torch.device) -> Extractor:
     """The last features of FID's own network, in the file of its weights."""
     network = read_inception(file).to(device)
-    with open(file, "rb") as opened:
-        weights = hashlib.file_digest(opened, "sha256").hexdigest()
 
     @torch.inference_mode()
     def see(images: Tensor) -> Tensor:
@@ -120,7 +118,7 @@ def by_inception(file: Path, device: torch.device) -> Extractor:
         return network((resized(levels) - 128) / 128).float().cpu()  # (B, 2048)
 
     how = {"resize": SIDE, "filter": "bilinear as TensorFlow 1", "levels": "(x - 128) / 128"}
-    return Extractor(name="inception", weights=weights, preprocessing=how, see=see)
+    return Extractor(name="inception", weights=file_hash(file), preprocessing=how, see=see)
 
 
 def rounded(images: Tensor) -> Tensor:

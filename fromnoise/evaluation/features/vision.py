@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.folder import TOKENIZER, WEIGHTS, hub_name
 from fromnoise.conditioning.frozen import quiet
+from fromnoise.core.files import file_hash
 from fromnoise.evaluation.features.extractor import Extractor
 from fromnoise.pipeline.pictures import as_pictures
 
@@ -115,8 +116,7 @@ def hashed(folder: Path) -> str:
     """sha256 (hex) over the config and the weights in `folder`."""
     digest = hashlib.sha256()
     for file in sorted([folder / "config.json", *folder.glob("model*.safetensors")]):
-        with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()
 
 

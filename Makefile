@@ -14,7 +14,7 @@ UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup quickstart test lint docs bench constraints
+.PHONY: help setup quickstart test lint docs lessons bench constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-13s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ docs: $(VENV)/test.stamp ## build the site in build/docs/site
 
 bench: $(VENV)/test.stamp ## measure training and sampling beside diffusers
 	$(BIN)/python -m benchmarks.speed
+
+lessons: $(VENV)/test.stamp ## execute the seven lessons anew at full size, outputs and minutes written
+	$(BIN)/python -m benchmarks.lessons
 
 constraints: $(BIN)/uv ## compile constraints.txt anew
 	echo uv | $(BIN)/uv pip compile --quiet --no-annotate --no-header --all-extras --upgrade \

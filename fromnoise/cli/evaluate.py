@@ -12,8 +12,8 @@ from typing import Literal
 from fromnoise.cli import evaluate_vae
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
-from fromnoise.cli.sample import shipped
 from fromnoise.evaluation.wanted import Wanted
+from fromnoise.pipeline.place import shipped
 
 USAGE = "fromnoise evaluate [RUN] [--option VALUE ...]"
 DESCRIPTION = """\

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.flags import parse
-from fromnoise.cli.sample import shipped
 from fromnoise.core.config import Config
+from fromnoise.pipeline.place import shipped
 
 if TYPE_CHECKING:
     from fromnoise.interop.to_diffusers import Exported

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from fromnoise.cli.flags import parse
-from fromnoise.cli.sample import shipped
 from fromnoise.core.config import Config, hint
+from fromnoise.pipeline.place import shipped
 from fromnoise.plots import KINDS
 
 USAGE = "fromnoise plot [RUN ...] [--kinds KIND,KIND] [--option VALUE ...]"

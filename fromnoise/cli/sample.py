@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +14,7 @@ from fromnoise.core.config import Config, Name
 from fromnoise.core.files import names_path
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.pipeline.config import sides
+from fromnoise.pipeline.place import shipped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,18 +105,6 @@ def split(words: Sequence[str]) -> tuple[Path, list[str]]:
     if not prompts:
         raise ValueError(f"no prompt is given; usage: {USAGE}")
     return Path(first) if named else shipped(), prompts
-
-
-def shipped() -> Path:
-    """The model that came with fromnoise.
-
-    Raises:
-        ValueError: one line, when this copy came without.
-    """
-    path = Path(str(files("fromnoise") / "assets" / "shapes.safetensors"))
-    if not path.is_file():
-        raise ValueError("this copy of fromnoise came without a model: name a run first, as in runs/shapes")
-    return path
 
 
 def draw(pipeline: Pipeline, prompts: list[str], seed: int, options: Options) -> list[list[Image.Image]]:

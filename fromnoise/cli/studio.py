@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fromnoise.cli.flags import parse
-from fromnoise.cli.sample import shipped
+from fromnoise.pipeline.place import shipped
 from fromnoise.studio.serve import Served, serve
 
 USAGE = "fromnoise studio [RUN ...] [--option VALUE ...]"

@@ -38,9 +38,16 @@ def trained_features(subject: Subject, t: Tensor) -> Tensor | None:
     return time_features(model, step, stop=True)
 
 
+def effective_rank(features: Tensor) -> float:
+    """How many independent numbers features (B, F) are worth: exp of the entropy of their variances by principal
+    component (Roy and Vetterli 2007, of variances)."""
+    variances = torch.linalg.svdvals((features - features.mean(0)).double()).square()
+    shares = variances[variances > 0] / variances.sum()
+    return float((-(shares * shares.log()).sum()).exp())
+
+
 def rank(subject: Subject) -> Finding:
-    """Effective rank of the time embedding's input over the trained times: exp of the entropy of its variances by
-    principal component (Roy and Vetterli 2007, of variances)."""
+    """Effective rank of the time embedding's input over the trained times."""
     t = (torch.arange(TIMES) + 0.5) / TIMES
     parts = [trained_features(subject, part) for part in t.split(TOGETHER)]
     name, why = "time embedding", "times that look alike to the model are denoised alike"
@@ -49,9 +56,7 @@ def rank(subject: Subject) -> Finding:
     if not known:
         return judged(name, False, "no time embedding hangs on t", why, remedy)
     features = torch.cat(known)  # (TIMES, F)
-    variances = torch.linalg.svdvals((features - features.mean(0)).double()).square()
-    shares = variances[variances > 0] / variances.sum()
-    effective = float((-(shares * shares.log()).sum()).exp())
+    effective = effective_rank(features)
     distinct = len(torch.unique(features, dim=0))
     return judged(
         name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +14,18 @@ from fromnoise.pipeline.config import ModelConfig, Sampling
 
 SAMPLING = "sampling.yaml"
 """In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
+
+
+def shipped() -> Path:
+    """The file of the model that comes with fromnoise: coloured shapes by prompt.
+
+    Raises:
+        ValueError: one line, when this copy came without.
+    """
+    path = Path(str(files("fromnoise") / "assets" / "shapes.safetensors"))
+    if not path.is_file():
+        raise ValueError("this copy of fromnoise came without a model: name a run first, as in runs/shapes")
+    return path
 
 
 def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:

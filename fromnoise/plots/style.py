@@ -63,7 +63,7 @@ def sheet(width: float, height: float, title: str, caption: str) -> Figure:
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(textwrap.fill(title, int(9.5 * width)), x=0.01, ha="left", size=12.5, weight="bold")
-    figure.supxlabel(textwrap.fill(caption, int(16.5 * width)), x=0.01, ha="left", size=8.5, color=GREY)
+    figure.supxlabel(textwrap.fill(caption, int(15 * width)), x=0.01, ha="left", size=8.5, color=GREY)
     return figure
 
 

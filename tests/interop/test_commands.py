@@ -174,7 +174,7 @@ def test_a_hub_that_refuses_is_one_line(run: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_shipped_model_is_exported(tmp_path: Path) -> None:
-    from fromnoise.cli.sample import shipped
+    from fromnoise.pipeline.place import shipped
 
     assert main(["export", str(tmp_path / "folder")]) == 0
     assert main(["import", str(tmp_path / "folder"), "--out", str(tmp_path / "run")]) == 0

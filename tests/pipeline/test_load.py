@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fromnoise.pipeline.load import weights
+from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.place import shipped
 
 
 @pytest.fixture
@@ -38,3 +39,8 @@ def test_what_is_no_model_is_told(run: Path, tmp_path: Path) -> None:
         weights(tmp_path)
     with pytest.raises(ValueError, match="is one file of weights"):
         weights(run / "checkpoints" / "step-00000090" / "ema.safetensors", raw=True)
+
+
+def test_no_place_means_the_model_that_comes_along() -> None:
+    drawn, named = (model.state_dict() for model in (load(device="cpu"), load(shipped(), device="cpu")))
+    assert all(bool((drawn[key] == named[key]).all()) for key in named)

@@ -14,10 +14,10 @@ UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup quickstart test lint docs lessons bench constraints
+.PHONY: help setup quickstart test lessons-toy lint docs lessons bench constraints
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-13s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/test.stamp ## install fromnoise, and all that its tests need, in .venv
 
@@ -32,8 +32,11 @@ quickstart: ## install, train the shapes recipe, draw four prompts, measure adhe
 	took=$$((SECONDS - start)); \
 	printf 'quickstart took %d min %02d s\n' $$((took / 60)) $$((took % 60))
 
-test: $(VENV)/test.stamp ## install, then run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/test.stamp ## install, then run all tests but that of the lessons
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not lessons"
+
+lessons-toy: $(VENV)/test.stamp ## run the seven lessons at toy size, with their solutions
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m lessons
 
 lint: $(VENV)/test.stamp ## check style, types and floors
 	$(BIN)/ruff check .

@@ -38,9 +38,10 @@ def read_folder(folder: Path) -> tuple[Tensor, list[str]]:
     """All pictures, (count, 3, S, S) in 8 bits, and their captions."""
     with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
         rows = sorted((row["file_name"], row["text"]) for row in map(json.loads, lines))
-    fit = partial(ImageOps.fit, size=(S, S), method=Image.Resampling.LANCZOS)  # crops around the centre
-    pictures = [np.asarray(fit(Image.open(folder / name).convert("RGB"))) for name, _ in rows]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), [text for _, text in rows]
+    images = (Image.open(folder / name).convert("RGB") for name, _ in rows)
+    cut = (np.array(ImageOps.fit(image, (min(image.size),) * 2, Image.Resampling.NEAREST)) for image in images)
+    resize = partial(F.interpolate, size=(S, S), mode="lanczos", antialias=True)  # Lanczos came with torch 2.12
+    return torch.cat([resize(torch.from_numpy(a).permute(2, 0, 1)[None]) for a in cut]), [text for _, text in rows]
 
 
 def learn_bpe(captions: list[str]) -> Tokenizer:
@@ -192,8 +193,7 @@ def train(model: MMDiT, average: MMDiT, images: Tensor, captions: list[str], arg
         loss = (weight * (model(x_t, t, tokens, mask) - x0).square().flatten(1).mean(1)).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        rise, fall = min(1, (step + 1) / WARMUP), (1 + math.cos(math.pi * step / steps)) / 2
-        optimizer.param_groups[0]["lr"] = LR * rise * fall
+        optimizer.param_groups[0]["lr"] = LR * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.step()
         optimizer.zero_grad()
         # The average draws better. It is short at first, to forget the first weights, which are noise.

@@ -94,8 +94,9 @@ def _shrunk(loaded: Loaded, lying: Size) -> np.ndarray:
     box, shape = crop_box(loaded.size, lying), (lying.width, lying.height)
     if any(side % 1 for side in loaded.size):
         return np.asarray(loaded.image.resize(shape, Image.Resampling.LANCZOS, box=box))
-    left, top, right, bottom = map(round, box)
-    cut = loaded.image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    left, top = int(box.left + 0.5), int(box.top + 0.5)
+    width, height = max(1, round(box.right - box.left)), max(1, round(box.bottom - box.top))
+    cut = loaded.image.crop((left, top, left + width, top + height))
     if torch.__version__ < "2.12":
         return np.asarray(cut.resize(shape, Image.Resampling.LANCZOS))
     pixels = torch.from_numpy(np.array(cut)).permute(2, 0, 1)[None]  # (1, 3, h, w)

@@ -144,11 +144,19 @@ def test_shrinking_averages_and_keeps_the_mean(tmp_path):
 def test_it_is_lanczos_filter_to_a_level_or_two(tmp_path, size):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 121, 3), np.uint8))
     noise.save(tmp_path / "a.png")
-    cut = noise.crop(tuple(map(round, crop_box((90, 121), size))))
+    box = crop_box((90, 121), size)
+    left, top = int(box.left + 0.5), int(box.top + 0.5)
+    cut = noise.crop((left, top, left + round(box.right - box.left), top + round(box.bottom - box.top)))
     wanted = np.asarray(cut.resize((size.width, size.height), Image.Resampling.LANCZOS))
     found = read_picture(tmp_path / "a.png", size, 0).transpose(1, 2, 0)
     assert_near(found, wanted, 2)
     assert 10 * np.log10(255**2 / np.square(found.astype(float) - wanted).mean()) > 66
+
+
+def test_a_square_of_a_picture_with_an_odd_margin_is_not_stretched(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (101, 102, 3), np.uint8))
+    noise.save(tmp_path / "a.png")
+    assert_near(read_picture(tmp_path / "a.png", 101, 0).transpose(1, 2, 0), np.asarray(noise)[:, 1:], 0)
 
 
 def test_an_older_torch_leaves_the_resizing_to_pillow(tmp_path, monkeypatch):

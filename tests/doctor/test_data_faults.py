@@ -226,9 +226,9 @@ def test_captions_that_say_little(said: list[list[str]], words: str, is_wrong: J
 def test_data_that_are_waited_for(examined: Examined, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
     subject, train = examined(), ShapesData.train
 
-    def slow(self: ShapesData, step: int, size: int) -> Any:
+    def slow(self: ShapesData, *asked: int) -> Any:
         time.sleep(0.5)
-        return train(self, step, size)
+        return train(self, *asked)
 
     monkeypatch.setattr(ShapesData, "train", slow)
     finding = data.wait(subject)

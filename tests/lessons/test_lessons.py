@@ -43,6 +43,7 @@ def begun(lesson: Path) -> NotebookNode:
     return notebook
 
 
+@pytest.mark.lessons
 @pytest.mark.timeout(1200)
 def test_lessons_run_and_their_solutions_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """All in one kernel: importing torch for each of them would take most of the time."""

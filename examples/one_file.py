@@ -39,7 +39,7 @@ def read_folder(folder: Path) -> tuple[Tensor, list[str]]:
     with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
         rows = sorted((row["file_name"], row["text"]) for row in map(json.loads, lines))
     images = (Image.open(folder / name).convert("RGB") for name, _ in rows)
-    cut = (np.array(ImageOps.fit(image, (min(image.size),) * 2, Image.Resampling.NEAREST)) for image in images)
+    cut = (np.array(ImageOps.fit(i, (min(i.size), min(i.size)), Image.Resampling.NEAREST)) for i in images)  # centres
     resize = partial(F.interpolate, size=(S, S), mode="lanczos", antialias=True)  # Lanczos came with torch 2.12
     return torch.cat([resize(torch.from_numpy(a).permute(2, 0, 1)[None]) for a in cut]), [text for _, text in rows]
 

@@ -59,7 +59,16 @@ def one_of(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
-    (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
+    try:
+        (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
+    except ValueError as error:
+        fault_of(rank, directory).write_text(str(error))
+        raise
+
+
+def fault_of(rank: int, directory: Path) -> Path:
+    """Where process `rank` writes why it ended: what it prints goes to where their server was told to, once."""
+    return directory.with_name(f"{directory.name}-fault-{rank}")
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +220,12 @@ def test_asked_to_stop_one_of_three_stops_all_and_they_go_on_to_the_same_bits(
 
 
 def test_a_process_that_cannot_write_ends_all_and_harms_no_checkpoint(
-    tmp_path: Path, tiny_run: Making, together: Together, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_run: Making, together: Together
 ) -> None:
-    run = unprompted(tiny_run(steps=4, batch=8, save_every=2))
-    assert together(2, run, tmp_path, most=2000) == [1, 1]
-    assert not list((tmp_path / "checkpoints").iterdir())
-    told = capfd.readouterr().err  # of the first one: the other can write nothing there either
+    run, place = unprompted(tiny_run(steps=4, batch=8, save_every=2)), tmp_path / "run"
+    assert together(2, run, place, most=2000) == [1, 1]
+    assert not list((place / "checkpoints").iterdir())
+    told = fault_of(0, place).read_text()
     assert "checkpoint of step 2: process 1 could not write its part; there is no earlier one" in told
 
 

@@ -142,7 +142,9 @@ def main(args: Sequence[str]) -> None:
         "settings": settings.model_dump(mode="json", exclude={"out"}),
         "relative_difference_in_float32": gaps,
         "results": [summary(result) for result in results],
-        "starts": {what: {"seconds": statistics.median(spent), "each": spent} for what, spent in begun.items()},
+        "seconds_to_start": {
+            what: {"seconds": statistics.median(spent), "each": spent} for what, spent in begun.items()
+        },
     }
     write_record(settings.out, record)
     Console().print(show(results))

@@ -88,7 +88,7 @@ class Rival(Config, ABC):
         """The stock class on x (B, C, S, S), t (B,) from 0 to 1 -> (B, C, S, S)."""
 
     def compiled_parts(self, stock: Any) -> list[nn.Module]:
-        """What of the stock class its users compile: each block of a transformer, as `compile_repeated_blocks` does."""
+        """What of the stock class its users compile: each transformer block, as `compile_repeated_blocks` does."""
         return list(stock.transformer_blocks)
 
     def build(self, rows: int, device: torch.device) -> tuple[Pipeline, nn.Module]:

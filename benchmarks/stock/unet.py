@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from benchmarks.stock.rival import Given, Rival, Told
@@ -46,7 +47,7 @@ class UNet(Rival):
         pipeline.backbone.import_state(stock.state_dict())
 
     def compiled_parts(self, stock: Any) -> list[nn.Module]:
-        return [stock]
+        return [module for module in stock.modules() if isinstance(module, BasicTransformerBlock)]
 
     def told(self, stock: nn.Module, cond: Cond) -> Told:
         return {"encoder_hidden_states": cond.tokens}

@@ -242,5 +242,7 @@ def time_sampling(
 
 def stock_ways(rival: Rival) -> Sequence[Way]:
     """The usual ways to draw with the stock class."""
-    held = [(torch.bfloat16, torch.float32), (None, torch.bfloat16), (None, torch.float32)]
-    return [Way(*way, doubled, last) for way in held for doubled in (True, False) for last in rival.layouts]
+    held = [Way(torch.bfloat16, torch.float32), Way(None, torch.bfloat16), Way(None, torch.float32)]
+    return [
+        way._replace(doubled=doubled, last=last) for way in held for doubled in (True, False) for last in rival.layouts
+    ]

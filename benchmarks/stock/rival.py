@@ -107,8 +107,9 @@ class Rival(Config, ABC):
     def held(self, stock: nn.Module, way: Way, compile: bool) -> nn.Module:
         """A copy of the stock class, as `way` has its weights."""
         model = copy.deepcopy(stock)
-        layout = torch.channels_last if way.last else torch.preserve_format
-        nn.Module.to(model, way.weights, memory_format=layout)  # diffusers' own `to` warns of what does not concern it
+        nn.Module.to(model, way.weights)  # diffusers' own `to` warns of what does not concern this class
+        if way.last:
+            nn.Module.to(model, memory_format=torch.channels_last)
         for part in self.compiled_parts(model) if compile else []:
             part.compile(dynamic=False)
         return model

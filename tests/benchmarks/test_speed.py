@@ -42,7 +42,7 @@ TOYS: dict[str, Rival] = {
         **SIZES,
     ),
 }
-SETTINGS = speed.Settings(pictures=5, batch=2, **TOYS)
+SETTINGS = speed.Settings.model_validate({"pictures": 5, "batch": 2, **TOYS})
 CPU = torch.device("cpu")
 
 

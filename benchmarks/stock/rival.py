@@ -109,7 +109,7 @@ class Rival(Config, ABC):
         model = copy.deepcopy(stock)
         nn.Module.to(model, way.weights)  # diffusers' own `to` warns of what does not concern this class
         if way.last:
-            nn.Module.to(model, memory_format=torch.channels_last)
+            nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it is not bound
         for part in self.compiled_parts(model) if compile else []:
             part.compile(dynamic=False)
         return model

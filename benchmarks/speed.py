@@ -1,79 +1,52 @@
-"""Training and sampling speed of fromnoise's MMDiT beside diffusers' `QwenImageTransformer2DModel`: `make bench`.
+"""Training and drawing speed of fromnoise's backbones beside diffusers' classes of the same size, and how soon
+fromnoise is there: `make bench`.
 
-Both have one size, the same weights, pictures, noise and text tokens, and are seen to give the same loss and the same
-pictures before they are timed, in turns. fromnoise runs as the package runs it: precision and compilation of training
-are what `fromnoise.training.fast` chooses, pictures come from `Pipeline.stream`, inside `Pipeline.compiled` and once
-more eager. The stock class runs as its users run it: the loss, the sampling loop and the scheduler of diffusers' own
-scripts, in whichever of their usual ways is the fastest here, found by trying; and once more compiled.
-
-Legend: B batch, C channels, S side, L text tokens, D width.
+Of each pair both have the same weights, pictures, noise and conditions, and are seen to give the same loss and the same
+pictures before they are timed, in turns (benchmarks/contests.py says how each is run; benchmarks/stock, what they are).
 """
 
 from __future__ import annotations
 
 import statistics
-import tempfile
-import warnings
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
 import torch
-from diffusers import QwenImageTransformer2DModel
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
-from benchmarks.harness import describe_machine, ratio, run_main, seconds_of, take_turns, write_record
-from benchmarks.stock import Prompt, Way, held, stock_loss, stock_pictures
+from benchmarks.contests import EAGER, OURS, Result, Work, check, time_sampling, time_training
+from benchmarks.harness import describe_machine, ratio, run_main, write_record
+from benchmarks.starts import starts
+from benchmarks.stock.dit import DiT
+from benchmarks.stock.mmdit import QwenImage
+from benchmarks.stock.rival import Rival
+from benchmarks.stock.sd3 import SD3
+from benchmarks.stock.unet import UNet
 from fromnoise.cli.flags import parse
-from fromnoise.cli.progress import progress
-from fromnoise.core.config import Config
-from fromnoise.core.device import fast_bfloat16
-from fromnoise.core.types import Batch, Cond
-from fromnoise.diffusion.loss import Objective
-from fromnoise.models.config import MMDiTConfig
-from fromnoise.pipeline.config import ModelConfig
-from fromnoise.pipeline.pipeline import Pipeline, Precision
-from fromnoise.training.fast import choose
-from fromnoise.training.optim import Optimizer
-from fromnoise.training.run import AdamW, Training
-from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+from fromnoise.core.config import Config, Name
 
-TARGETS = {"training": 1.5, "sampling": 2.0}
-"""How many times as fast as the stock class this should be."""
-CHANNELS = 3
-ADAMW = AdamW(lr=1e-4)  # low: the same batch is trained on again and again
-TRIAL_STEPS = 3
-OURS, OURS_EAGER, EAGER, COMPILED = "fromnoise", "fromnoise, eager", "diffusers", "diffusers, compiled"
+RIVALS: dict[str, type[Rival]] = {"mmdit": QwenImage, "dit": DiT, "unet": UNet, "sd3": SD3}
+"""The networks by name, in the order in which they are measured."""
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 USAGE = "python -m benchmarks.speed [--option VALUE ...]"
 DESCRIPTION = """\
-Measures training and sampling beside diffusers' QwenImageTransformer2DModel of the same size, on the CPU and, where
-there is one, on the GPU; prints a table and writes everything measured as JSON.
+Measures training and drawing beside diffusers' classes of the same networks, on the CPU and, where there is one, on the
+GPU, and how long fromnoise takes to start; prints tables and writes everything measured as JSON.
 """
-
-Say = Callable[[str], None]
 
 
 class Settings(Config):
     """What is measured."""
 
-    width: PositiveInt = 192
-    """Width of both streams."""
-    depth: PositiveInt = 6
-    """Blocks."""
-    head_width: PositiveInt = 64
-    """Width of an attention head."""
-    patch: PositiveInt = 4
-    """Side of a patch, in pixels."""
-    side: PositiveInt = 32
-    """Side of a picture, in pixels."""
-    text: PositiveInt = 16
-    """Text tokens; how many of them are real differs from picture to picture."""
+    networks: Annotated[tuple[Annotated[str, Name(RIVALS)], ...], Field(min_length=1)] = tuple(RIVALS)
+    """Which networks: mmdit, dit, unet, sd3."""
+    mmdit: QwenImage = QwenImage()
+    dit: DiT = DiT()
+    unet: UNet = UNet()
+    sd3: SD3 = SD3()
     batch: PositiveInt = 64
     """Pictures of an optimizer step."""
     pictures: PositiveInt = 16
@@ -84,253 +57,67 @@ class Settings(Config):
     """Classifier-free guidance scale."""
     training_rounds: PositiveInt = 15
     """Times that each takes one optimizer step, in turns."""
-    sampling_rounds: PositiveInt = 9
+    sampling_rounds: PositiveInt = 7
     """Times that each draws its pictures, in turns."""
+    starts: Annotated[int, Field(ge=0)] = 3
+    """Times that fromnoise is started, each of its ways; 0 leaves this out."""
     planned: PositiveInt = 2000
     """Steps of the training that compilation must repay, for fromnoise to compile."""
     compile: bool = True
-    """Sample compiled, and also measure the stock class compiled."""
+    """Draw compiled, and also measure the stock classes compiled."""
     out: Path = RESULTS
     """File to write."""
 
-
-class Result(NamedTuple):
-    """One kind of work on one device."""
-
-    device: str
-    work: str
-    images: int  # of a round
-    how: dict[str, str]  # of each contestant
-    trials: dict[str, float]  # seconds of each way that the stock class was tried in
-    seconds: dict[str, list[float]]  # of each contestant, round by round
+    @property
+    def work(self) -> Work:
+        """How much is done of each."""
+        return Work(self.batch, self.planned, self.pictures, self.steps, self.guidance, self.compile)
 
 
-class Given(nn.Module):
-    """A conditioner whose tokens are given, so that what is timed is the transformer: row i of a batch has row i."""
-
-    def __init__(self, rows: int, length: int, width: int):
-        super().__init__()
-        generator = generator_of(0, 0)
-        counts = torch.arange(rows) % max(1, length - 4) + min(5, length)  # 5 to L real tokens
-        self.width, self.length = width, length
-        self.mask = torch.arange(length) < counts[:, None]  # (rows, L)
-        self.tokens = torch.randn(rows, length, width, generator=generator) * self.mask[..., None]  # (rows, L, D)
-        self.register_buffer("nothing", torch.randn(width, generator=generator))
-
-    def labels(self, prompts: list[str]) -> list[int]:
-        return [0] * len(prompts)
-
-    def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
-        return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
-
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.encode(batch.captions, batch.labels)
-
-    def forward(self, features: dict[str, Tensor]) -> Cond:
-        return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
-
-    def null(self, n: int) -> Cond:
-        """One real token, padded to L, as the package's text conditioner has it."""
-        vector = self.get_buffer("nothing").expand(n, -1)  # (n, D)
-        mask = torch.ones(n, 1, dtype=torch.bool, device=vector.device)  # (n, 1)
-        return Cond(vector[:, None], mask, vector).padded(self.length)
-
-    def notice(self, prompts: list[str]) -> str:
-        return ""
-
-
-def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImageTransformer2DModel]:
-    """fromnoise's pipeline and the stock class, with the same weights."""
-    s = settings
-    config = ModelConfig(
-        backbone=MMDiTConfig(width=s.width, depth=s.depth, head_width=s.head_width, patch=s.patch),
-        objective=Objective(target="flow", measure="flow", dropout=0.0),
-        size=s.side,
-        channels=CHANNELS,
-    )
-    pipeline = Pipeline(config, Given(max(s.batch, s.pictures), s.text, s.width), config.space.build())
-    stock = QwenImageTransformer2DModel(
-        patch_size=s.patch,
-        in_channels=CHANNELS * s.patch**2,
-        out_channels=CHANNELS,
-        num_layers=s.depth,
-        attention_head_dim=s.head_width,
-        num_attention_heads=s.width // s.head_width,
-        joint_attention_dim=s.width,
-        axes_dims_rope=(0, s.head_width // 2, s.head_width // 2),
-    )
-    generator = generator_of(0, 1)
-    for parameter in stock.parameters():  # gates that are zero, as at the start, would hide the blocks from `check`
-        nn.init.normal_(parameter, std=s.width**-0.5, generator=generator)
-    pipeline.backbone.import_state(stock.state_dict())
-    return pipeline.to(device), stock.to(device)  # type: ignore[arg-type]  # diffusers decorates `to` without its self
-
-
-def random_sample(pipeline: Pipeline, settings: Settings, size: int) -> Sample:
-    shape = (size, CHANNELS, settings.side, settings.side)
-    images = torch.rand(shape, generator=generator_of(0, 2)) * 2 - 1  # (B, C, S, S)
-    return draw(pipeline, Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64)), generator_of(0, 3))
-
-
-def sample_of(pipeline: Pipeline, settings: Settings) -> tuple[Sample, Cond]:
-    """The one step that is trained on again and again, and its condition."""
-    sample = random_sample(pipeline, settings, settings.batch).to(pipeline.device)
-    return sample, pipeline.conditioner(sample.features)
-
-
-def noise_and_conditions(pipeline: Pipeline, settings: Settings) -> tuple[Tensor, Cond, Cond]:
-    """What `Pipeline.stream` begins with, from seed 0: noise (B, C, S, S), condition and null."""
-    shape, n = pipeline.latent_shape(settings.side, settings.side), settings.pictures
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(n)])
-    features = pipeline.conditioner.encode([""] * n, torch.zeros(n))
-    given = {key: value.to(pipeline.device) for key, value in features.items()}
-    return noise.to(pipeline.device), pipeline.conditioner(given), pipeline.conditioner.null(n)
-
-
-def our_pictures(pipeline: Pipeline, settings: Settings, steps: int, precision: Precision) -> Tensor:
-    """What a user of fromnoise gets, up to the files: (B, C, S, S)."""
-    prompts = [""] * settings.pictures
-    stream = pipeline.stream(
-        prompts, steps, settings.guidance, 0, settings.side, sampler="euler", shift=1.0, precision=precision
-    )
-    return deque(stream, maxlen=1)[0].x
-
-
-def check(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings) -> dict[str, float]:
-    """How far loss and pictures are apart in float32: rounding must explain all of it, or the work is not the same."""
-    way = Way(None, torch.float32, True)
-    sample, cond = sample_of(pipeline, settings)
-    with torch.no_grad():
-        loss = pipeline.loss(*sample).mean()
-        gap = (loss - stock_loss(stock, sample, Prompt.of(cond, way), way)).abs() / loss
-    ours = our_pictures(pipeline, settings, 3, "float32")
-    theirs = stock_pictures(stock, *noise_and_conditions(pipeline, settings), 3, settings.guidance, way)
-    gaps = {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
-    assert max(gaps.values()) < 1e-4, f"not the same work: {gaps}"
-    return gaps
-
-
-def time_training(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings, say: Say) -> Result:
-    """Forward, backward and optimizer step of one batch."""
-    device = pipeline.device
-    with tempfile.TemporaryDirectory() as place:
-        training = Training(batch=settings.batch, steps=settings.planned)
-        measured = Path(place) / "measured.yaml"
-        choices = choose(pipeline, partial(random_sample, pipeline, settings), training, measured, say)
-    sample, cond = sample_of(pipeline, settings)
-
-    def ours(optimizer: Optimizer) -> None:
-        accumulate_gradients(pipeline, sample, 1, choices.dtype)
-        optimizer.step(1.0)
-        pipeline.zero_grad()
-
-    def theirs(model: QwenImageTransformer2DModel, optimizer: Optimizer, prompt: Prompt, way: Way) -> None:
-        stock_loss(model, sample, prompt, way).backward()
-        optimizer.step(1.0)
-        model.zero_grad()
-
-    def contestant(way: Way, compile: bool) -> Callable[[], None]:
-        model = held(stock, way, compile)
-        return partial(theirs, model, Optimizer(model, ADAMW), Prompt.of(cond, way), way)
-
-    ways = [Way(torch.bfloat16, torch.float32, True), Way(None, torch.float32, True)]
-    way, trials = fastest({way: str(way) for way in ways}, lambda way: quickest(contestant(way, False), device))
-    contestants = {OURS: partial(ours, Optimizer(pipeline, ADAMW)), EAGER: contestant(way, False)}
-    how = {OURS: f"{choices.precision}{', compiled' if choices.compile else ', eager'}", EAGER: str(way)}
-    with pipeline.compiled(choices.compile):
-        if settings.compile:
-            add_compiled(contestants, how, contestant(way, True), device, say)
-        with progress(f"training on {device}") as advance:
-            seconds = take_turns(contestants, settings.training_rounds, device, advance)
-    return Result(str(device), "training", settings.batch, how, trials, seconds)
-
-
-def time_sampling(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings, say: Say) -> Result:
-    """A few pictures from noise, guided."""
-    device, steps = pipeline.device, settings.steps
-    given = noise_and_conditions(pipeline, settings)
-    precision: Precision = "bfloat16" if fast_bfloat16(device) else "float32"  # as `stream` chooses
-
-    def contestant(way: Way, compile: bool, steps: int) -> Callable[[], object]:
-        return partial(stock_pictures, held(stock, way, compile), *given, steps, settings.guidance, way)
-
-    precisions = [(torch.bfloat16, torch.float32), (None, torch.bfloat16), (None, torch.float32)]
-    ways = [Way(dtype, weights, doubled) for dtype, weights in precisions for doubled in (True, False)]
-    names = {way: f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}" for way in ways}
-    way, trials = fastest(names, lambda way: quickest(contestant(way, False, TRIAL_STEPS), device))
-    eager = partial(our_pictures, pipeline, settings, steps, precision)
-
-    def compiled() -> None:
-        with pipeline.compiled():
-            eager()
-
-    contestants: dict[str, Callable[[], object]] = {OURS: eager, EAGER: contestant(way, False, steps)}
-    how = {OURS: f"{precision}, as Pipeline.stream chooses", EAGER: names[way]}
-    if settings.compile:
-        say(f"compiling on {device}")
-        spent = seconds_of(compiled, device)
-        contestants = {OURS: compiled, OURS_EAGER: eager, EAGER: contestants[EAGER]}
-        how = {OURS: f"{how[OURS]}, blocks compiled in {spent:.0f} s", OURS_EAGER: how[OURS], EAGER: how[EAGER]}
-        add_compiled(contestants, how, contestant(way, True, steps), device, say)
-    with progress(f"sampling on {device}") as advance:
-        seconds = take_turns(contestants, settings.sampling_rounds, device, advance)
-    return Result(str(device), "sampling", settings.pictures, how, trials, seconds)
-
-
-def fastest(names: dict[Way, str], seconds: Callable[[Way], float]) -> tuple[Way, dict[str, float]]:
-    """The way that takes the least time, and what each took."""
-    trials = {way: seconds(way) for way in names}
-    return min(trials, key=lambda way: trials[way]), {names[way]: spent for way, spent in trials.items()}
-
-
-def quickest(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call: the best of three, after one that does not count."""
-    return min([seconds_of(call, device) for _ in range(4)][1:])
-
-
-def add_compiled(
-    contestants: dict[str, Callable[[], object]],
-    how: dict[str, str],
-    call: Callable[[], object],
-    device: torch.device,
-    say: Say,
-) -> None:
-    """Let the stock class run compiled too, where it can be compiled."""
-    say(f"compiling the stock class on {device}")
-    try:
-        with (
-            warnings.catch_warnings()
-        ):  # its rotation in complex numbers is left to eager kernels: torch says so at length
-            warnings.simplefilter("ignore")
-            spent = seconds_of(call, device)
-    except Exception as error:  # no compiler here, or one of the many ways in which it gives up
-        say(f"it cannot be compiled here ({type(error).__name__})")
-        return
-    contestants[COMPILED], how[COMPILED] = call, f"{how[EAGER]}, blocks compiled in {spent:.0f} s"
+def measure(
+    name: str, settings: Settings, device: torch.device, console: Console
+) -> Iterator[dict[str, float] | Result]:
+    """How far a network and the stock class are apart in float32, then what each work takes."""
+    rival: Rival = getattr(settings, name)
+    work = settings.work
+    pipeline, stock = rival.build(max(work.batch, work.pictures), device)
+    yield check(rival, pipeline, stock, work)
+    yield time_sampling(name, rival, pipeline, stock, work, settings.sampling_rounds, console.print)
+    yield time_training(name, rival, pipeline, stock, work, settings.training_rounds, console.print)
 
 
 def summary(result: Result) -> dict[str, object]:
     """A result with what follows from it, for the record."""
     ratios = {name: ratio(result.seconds[OURS], s) for name, s in result.seconds.items() if name != OURS}
+    target = RIVALS[result.network].targets[result.work]
     return result._asdict() | {
         "images_per_second": {name: result.images / statistics.median(s) for name, s in result.seconds.items()},
         "times_as_fast_as": {name: found._asdict() for name, found in ratios.items()},
-        "target": TARGETS[result.work],
-        "reached": ratios[EAGER].median >= TARGETS[result.work],
+        "target": target,
+        "reached": ratios[EAGER].median >= target,
     }
 
 
 def show(results: Sequence[Result]) -> Table:
     """The results as a table."""
-    table = Table("work", "on", "who", "how", "images/s", "fromnoise is faster by")
+    table = Table("network", "work", "on", "who", "how", "images/s", "fromnoise is faster by")
     for result in results:
         for name, seconds in result.seconds.items():
             found = ratio(result.seconds[OURS], seconds)
             times = f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})" if name != OURS else ""
-            goal = f", wanted {TARGETS[result.work]}" if name == EAGER else ""
+            wanted = RIVALS[result.network].targets[result.work]
+            goal = f", wanted {wanted}" if name == EAGER else ""
             speed = f"{result.images / statistics.median(seconds):.1f}"
-            table.add_row(result.work, result.device, name, result.how[name], speed, times + goal)
+            table.add_row(result.network, result.work, result.device, name, result.how[name], speed, times + goal)
         table.add_section()
+    return table
+
+
+def show_starts(seconds: dict[str, list[float]]) -> Table:
+    """How soon fromnoise is there, as a table."""
+    table = Table("start", "seconds")
+    for what, spent in seconds.items():
+        table.add_row(what, f"{statistics.median(spent):.2f} ({min(spent):.2f} to {max(spent):.2f})")
     return table
 
 
@@ -339,21 +126,30 @@ def main(args: Sequence[str]) -> None:
     if words:
         raise ValueError(f"{words[0]!r} is not expected here; usage: {USAGE}")
     console, machine, results = Console(stderr=True), describe_machine(), list[Result]()
-    gaps: dict[str, dict[str, float]] = {}
+    gaps: dict[str, dict[str, dict[str, float]]] = {}
+    begun = starts(settings.starts, settings.compile) if settings.starts else {}
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        pipeline, stock = build(settings, torch.device(device))
-        gaps[device] = check(pipeline, stock, settings)
-        for work in (time_sampling, time_training):
-            results.append(work(pipeline, stock, settings, console.print))
+        gaps[device] = {}
+        for name in settings.networks:
+            for found in measure(name, settings, torch.device(device), console):
+                if isinstance(found, Result):
+                    results.append(found)
+                else:
+                    gaps[device][name] = found
     record = {
         "command": " ".join(["python -m benchmarks.speed", *args]),
         "machine": machine,
         "settings": settings.model_dump(mode="json", exclude={"out"}),
         "relative_difference_in_float32": gaps,
         "results": [summary(result) for result in results],
+        "seconds_to_start": {
+            what: {"seconds": statistics.median(spent), "each": spent} for what, spent in begun.items()
+        },
     }
     write_record(settings.out, record)
     Console().print(show(results))
+    if begun:
+        Console().print(show_starts(begun))
 
 
 if __name__ == "__main__":

@@ -53,13 +53,20 @@ def assert_whole(blocks: Sequence[nn.Module], forward: Callable[[], Any]) -> Non
             torch.compile(block, backend="eager", dynamic=False, fullgraph=True)(*args, **kwargs)
 
 
-@pytest.mark.parametrize("name", KINDS.values())
-def test_the_blocks_of_every_kind_of_backbone_are_compiled_whole(name: str) -> None:
+Parts = Callable[[Any], Sequence[nn.Module]]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [*((name, lambda backbone: backbone.blocks()) for name in KINDS.values()), ("sd1", lambda unet: unet.levels())],
+    ids=[*KINDS.values(), "the levels of sd1, as on a GPU"],
+)
+def test_the_blocks_of_every_kind_of_backbone_are_compiled_whole(name: str, parts: Parts) -> None:
     backbone: Any = shrunk(name).build(channels=4, cond_width=16)
     tokens = torch.randn(2, 5, 16)
     cond = Cond(tokens, torch.ones(2, 5, dtype=torch.bool), tokens.mean(1))
     x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.7])
-    assert_whole(backbone.blocks(), lambda: backbone(x, t, cond))
+    assert_whole(parts(backbone), lambda: backbone(x, t, cond))
 
 
 @pytest.mark.parametrize("name", VAE_RECIPES)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,23 +24,20 @@ from diffusers import QwenImageTransformer2DModel
 from pydantic import NonNegativeFloat, PositiveInt
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
+from benchmarks.given import Given, noise_and_conditions, our_pictures, pipeline_of, random_sample, sample_of
 from benchmarks.harness import describe_machine, ratio, run_main, seconds_of, take_turns, write_record
-from benchmarks.stock import Prompt, Way, held, stock_loss, stock_pictures
+from benchmarks.stock import Prompt, Way, gaps, held, stock_loss, stock_of, stock_pictures
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.core.config import Config
 from fromnoise.core.device import fast_bfloat16
-from fromnoise.core.types import Batch, Cond
-from fromnoise.diffusion.loss import Objective
 from fromnoise.models.config import MMDiTConfig
-from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.fast import choose
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW, Training
-from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+from fromnoise.training.step import accumulate_gradients
 
 TARGETS = {"training": 1.5, "sampling": 2.0}
 """How many times as fast as the stock class this should be."""
@@ -105,109 +101,19 @@ class Result(NamedTuple):
     seconds: dict[str, list[float]]  # of each contestant, round by round
 
 
-class Given(nn.Module):
-    """A conditioner whose tokens are given, so that what is timed is the transformer: row i of a batch has row i."""
-
-    def __init__(self, rows: int, length: int, width: int):
-        super().__init__()
-        generator = generator_of(0, 0)
-        counts = torch.arange(rows) % max(1, length - 4) + min(5, length)  # 5 to L real tokens
-        self.width, self.length = width, length
-        self.mask = torch.arange(length) < counts[:, None]  # (rows, L)
-        self.tokens = torch.randn(rows, length, width, generator=generator) * self.mask[..., None]  # (rows, L, D)
-        self.register_buffer("nothing", torch.randn(width, generator=generator))
-
-    def labels(self, prompts: list[str]) -> list[int]:
-        return [0] * len(prompts)
-
-    def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
-        return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
-
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.encode(batch.captions, batch.labels)
-
-    def forward(self, features: dict[str, Tensor]) -> Cond:
-        return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
-
-    def null(self, n: int) -> Cond:
-        """One real token, padded to L, as the package's text conditioner has it."""
-        vector = self.get_buffer("nothing").expand(n, -1)  # (n, D)
-        mask = torch.ones(n, 1, dtype=torch.bool, device=vector.device)  # (n, 1)
-        return Cond(vector[:, None], mask, vector).padded(self.length)
-
-    def notice(self, prompts: list[str]) -> str:
-        return ""
-
-
 def build(settings: Settings, device: torch.device) -> tuple[Pipeline, QwenImageTransformer2DModel]:
     """fromnoise's pipeline and the stock class, with the same weights."""
     s = settings
-    config = ModelConfig(
-        backbone=MMDiTConfig(width=s.width, depth=s.depth, head_width=s.head_width, patch=s.patch),
-        objective=Objective(target="flow", measure="flow", dropout=0.0),
-        size=s.side,
-        channels=CHANNELS,
-    )
-    pipeline = Pipeline(config, Given(max(s.batch, s.pictures), s.text, s.width), config.space.build())
-    stock = QwenImageTransformer2DModel(
-        patch_size=s.patch,
-        in_channels=CHANNELS * s.patch**2,
-        out_channels=CHANNELS,
-        num_layers=s.depth,
-        attention_head_dim=s.head_width,
-        num_attention_heads=s.width // s.head_width,
-        joint_attention_dim=s.width,
-        axes_dims_rope=(0, s.head_width // 2, s.head_width // 2),
-    )
-    generator = generator_of(0, 1)
-    for parameter in stock.parameters():  # gates that are zero, as at the start, would hide the blocks from `check`
-        nn.init.normal_(parameter, std=s.width**-0.5, generator=generator)
-    pipeline.backbone.import_state(stock.state_dict())
-    return pipeline.to(device), stock.to(device)  # type: ignore[arg-type]  # diffusers decorates `to` without its self
-
-
-def random_sample(pipeline: Pipeline, settings: Settings, size: int) -> Sample:
-    shape = (size, CHANNELS, settings.side, settings.side)
-    images = torch.rand(shape, generator=generator_of(0, 2)) * 2 - 1  # (B, C, S, S)
-    return draw(pipeline, Batch(images, [""] * size, torch.zeros(size, dtype=torch.int64)), generator_of(0, 3))
-
-
-def sample_of(pipeline: Pipeline, settings: Settings) -> tuple[Sample, Cond]:
-    """The one step that is trained on again and again, and its condition."""
-    sample = random_sample(pipeline, settings, settings.batch).to(pipeline.device)
-    return sample, pipeline.conditioner(sample.features)
-
-
-def noise_and_conditions(pipeline: Pipeline, settings: Settings) -> tuple[Tensor, Cond, Cond]:
-    """What `Pipeline.stream` begins with, from seed 0: noise (B, C, S, S), condition and null."""
-    shape, n = pipeline.latent_shape(settings.side, settings.side), settings.pictures
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(n)])
-    features = pipeline.conditioner.encode([""] * n, torch.zeros(n))
-    given = {key: value.to(pipeline.device) for key, value in features.items()}
-    return noise.to(pipeline.device), pipeline.conditioner(given), pipeline.conditioner.null(n)
-
-
-def our_pictures(pipeline: Pipeline, settings: Settings, steps: int, precision: Precision) -> Tensor:
-    """What a user of fromnoise gets, up to the files: (B, C, S, S)."""
-    prompts = [""] * settings.pictures
-    stream = pipeline.stream(
-        prompts, steps, settings.guidance, 0, settings.side, sampler="euler", shift=1.0, precision=precision
-    )
-    return deque(stream, maxlen=1)[0].x
+    backbone = MMDiTConfig(width=s.width, depth=s.depth, head_width=s.head_width, patch=s.patch)
+    pipeline = pipeline_of(backbone, CHANNELS, s.side, Given(max(s.batch, s.pictures), s.text, s.width))
+    return pipeline.to(device), stock_of(pipeline).to(device)  # type: ignore[arg-type]  # `to` is decorated without self
 
 
 def check(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings) -> dict[str, float]:
     """How far loss and pictures are apart in float32: rounding must explain all of it, or the work is not the same."""
-    way = Way(None, torch.float32, True)
-    sample, cond = sample_of(pipeline, settings)
-    with torch.no_grad():
-        loss = pipeline.loss(*sample).mean()
-        gap = (loss - stock_loss(stock, sample, Prompt.of(cond, way), way)).abs() / loss
-    ours = our_pictures(pipeline, settings, 3, "float32")
-    theirs = stock_pictures(stock, *noise_and_conditions(pipeline, settings), 3, settings.guidance, way)
-    gaps = {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
-    assert max(gaps.values()) < 1e-4, f"not the same work: {gaps}"
-    return gaps
+    apart = gaps(pipeline, stock, settings)
+    assert max(apart.values()) < 1e-4, f"not the same work: {apart}"
+    return apart
 
 
 def time_training(pipeline: Pipeline, stock: QwenImageTransformer2DModel, settings: Settings, say: Say) -> Result:

@@ -14,10 +14,34 @@ import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
 from torch import Tensor, nn
 
+from benchmarks.given import Sizes, noise_and_conditions, our_pictures, sample_of
 from fromnoise.core.device import autocast
 from fromnoise.core.types import Cond
+from fromnoise.models.config import MMDiTConfig
 from fromnoise.nn.patch import pack, unpack
-from fromnoise.training.step import Sample
+from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.step import Sample, generator_of
+
+
+def stock_of(pipeline: Pipeline) -> QwenImageTransformer2DModel:
+    """The stock class of the size of `pipeline`'s MMDiT, with weights by chance, which both then have; on the CPU."""
+    c, channels = pipeline.config.backbone, pipeline.config.channels
+    assert isinstance(c, MMDiTConfig), "no other backbone has this stock class"
+    stock = QwenImageTransformer2DModel(
+        patch_size=c.patch,
+        in_channels=channels * c.patch**2,
+        out_channels=channels,
+        num_layers=c.depth,
+        attention_head_dim=c.head_width,
+        num_attention_heads=c.width // c.head_width,
+        joint_attention_dim=pipeline.conditioner.width,
+        axes_dims_rope=(0, c.head_width // 2, c.head_width // 2),
+    )
+    generator = generator_of(0, 1)
+    for parameter in stock.parameters():  # gates that are zero, as at the start, would hide the blocks from a check
+        nn.init.normal_(parameter, std=c.width**-0.5, generator=generator)
+    pipeline.backbone.import_state(stock.state_dict())
+    return stock
 
 
 class Way(NamedTuple):
@@ -85,6 +109,18 @@ def stock_pictures(
             y, y_null = answer(model, x, t, one, way), answer(model, x, t, other, way)
         x = scheduler.step(y_null + guidance * (y - y_null), timestep, x, return_dict=False)[0]
     return x
+
+
+def gaps(pipeline: Pipeline, stock: QwenImageTransformer2DModel, sizes: Sizes) -> dict[str, float]:
+    """How far loss and pictures of both are apart in float32, as shares."""
+    way = Way(None, torch.float32, True)
+    sample, cond = sample_of(pipeline, sizes)
+    with torch.no_grad():
+        loss = pipeline.loss(*sample).mean()
+        gap = (loss - stock_loss(stock, sample, Prompt.of(cond, way), way)).abs() / loss
+    ours = our_pictures(pipeline, sizes, 3, "float32")
+    theirs = stock_pictures(stock, *noise_and_conditions(pipeline, sizes), 3, sizes.guidance, way)
+    return {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
 
 
 def held(model: QwenImageTransformer2DModel, way: Way, compile: bool) -> QwenImageTransformer2DModel:

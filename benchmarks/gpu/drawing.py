@@ -1,0 +1,127 @@
+"""Pictures of Qwen-Image's network: how soon one is there, and how many in a second."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.given import Given, noise_and_conditions, our_pictures, pipeline_of
+from benchmarks.gpu.contest import OURS, Call, contest, release, summary, try_out
+from benchmarks.gpu.graphs import Graphed
+from benchmarks.gpu.notes import Notes
+from benchmarks.gpu.settings import Settings
+from benchmarks.gpu.training import EAGER, STOCK, STOCK_COMPILED, Sizes
+from benchmarks.harness import installed
+from fromnoise.core.device import fast_bfloat16, pick
+from fromnoise.diffusion.predict import Model, guided
+from fromnoise.diffusion.sample import euler
+from fromnoise.diffusion.target import TARGETS
+from fromnoise.diffusion.times import schedule
+from fromnoise.pipeline.pipeline import Pipeline, Precision
+
+GRAPH, GRAPH_COMPILED = "fromnoise, eager, CUDA graph", "fromnoise, compiled, CUDA graph"
+ALLOWED_GAP = {"float32": 1e-3, "bfloat16": 0.1}
+"""Of the norm of the difference to eager pictures in float32, as a share of their norm."""
+
+
+def measure(settings: Settings, notes: Notes) -> None:
+    """One picture, then many."""
+    device, s = pick(settings.device), settings
+    if device.type != "cuda":
+        notes.leave_out("CUDA graphs", f"this is a {device.type}")
+    pipeline = pipeline_of(s.network, s.channels, s.side, Given(max(s.drawing.pictures), s.text, s.text_width))
+    stock = None
+    if installed("diffusers"):
+        from benchmarks.stock import stock_of
+
+        stock = stock_of(pipeline)
+    else:
+        notes.leave_out("diffusers' class", "diffusers is not installed")
+    pipeline.to(device)
+    notes.put("pictures", {})
+    longest = 0.0
+    for count in s.drawing.pictures:
+        if not notes.time_for(f"{count} pictures", 1.1 * longest):
+            continue
+        left = notes.left
+        notes.attempt(f"{count} pictures", partial(compare, pipeline, stock, count, s, notes))
+        release(device)
+        longest = max(longest, left - notes.left)
+
+
+def compare(pipeline: Pipeline, stock: Any, count: int, settings: Settings, notes: Notes) -> None:
+    """All ways to draw `count` pictures together."""
+    s, device = settings.drawing, pipeline.device
+    sizes = Sizes(settings.side, 1, count, s.guidance)
+    precision: Precision = "bfloat16" if fast_bfloat16(device) else "float32"  # as `stream` chooses
+    drawn: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        draws = our_draws(pipeline, sizes, precision, settings, stack)
+        if stock is not None:
+            draws |= stock_draws(stock, pipeline, sizes, precision, settings)
+
+        def kept(name: str, draw: Callable[[], Tensor]) -> None:
+            drawn[name] = draw()
+
+        contestants: dict[str, Call] = {name: partial(kept, name, draw) for name, draw in draws.items()}
+        able, firsts = try_out(contestants, device, notes)
+        wanted = our_pictures(pipeline, sizes, s.steps, "float32")
+        for name in able:
+            gap = ((drawn[name] - wanted).norm() / wanted.norm()).item()
+            notes.check(f"{name}: {count} pictures beside float32", gap, ALLOWED_GAP[precision])
+        told: dict[str, Any] = {"precision": precision, "first_calls": firsts}
+        if able:
+            seconds = contest(able, s.rounds, device, notes)
+            told |= summary(seconds, count, OURS if OURS in able else EAGER)
+    notes.put("pictures", notes.found["pictures"] | {str(count): told})
+
+
+def our_draws(
+    pipeline: Pipeline, sizes: Sizes, precision: Precision, settings: Settings, stack: ExitStack
+) -> dict[str, Callable[[], Tensor]]:
+    """fromnoise's ways; what runs compiled has a copy of its own, and does so until `stack` ends."""
+    steps, on_gpu = settings.drawing.steps, pipeline.device.type == "cuda"
+    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    draws: dict[str, Callable[[], Tensor]] = {EAGER: partial(our_pictures, pipeline, sizes, steps, precision)}
+    if on_gpu:
+        draws[GRAPH] = partial(pictures_by, Graphed(pipeline.network(dtype)), pipeline, sizes, steps)
+    if settings.compile:
+        quick = copy.deepcopy(pipeline)
+        stack.enter_context(quick.compiled())
+        draws[OURS] = partial(our_pictures, quick, sizes, steps, precision)
+        if on_gpu:
+            draws[GRAPH_COMPILED] = partial(pictures_by, Graphed(quick.network(dtype)), quick, sizes, steps)
+    return draws
+
+
+@torch.no_grad()
+def pictures_by(network: Model, pipeline: Pipeline, sizes: Sizes, steps: int) -> Tensor:
+    """What `our_pictures` draws, by `network` in place of the pipeline's own: (B, C, S, S)."""
+    noise, cond, null = noise_and_conditions(pipeline, sizes)
+    path, target = pipeline.config.path, TARGETS[pipeline.config.objective.target]
+    predict = guided(network, cond, null, sizes.guidance, (0.0, 1.0), path=path, target=target)
+    times = schedule(steps).to(pipeline.device)  # (N + 1,)
+    return deque(euler(predict, noise, times, path, lambda: noise), maxlen=1)[0].x
+
+
+def stock_draws(
+    stock: Any, pipeline: Pipeline, sizes: Sizes, precision: Precision, settings: Settings
+) -> dict[str, Callable[[], Tensor]]:
+    """The loop of diffusers' pipeline, its weights in `precision`, guided by one doubled forward."""
+    from benchmarks.stock import Way, held, stock_pictures
+
+    way = Way(None, torch.bfloat16 if precision == "bfloat16" else torch.float32, True)
+    given, s = noise_and_conditions(pipeline, sizes), settings.drawing
+
+    def draw(compile: bool) -> Callable[[], Tensor]:
+        model = held(stock, way, compile).to(pipeline.device)  # type: ignore[arg-type]  # decorated without its self
+        return partial(stock_pictures, model, *given, s.steps, s.guidance, way)
+
+    return {STOCK: draw(False)} | ({STOCK_COMPILED: draw(True)} if settings.compile else {})

@@ -85,6 +85,8 @@ def describe_machine() -> dict[str, object]:
     }
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
+        machine["gpu_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+        machine["cuda"] = torch.version.cuda
     return machine
 
 

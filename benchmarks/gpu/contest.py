@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,8 @@ def try_out(
     GiB that were in use at its worst moment beyond those before it. What has no room or breaks is noted."""
     able, told = {}, {}
     for name, call in contestants.items():
+        if not notes.time_for(name, 0.0):
+            continue
         before = start_counting(device)
         spent = notes.attempt(name, lambda call=call: seconds_of(call, device))
         if spent is not None:
@@ -56,6 +61,21 @@ def summary(seconds: Mapping[str, list[float]], images: int, first: str = OURS) 
     return told
 
 
+def waits_of(call: Call, device: torch.device) -> dict[str, int] | None:
+    """How often each line lets the processor wait for the GPU in one call; None on a CPU, which waits for itself."""
+    if device.type != "cuda":
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    lines = (f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroniz" in str(one.message))
+    return dict(Counter(lines))
+
+
 def start_counting(device: torch.device) -> int:
     """Begin to watch the most memory in use; bytes in use now. Nothing is known of a CPU's."""
     if device.type != "cuda":
@@ -70,7 +90,7 @@ def peak_memory(device: torch.device, before: int) -> float | None:
 
 
 def release(device: torch.device) -> None:
-    """Give the device back what nothing holds."""
-    gc.collect()
+    """Give a GPU back what nothing holds."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()

@@ -37,7 +37,7 @@ from fromnoise.training.step import generator_of
 ALLOWED = {"float32": 1e-4, "bfloat16": 5e-2}
 """Of the norm of a difference, as a share of the norm of what the CPU has in float32."""
 ALLOWED_SAMPLER = 1e-3  # steps multiply what the first ones got wrong
-ALLOWED_MUON = 2e-2  # its products are bfloat16 on both
+ALLOWED_MUON = 5e-2  # its products are bfloat16 on both
 ALLOWED_JUDGED = {"float32": 0.05, "bfloat16": 0.15}  # share of pictures that are right on one of both only
 LEVELS = 4  # of 255, within which pictures count as alike
 ALLOWED_OTHERS = {"float32": 0.1, "bfloat16": 1.0}  # share of pictures that are not alike
@@ -51,7 +51,8 @@ B, C, SIDE, L, D = 4, 4, 16, 6, 16
 @contextmanager
 def whole_products() -> Iterator[None]:
     """Inside, float32 is float32 in products and convolutions, too."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    conv: Any = torch.backends.cudnn
     before = matmul.allow_tf32, conv.allow_tf32
     matmul.allow_tf32 = conv.allow_tf32 = False
     try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.given import Given, noise_and_conditions, our_pictures, pipeline_of
-from benchmarks.gpu.contest import OURS, Call, contest, release, summary, try_out
+from benchmarks.gpu.contest import OURS, Call, contest, release, summary, try_out, waits_of
 from benchmarks.gpu.graphs import Graphed
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.settings import Settings
@@ -80,6 +80,7 @@ def compare(pipeline: Pipeline, stock: Any, count: int, settings: Settings, note
         if able:
             seconds = contest(able, s.rounds, device, notes)
             told |= summary(seconds, count, OURS if OURS in able else EAGER)
+            told["waits"] = notes.attempt("waits", partial(waits_of, able[EAGER], device)) if EAGER in able else None
     notes.put("pictures", notes.found["pictures"] | {str(count): told})
 
 

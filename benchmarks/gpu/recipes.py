@@ -62,7 +62,7 @@ def learn(name: str, seconds: float, flags: str, judge: Judge, settings: Setting
         pace = pace_of(Path(place) / "pilot")["step_seconds"]
         steps = max(pilot, int(SPARE * seconds / pace))
         pipeline = train(of_steps(run, steps), Path(place) / name)
-        told = {"steps": steps, "parameters": sum(p.numel() for p in pipeline.parameters())}
+        told: dict[str, Any] = {"steps": steps, "parameters": sum(p.numel() for p in pipeline.parameters())}
         told |= pace_of(Path(place) / name)
         told["choices"] = (Path(place) / name / "measured.yaml").read_text(encoding="utf-8")
     notes.put(name, told)  # before the judges are asked

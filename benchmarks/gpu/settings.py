@@ -19,7 +19,7 @@ assert isinstance(QWEN.backbone, MMDiTConfig), "the recipe is Qwen-Image's"
 class Correctness(Config):
     """The device beside the CPU: every kind of network, an optimizer step, samplers, the model that ships."""
 
-    seconds: PositiveFloat = 60.0
+    seconds: PositiveFloat = 45.0
     """Seconds for it."""
     steps: PositiveInt = 8
     """Steps of each sampler."""
@@ -32,7 +32,7 @@ class Correctness(Config):
 class Training(Config):
     """Optimizer steps of Qwen-Image's network on latents, beside diffusers' class and a plain loop."""
 
-    seconds: PositiveFloat = 150.0
+    seconds: PositiveFloat = 160.0
     """Seconds for it."""
     batches: tuple[PositiveInt, ...] = (128, 64, 256)
     """Pictures of an optimizer step, in the order in which they are measured; the first is the recipe's."""
@@ -47,7 +47,7 @@ class Training(Config):
 class Drawing(Config):
     """Pictures of Qwen-Image's network, one and many, eager, compiled, as CUDA graphs, and by diffusers' class."""
 
-    seconds: PositiveFloat = 80.0
+    seconds: PositiveFloat = 70.0
     """Seconds for it."""
     pictures: tuple[PositiveInt, ...] = (1, 16)
     """Pictures drawn together."""
@@ -62,7 +62,7 @@ class Drawing(Config):
 class Stable(Config):
     """Stable Diffusion 1's U-Net, training and drawing, and its VAE's encoder."""
 
-    seconds: PositiveFloat = 50.0
+    seconds: PositiveFloat = 45.0
     """Seconds for it."""
     unet: UNetConfig = UNetConfig(width=320, multipliers=(1, 2, 4, 4), layers=2, attention=(0, 1, 2), heads=8)
     text_width: PositiveInt = 768

@@ -6,6 +6,7 @@ Legend: N picture tokens, L text tokens, D width, E width of a text token, p pat
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -17,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.given import Given, pipeline_of, sample_of
-from benchmarks.gpu.contest import GIB, OURS, Call, contest, release, summary, try_out
+from benchmarks.gpu.contest import GIB, OURS, Call, contest, release, summary, try_out, waits_of
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.settings import Settings
 from benchmarks.harness import installed, seconds_of, take_turns
@@ -90,7 +91,7 @@ def peak_of(settings: Settings, device: torch.device, notes: Notes) -> float:
 
 def multiply(a: Tensor, b: Tensor) -> None:
     for _ in range(REPEATS):
-        a @ b
+        torch.mm(a, b)
 
 
 def by_hand(c: MMDiTConfig, channels: int, side: int, text: int, text_width: int) -> int:
@@ -164,7 +165,7 @@ def learner(model: Any, backward: Callable[[], Tensor], steps: int, read: bool =
             losses = backward()
             norm = clip_gradients(model, 1.0)
             if read:
-                norm.item(), losses.mean().item()
+                math.isfinite(losses.mean().item() + norm.item())
             optimizer.step(1.0)
             model.zero_grad()
             ema.update(step)
@@ -190,6 +191,10 @@ def plain(model: Pipeline, sample: Sample, dtype: torch.dtype | None, steps: int
 def compare(settings: Settings, batch: int, device: torch.device, flops: int, peak: float, notes: Notes) -> None:
     """Steps of a batch: ours, eager and compiled; diffusers' class, eager and compiled; a plain loop."""
     s, first = settings, batch == settings.training.batches[0]
+
+    def put(told: dict[str, Any]) -> None:
+        notes.put("batches", notes.found["batches"] | {str(batch): told})
+
     pipeline = pipeline_of(s.network, s.channels, s.side, Given(max(batch, CHECKED), s.text, s.text_width))
     stock = stock_beside(pipeline, device, s, notes if first else None) if installed("diffusers") else None
     sample, cond = sample_of(pipeline.to(device), Sizes(s.side, batch, 1, 1.0))
@@ -205,9 +210,12 @@ def compare(settings: Settings, batch: int, device: torch.device, flops: int, pe
             if flops and peak:
                 rates = told["images_per_second"]
                 told["flop_utilisation"] = {name: rate * flops / peak for name, rate in rates.items()}
-            if first:
-                told["busiest_kernels_ms"] = notes.attempt("profile", partial(kernels, able[leader(able)], device))
-    notes.put("batches", notes.found["batches"] | {str(batch): told})
+        put(told)
+        if able and first:
+            quickest = able[leader(able)]
+            told["waits"] = notes.attempt("waits", partial(waits_of, quickest, device))
+            told["busiest_kernels_ms"] = notes.attempt("profile", partial(kernels, quickest, device))
+            put(told)
 
 
 def leader(able: dict[str, Call]) -> str:

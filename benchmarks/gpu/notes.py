@@ -37,6 +37,7 @@ class Notes:
     def __init__(self, out: Path, part: str, seconds: float):
         self.out, self.part, self.began, self.seconds = out, part, time.monotonic(), seconds
         self.found: dict[str, Any] = {"state": "cut off"}  # until it has ended
+        self.expected: dict[str, float] = {}  # seconds that something took before, compilation among them
         for kind in ("checks", "failures", "left_out"):
             self.found[kind] = []
         self.write()

@@ -19,7 +19,7 @@ assert isinstance(QWEN.backbone, MMDiTConfig), "the recipe is Qwen-Image's"
 class Correctness(Config):
     """The device beside the CPU: every kind of network, an optimizer step, samplers, the model that ships."""
 
-    seconds: PositiveFloat = 45.0
+    seconds: PositiveFloat = 35.0
     """Seconds for it."""
     steps: PositiveInt = 8
     """Steps of each sampler."""
@@ -32,7 +32,7 @@ class Correctness(Config):
 class Training(Config):
     """Optimizer steps of Qwen-Image's network on latents, beside diffusers' class and a plain loop."""
 
-    seconds: PositiveFloat = 160.0
+    seconds: PositiveFloat = 150.0
     """Seconds for it."""
     batches: tuple[PositiveInt, ...] = (128, 64, 256)
     """Pictures of an optimizer step, in the order in which they are measured; the first is the recipe's."""
@@ -47,7 +47,7 @@ class Training(Config):
 class Drawing(Config):
     """Pictures of Qwen-Image's network, one and many, eager, compiled, as CUDA graphs, and by diffusers' class."""
 
-    seconds: PositiveFloat = 70.0
+    seconds: PositiveFloat = 90.0
     """Seconds for it."""
     pictures: tuple[PositiveInt, ...] = (1, 16)
     """Pictures drawn together."""

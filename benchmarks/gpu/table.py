@@ -65,7 +65,8 @@ def trained(part: Record) -> Iterator[Row]:
         used = told.get("flop_utilisation", {})
         for name, rate in told.get("images_per_second", {}).items():
             memory = told["first_calls"][name]["gib"]
-            held = "" if memory is None else f", {told['held_gib'] + memory:.1f} GiB"
+            copies = 1 if name == "plain loop" else 2  # of the weights: the others average them
+            held = "" if memory is None else f", {memory + copies * told['weights_gib']:.1f} GiB"
             share = f", {used[name]:.0%} of the peak" if name in used else ""
             ours = name == "fromnoise"
             wanted = f"{UTILISATION:.0%}, at least {LEAST_UTILISATION:.0%}" if ours else faster(told, name)

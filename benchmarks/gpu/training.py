@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.given import Given, pipeline_of, sample_of
-from benchmarks.gpu.contest import GIB, OURS, Call, contest, release, summary, try_out, waits_of
+from benchmarks.gpu.contest import GIB, LEAST, OURS, Call, contest, release, summary, try_out, waits_of
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.settings import Settings
 from benchmarks.harness import installed, seconds_of, take_turns
@@ -66,14 +66,10 @@ def measure(settings: Settings, notes: Notes) -> None:
     if not installed("diffusers"):
         notes.leave_out("diffusers' class", "diffusers is not installed")
     notes.put("batches", {})
-    longest = 0.0
     for batch in settings.training.batches:
-        if not notes.time_for(f"batch {batch}", 1.1 * longest):
-            continue
-        left = notes.left
-        notes.attempt(f"batch {batch}", partial(compare, settings, batch, device, flops, peak, notes))
-        release(device)
-        longest = max(longest, left - notes.left)
+        if notes.time_for(f"batch {batch}", LEAST):
+            notes.attempt(f"batch {batch}", partial(compare, settings, batch, device, flops, peak, notes))
+            release(device)
 
 
 def peak_of(settings: Settings, device: torch.device, notes: Notes) -> float:
@@ -203,8 +199,8 @@ def compare(settings: Settings, batch: int, device: torch.device, flops: int, pe
         if stock is not None:
             contestants |= stock_contestants(stock, sample, cond, s)
         able, firsts = try_out(contestants, device, notes)
-        held = 16 * sum(p.numel() for p in pipeline.parameters()) / GIB  # weights, their average, two moments
-        told: dict[str, Any] = {"held_gib": held, "first_calls": firsts}
+        weights = 4 * sum(p.numel() for p in pipeline.parameters()) / GIB
+        told: dict[str, Any] = {"weights_gib": weights, "first_calls": firsts}
         if able:
             told |= summary(contest(able, s.training.rounds, device, notes), batch * s.training.steps, leader(able))
             if flops and peak:

@@ -13,18 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.given import Given, pipeline_of
+from benchmarks.given import Given, by_chance, our_pictures, pipeline_of
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import correctness, part
+from benchmarks.gpu.drawing import pictures_by
+from benchmarks.gpu.graphs import Graphed
 from benchmarks.gpu.notes import Notes, read
 from benchmarks.gpu.settings import PARTS, Settings
 from benchmarks.gpu.table import faults, table
-from benchmarks.gpu.training import by_hand
+from benchmarks.gpu.training import Sizes, by_hand
 from fromnoise.core.types import Cond
 from fromnoise.diffusion.predict import guided
 from fromnoise.diffusion.target import TARGETS
 from fromnoise.evaluation.cost import training_flops
 from fromnoise.models.config import MMDiTConfig
+from fromnoise.pipeline.pipeline import Precision
 
 DATA = os.environ.get("FROMNOISE_DATA", "nowhere")
 TOY: dict[str, Any] = {
@@ -172,6 +175,32 @@ def test_a_difference_too_large_or_no_number_is_a_fault(tmp_path: Path) -> None:
     assert not notes.time_for("all the rest", 1.0)
     assert faults(read(tmp_path)) == ["training: cut off", "training: large is 2.0", "training: none is nan"]
     json.loads((tmp_path / "gpu.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_network_by_itself_draws_what_the_pipeline_draws() -> None:
+    pipeline, sizes = (
+        pipeline_of(MMDiTConfig.model_validate(TOY["network"]), 4, 8, Given(2, 9, 24)),
+        Sizes(8, 1, 2, 3.0),
+    )
+    by_chance(pipeline.backbone)
+    ways: list[tuple[torch.dtype | None, Precision]] = [(None, "float32"), (torch.bfloat16, "bfloat16")]
+    for dtype, precision in ways:
+        drawn = pictures_by(pipeline.network(dtype), pipeline, sizes, 3)
+        assert torch.equal(drawn, our_pictures(pipeline, sizes, 3, precision))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_graph_draws_what_its_network_draws() -> None:
+    pipeline, sizes = (
+        pipeline_of(MMDiTConfig.model_validate(TOY["network"]), 4, 8, Given(2, 9, 24)),
+        Sizes(8, 1, 2, 3.0),
+    )
+    by_chance(pipeline.backbone)
+    pipeline.to("cuda")
+    graph = Graphed(pipeline.network(torch.bfloat16))
+    wanted = our_pictures(pipeline, sizes, 3, "bfloat16")
+    for _ in range(2):
+        torch.testing.assert_close(pictures_by(graph, pipeline, sizes, 3), wanted)
 
 
 def test_guidance_everywhere_asks_the_device_nothing_and_is_the_same() -> None:

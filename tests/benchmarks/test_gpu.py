@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.given import Given, by_chance, our_pictures, pipeline_of
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import correctness, part
+from benchmarks.gpu import correctness, drawing, part, training
 from benchmarks.gpu.drawing import pictures_by
 from benchmarks.gpu.graphs import Graphed
 from benchmarks.gpu.notes import Notes, read
@@ -123,9 +123,9 @@ def test_training_tells_speed_and_share_of_the_peak(record: dict[str, Any]) -> N
 
 
 def test_drawing_and_stable_diffusion_tell_speed(record: dict[str, Any]) -> None:
-    drawing, stable = record["parts"]["drawing"], record["parts"]["stable"]
-    assert [one["what"] for one in drawing["left_out"]] == ["CUDA graphs"]
-    for told in drawing["pictures"].values():
+    drawn, stable = record["parts"]["drawing"], record["parts"]["stable"]
+    assert [one["what"] for one in drawn["left_out"]] == ["CUDA graphs"]
+    for told in drawn["pictures"].values():
         assert set(told["images_per_second"]) == {"fromnoise, eager", "diffusers"}
     orders = {"channels first", "channels last"}
     assert set(stable["unet"]["training"]["seconds"]) == set(stable["unet"]["drawing"]["seconds"]) == orders
@@ -164,6 +164,22 @@ def test_what_raises_is_noted_and_ends_nothing_else(tmp_path: Path, monkeypatch:
     assert faults(record) == ["correctness: VAE: RuntimeError"]
     assert "illegal memory access" in record["parts"]["correctness"]["failures"][0]["told"]
     assert any(one["what"].startswith("sampler") for one in record["parts"]["correctness"]["checks"])
+
+
+def test_diffusers_is_left_out_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"training": TOY["training"] | {"batches": [1]}, "drawing": TOY["drawing"] | {"pictures": [1]}}
+    settings = toy(tmp_path, **few)
+    for module in ("diffusers", "benchmarks.stock"):
+        monkeypatch.setitem(sys.modules, module, None)  # importing it fails
+    for module in (training, drawing):
+        monkeypatch.setattr(module, "installed", lambda package: None)
+    gpu.begin(settings, [])
+    for name in few:
+        part.run(name, settings, 100.0)
+        found = read(tmp_path)["parts"][name]
+        assert {"what": "diffusers' class", "why": "diffusers is not installed"} in found["left_out"]
+    assert not faults(read(tmp_path))
+    assert set(read(tmp_path)["parts"]["training"]["batches"]["1"]["seconds"]) == {"fromnoise, eager", "plain loop"}
 
 
 def test_a_difference_too_large_or_no_number_is_a_fault(tmp_path: Path) -> None:

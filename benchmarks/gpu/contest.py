@@ -8,6 +8,7 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,24 @@ Call = Callable[[], object]
 
 
 def try_out(
-    contestants: Mapping[str, Call], device: torch.device, notes: Notes
-) -> tuple[dict[str, Call], dict[str, Any]]:
+    contestants: dict[str, Call], device: torch.device, notes: Notes
+) -> tuple[dict[str, Call], dict[str, dict[str, Any]]]:
     """Those that can do their work at all, and what the first call of each took: seconds, compilation among them, and
-    GiB in use at its worst moment beyond those before it. What has no room or breaks is noted."""
+    GiB in use at its worst moment beyond those before it. What has no room, no time or breaks is noted.
+
+    `contestants` is left empty: who is out holds no memory.
+    """
     able, told = {}, {}
-    for name, call in contestants.items():
+    for name in list(contestants):
+        call = contestants.pop(name)
         if not notes.time_for(name, notes.expected.get(name, 0.0)):
             continue
         before = start_counting(device)
-        spent = notes.attempt(name, lambda call=call: seconds_of(call, device))
+        spent = notes.attempt(name, partial(seconds_of, call, device))
         if spent is not None:
             able[name], notes.expected[name] = call, spent
             told[name] = {"first_call_seconds": spent, "gib": peak_memory(device, before)}
+        del call
         release(device)
     return able, told
 

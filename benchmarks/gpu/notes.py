@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from benchmarks.harness import write_record
 from fromnoise.cli.progress import say
 
@@ -69,9 +71,12 @@ class Notes:
         self.write()
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
-        """What `call` gives; what it raises is noted, ends nothing, and gives None."""
+        """What `call` gives; what it raises is noted, ends nothing, and gives None. To have no room is no fault."""
         try:
             return call()
+        except torch.OutOfMemoryError:
+            self.leave_out(what, "the device has too little memory")
+            return None
         except Exception as error:
             line = next(iter(str(error).splitlines()), "")
             say(f"{self.part}: {what} failed: {type(error).__name__}: {line[:200]}")

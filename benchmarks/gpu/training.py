@@ -60,6 +60,7 @@ class Sizes(NamedTuple):
 def measure(settings: Settings, notes: Notes) -> None:
     """Peak, operations, then a contest at every batch."""
     device = pick(settings.device)
+    notes.put("precision", {"eager": eager_precision(device, Plan()), "compiled": compiled_precision(device, Plan())})
     peak = notes.attempt("peak", partial(peak_of, settings, device, notes)) or 0.0
     flops = notes.attempt("operations", partial(operations, settings, device, notes)) or 0
     notes.attempt("attention", partial(attention_kernels, settings, device, notes))
@@ -157,14 +158,17 @@ def learner(model: Any, backward: Callable[[], Tensor], steps: int, read: bool =
     optimizer, ema = Optimizer(model, ADAMW), Ema(model, 2000)
 
     def learn() -> None:
-        for step in range(steps):
-            losses = backward()
-            norm = clip_gradients(model, 1.0)
-            if read:
-                math.isfinite(losses.mean().item() + norm.item())
-            optimizer.step(1.0)
-            model.zero_grad()
-            ema.update(step)
+        try:
+            for step in range(steps):
+                losses = backward()
+                norm = clip_gradients(model, 1.0)
+                if read:
+                    math.isfinite(losses.mean().item() + norm.item())
+                optimizer.step(1.0)
+                model.zero_grad()
+                ema.update(step)
+        finally:
+            model.zero_grad()  # where memory ran out, others want it back
 
     return learn
 

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.gpu.notes import Notes
 from benchmarks.harness import ratio, seconds_of, take_turns
+from fromnoise.cli.progress import say
 
 GIB = 2**30
 OURS = "fromnoise"
@@ -38,6 +39,7 @@ def try_out(
         call = contestants.pop(name)
         if not notes.time_for(name, notes.expected.get(name, 0.0)):
             continue
+        say(f"{notes.part}: {name}")
         before = start_counting(device)
         spent = notes.attempt(name, partial(seconds_of, call, device))
         if spent is not None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.given import Given, by_chance, pipeline_of
+from benchmarks.gpu.contest import LEAST
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.settings import Settings
 from fromnoise.core.device import autocast, pick
@@ -64,14 +65,18 @@ def whole_products() -> Iterator[None]:
 def measure(settings: Settings, notes: Notes) -> None:
     """All of it; `measure` of every part takes the same two."""
     device = pick(settings.device)
+    works: dict[str, Callable[[], None]] = {
+        name: partial(compare_backbone, name, config, device, notes) for name, config in kinds().items()
+    }
+    works["VAE"] = partial(compare_vae, device, notes)
+    for config in (AdamW(lr=1e-2), Muon(lr=1e-2, adamw_lr=1e-2)):
+        works[config.type] = partial(compare_optimizer, config, device, notes)
+    works["samplers"] = partial(compare_samplers, settings, device, notes)
+    works["shipped model"] = partial(compare_pictures, settings, device, notes)
     with whole_products():
-        for name, config in kinds().items():
-            notes.attempt(name, partial(compare_backbone, name, config, device, notes))
-        notes.attempt("VAE", partial(compare_vae, device, notes))
-        for config in (AdamW(lr=1e-2), Muon(lr=1e-2, adamw_lr=1e-2)):
-            notes.attempt(config.type, partial(compare_optimizer, config, device, notes))
-        notes.attempt("samplers", partial(compare_samplers, settings, device, notes))
-        notes.attempt("shipped model", partial(compare_pictures, settings, device, notes))
+        for name, work in works.items():
+            if notes.time_for(name, LEAST):
+                notes.attempt(name, work)
 
 
 def kinds() -> dict[str, BackboneConfig]:

@@ -30,8 +30,10 @@ from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.pipeline import Precision
 
 DATA = os.environ.get("FROMNOISE_DATA", "nowhere")
+AGES = 10_000.0  # seconds: a busy machine leaves nothing out
 TOY: dict[str, Any] = {
     "device": "cpu",
+    "seconds": AGES,
     "compile": False,
     "network": {"width": 64, "depth": 2, "head_width": 16, "patch": 2},
     "side": 8,
@@ -41,6 +43,7 @@ TOY: dict[str, Any] = {
     "training": {"batches": [3, 2], "steps": 2, "rounds": 3, "products": [128, 256]},
     "drawing": {"pictures": [1, 2], "steps": 2, "rounds": 3},
     "stable": {
+        "seconds": AGES,
         "unet": {"width": 16, "multipliers": [1, 2], "layers": 1, "attention": [1], "heads": 2, "groups": 4},
         "text_width": 24,
         "side": 8,
@@ -84,7 +87,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         if name == "stable":
             gpu.measure(settings.model_copy(update={"parts": (name,)}))
         else:
-            part.run(name, settings, 100.0)
+            part.run(name, settings, AGES)
     return read(settings.out) | {"out": settings.out}
 
 
@@ -159,7 +162,7 @@ def test_what_raises_is_noted_and_ends_nothing_else(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(correctness, "compare_vae", broken)
     monkeypatch.setattr(correctness, "kinds", dict)
     gpu.begin(settings, [])
-    part.run("correctness", settings, 100.0)
+    part.run("correctness", settings, AGES)
     record = read(tmp_path)
     assert faults(record) == ["correctness: VAE: RuntimeError"]
     assert "illegal memory access" in record["parts"]["correctness"]["failures"][0]["told"]
@@ -175,7 +178,7 @@ def test_diffusers_is_left_out_where_it_is_not(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(module, "installed", lambda package: None)
     gpu.begin(settings, [])
     for name in few:
-        part.run(name, settings, 100.0)
+        part.run(name, settings, AGES)
         found = read(tmp_path)["parts"][name]
         assert {"what": "diffusers' class", "why": "diffusers is not installed"} in found["left_out"]
     assert not faults(read(tmp_path))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,20 +20,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks.given import batch_of, conditioned, noise_and_conditions, our_pictures
 from benchmarks.harness import seconds_of, take_turns
 from benchmarks.stock.rival import Rival, Way, flow_loss
 from fromnoise.cli.progress import progress
 from fromnoise.core.device import autocast, fast_bfloat16
-from fromnoise.core.types import Batch, Cond
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.fast import choose
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW, Training
-from fromnoise.training.step import Sample, accumulate_gradients, draw, generator_of
+from fromnoise.training.step import Sample, accumulate_gradients
 
 ADAMW = AdamW(lr=1e-4)  # low: the same batch is trained on again and again
 TRIAL_STEPS = 3
-CLASSES = 10  # asked for in turn, where a network knows classes
 OURS, OURS_EAGER, BARE = "fromnoise", "fromnoise, eager", "bare loop"
 EAGER, COMPILED = "diffusers", "diffusers, compiled"
 PRECISIONS = (Way(torch.bfloat16, torch.float32), Way(None, torch.float32))
@@ -107,52 +105,26 @@ class Contest:
             return take_turns(self.calls, rounds, self.device, advance)
 
 
-def batch_of(rival: Rival, pipeline: Pipeline, size: int) -> Sample:
-    """The one batch that is trained on again and again, on the CPU."""
-    images = torch.rand((size, rival.channels, rival.side, rival.side), generator=generator_of(0, 2)) * 2 - 1
-    return draw(pipeline, Batch(images, [""] * size, torch.arange(size) % CLASSES), generator_of(0, 3))
-
-
-def conditioned(rival: Rival, pipeline: Pipeline, size: int) -> tuple[Sample, Cond]:
-    """That batch where the model is, and its condition."""
-    sample = batch_of(rival, pipeline, size).to(pipeline.device)
-    with torch.no_grad():
-        return sample, pipeline.conditioner(sample.features)
-
-
-@torch.no_grad()
-def noise_and_conditions(rival: Rival, pipeline: Pipeline, n: int) -> tuple[Tensor, Cond, Cond]:
-    """What `Pipeline.stream` begins with, from seed 0: noise (B, C, S, S), condition and null."""
-    shape = pipeline.latent_shape(rival.side, rival.side)
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(n)])
-    features = pipeline.conditioner.encode([""] * n, torch.arange(n) % CLASSES)
-    given = {key: value.to(pipeline.device) for key, value in features.items()}
-    return noise.to(pipeline.device), pipeline.conditioner(given), pipeline.conditioner.null(n)
-
-
-def our_pictures(rival: Rival, pipeline: Pipeline, work: Work, steps: int, precision: Precision) -> Tensor:
-    """What a user of fromnoise gets, up to the files: (B, C, S, S)."""
-    prompts = [str(i % CLASSES) for i in range(work.pictures)]
-    stream = pipeline.stream(
-        prompts, steps, work.guidance, 0, rival.side, sampler="euler", shift=1.0, precision=precision
-    )
-    return deque(stream, maxlen=1)[0].x
-
-
-def check(rival: Rival, pipeline: Pipeline, stock: nn.Module, work: Work) -> dict[str, float]:
-    """How far loss and pictures are apart in float32: rounding must explain all of it, or the work is not the same."""
+def gaps(
+    rival: Rival, pipeline: Pipeline, stock: nn.Module, batch: int, pictures: int, guidance: float
+) -> dict[str, float]:
+    """How far loss and pictures of both are apart in float32, as shares."""
     way = Way(None, torch.float32)
-    sample, cond = conditioned(rival, pipeline, work.batch)
+    sample, cond = conditioned(pipeline, batch)
     told = rival.prompt(stock, cond, way)
     with torch.no_grad():
         loss = pipeline.loss(*sample).mean()
         gap = (loss - flow_loss(partial(rival.answer, stock, told=told, way=way), sample)).abs() / loss
-    ours = our_pictures(rival, pipeline, work, TRIAL_STEPS, "float32")
-    given = noise_and_conditions(rival, pipeline, work.pictures)
-    theirs = rival.pictures(stock, *given, TRIAL_STEPS, work.guidance, way)
-    gaps = {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
-    assert max(gaps.values()) < 1e-4, f"not the same work: {gaps}"
-    return gaps
+    ours = our_pictures(pipeline, pictures, TRIAL_STEPS, guidance, "float32")
+    theirs = rival.pictures(stock, *noise_and_conditions(pipeline, pictures), TRIAL_STEPS, guidance, way)
+    return {"loss": gap.item(), "pictures": ((ours - theirs).abs().max() / theirs.std()).item()}
+
+
+def check(rival: Rival, pipeline: Pipeline, stock: nn.Module, work: Work) -> dict[str, float]:
+    """`gaps`: rounding must explain all of them, or the work is not the same."""
+    apart = gaps(rival, pipeline, stock, work.batch, work.pictures, work.guidance)
+    assert max(apart.values()) < 1e-4, f"not the same work: {apart}"
+    return apart
 
 
 def time_training(
@@ -160,7 +132,7 @@ def time_training(
 ) -> Result:
     """Forward, backward and optimizer step of one batch."""
     contest = Contest(pipeline.device, say)
-    sample, cond = conditioned(rival, pipeline, work.batch)
+    sample, cond = conditioned(pipeline, work.batch)
 
     def stock_step(way: Way, compile: bool) -> Call:
         model = rival.held(stock, way, compile)
@@ -181,7 +153,7 @@ def time_training(
     way = contest.fastest(EAGER, {str(way): (way, stock_step(way, False)) for way in ways})
     with tempfile.TemporaryDirectory() as place:
         training = Training(batch=work.batch, steps=work.planned)
-        serve = partial(batch_of, rival, pipeline)
+        serve = partial(batch_of, pipeline)
         choices = choose(pipeline, serve, training, Path(place) / "measured.yaml", say)
     optimizer = Optimizer(pipeline, ADAMW)
 
@@ -216,9 +188,9 @@ def time_sampling(
     """A few pictures from noise, guided."""
     device = pipeline.device
     contest = Contest(device, say)
-    given = noise_and_conditions(rival, pipeline, work.pictures)
+    given = noise_and_conditions(pipeline, work.pictures)
     precision: Precision = "bfloat16" if fast_bfloat16(device) else "float32"  # as `stream` chooses
-    eager = partial(our_pictures, rival, pipeline, work, work.steps, precision)
+    eager = partial(our_pictures, pipeline, work.pictures, work.steps, work.guidance, precision)
 
     def compiled() -> None:
         with pipeline.compiled():

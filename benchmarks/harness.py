@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,11 +81,21 @@ def describe_machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "diffusers": version("diffusers"),
+        "diffusers": installed("diffusers"),
     }
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
+        machine["gpu_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+        machine["cuda"] = torch.version.cuda
     return machine
+
+
+def installed(package: str) -> str | None:
+    """Its version; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def training_of(place: Path) -> dict[str, int]:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
-from benchmarks.stock.rival import Given, Rival, Told
+from benchmarks.given import Given
+from benchmarks.stock.rival import Rival, Told
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.nn.patch import pack, unpack

@@ -19,12 +19,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from benchmarks.given import pipeline_of
 from fromnoise.core.config import Config
 from fromnoise.core.device import autocast
-from fromnoise.core.types import Batch, Cond
-from fromnoise.diffusion.loss import Objective
+from fromnoise.core.types import Cond
 from fromnoise.models.config import BackboneConfig
-from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.step import Sample, generator_of
 
@@ -91,17 +90,20 @@ class Rival(Config, ABC):
         """What of the stock class its users compile: each transformer block, as `compile_repeated_blocks` does."""
         return list(stock.transformer_blocks)
 
-    def build(self, rows: int, device: torch.device) -> tuple[Pipeline, nn.Module]:
-        """fromnoise's pipeline and the stock class, with the same weights."""
+    def beside(self, pipeline: Pipeline) -> nn.Module:
+        """The stock class with weights by chance, which the network of `pipeline` then has, too; on the CPU."""
         stock = self.fresh().eval()  # in training mode DiT drops classes by chance
         generator = generator_of(0, 1)
         for name, p in stock.named_parameters():  # gates that are zero, as at the start, would hide the blocks
             norm = "norm" in name and name.endswith("weight") and p.ndim == 1
             nn.init.normal_(p, float(norm), p[0].numel() ** -0.5 if p.ndim > 1 else 0.1, generator=generator)
-        objective = Objective(target="flow", measure="flow", dropout=0.0)
-        config = ModelConfig(backbone=self.backbone, objective=objective, size=self.side, channels=self.channels)
-        pipeline = Pipeline(config, self.conditioner(rows), config.space.build())
         self.take(pipeline, stock)
+        return stock
+
+    def build(self, rows: int, device: torch.device) -> tuple[Pipeline, nn.Module]:
+        """fromnoise's pipeline and the stock class, with the same weights."""
+        pipeline = pipeline_of(self.backbone, self.channels, self.side, self.conditioner(rows))
+        stock = self.beside(pipeline)
         return pipeline.to(device), nn.Module.to(stock, device)
 
     def held(self, stock: nn.Module, way: Way, compile: bool) -> nn.Module:
@@ -147,44 +149,6 @@ class Rival(Config, ABC):
                 y, y_null = self.answer(model, x, t, one, way), self.answer(model, x, t, other, way)
             x = scheduler.step(y_null + guidance * (y - y_null), timestep, x, return_dict=False)[0]
         return x
-
-
-class Given(nn.Module):
-    """A conditioner whose tokens are given, so that what is timed is the network: row i of a batch has row i.
-
-    padded: how many of the tokens are real differs from row to row, and none but one of the row that says nothing;
-    else all are, as where a pipeline lets the network read its padding.
-    """
-
-    def __init__(self, rows: int, length: int, width: int, padded: bool):
-        super().__init__()
-        generator = generator_of(0, 0)
-        counts = torch.arange(rows) % max(1, length - 4) + min(5, length)  # 5 to L real tokens
-        self.width, self.length, self.padded = width, length, padded
-        self.mask = torch.arange(length) < (counts if padded else torch.full((rows,), length))[:, None]  # (rows, L)
-        self.tokens = torch.randn(rows, length, width, generator=generator) * self.mask[..., None]  # (rows, L, D)
-        self.register_buffer("nothing", torch.randn(1 if padded else length, width, generator=generator))
-
-    def labels(self, prompts: list[str]) -> list[int]:
-        return [0] * len(prompts)
-
-    def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
-        return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
-
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.encode(batch.captions, batch.labels)
-
-    def forward(self, features: dict[str, Tensor]) -> Cond:
-        return Cond(features["tokens"], features["mask"], features["tokens"].mean(1))
-
-    def null(self, n: int) -> Cond:
-        """As the package's text conditioner has it, padded to L."""
-        tokens = self.get_buffer("nothing").expand(n, -1, -1)  # (n, 1 or L, D)
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)  # (n, 1 or L)
-        return Cond(tokens, mask, tokens.mean(1)).padded(self.length)
-
-    def notice(self, prompts: list[str]) -> str:
-        return ""
 
 
 def flow_loss(answer: Callable[[Tensor, Tensor], Tensor], sample: Sample) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
-from benchmarks.stock.rival import Given, Rival, Told
+from benchmarks.given import Given
+from benchmarks.stock.rival import Rival, Told
 from fromnoise.core.types import Cond
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.models.sd3 import import_sd3

@@ -9,7 +9,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
-from benchmarks.stock.rival import Given, Rival, Told
+from benchmarks.given import Given
+from benchmarks.stock.rival import Rival, Told
 from fromnoise.core.types import Cond
 from fromnoise.models.config import UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline

@@ -221,7 +221,8 @@ class FrozenTextConditioner(nn.Module):
     def null(self, n: int) -> Cond:
         """Nothing said, `n` times: what the encoders make of "". Cond of (n, L, D)."""
         device = next(self.parameters()).device
-        one = self({name: value.to(device) for name, value in _named(self.nothing).items()})
+        # Not waited for, as every step asks for it: a GPU would have to end all that it was given before.
+        one = self({name: value.to(device, non_blocking=True) for name, value in _named(self.nothing).items()})
         return Cond(one.tokens.expand(n, -1, -1), one.mask.expand(n, -1), one.vector.expand(n, -1))
 
     def cut(self, captions: Sequence[str]) -> float:

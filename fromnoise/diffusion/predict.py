@@ -46,11 +46,11 @@ def guided(
         return conditional
     if scale == 0:
         return predictor(model, null, path=path, target=target)
-    both = cond.cat(null)
+    both, everywhere = cond.cat(null), (low, high) == (0, 1)
 
     def predict(x_t: Tensor, t: Tensor) -> Prediction:
         inside = (t >= low) & (t <= high)  # (B,)
-        if not bool(inside.any()):
+        if not everywhere and not bool(inside.any()):  # to be told, a GPU would have to be waited for
             return conditional(x_t, t)
         y, y_null = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)  # (B, C, H, W) each
         scales = 1 + (scale - 1) * inside.to(x_t.dtype)  # (B,)

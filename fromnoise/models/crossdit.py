@@ -124,7 +124,8 @@ class CrossDiT(nn.Module):
         """x (B, C, h p, w p), t (B,) in [0, 1], cond with tokens (B, L, E) -> (B, C, h p, w p)."""
         p = self.config.patch
         h, w = grid_of(x, p)
-        places = grid_features(torch.arange(h), torch.arange(w), self.config.width).to(x.device)  # (N, D)
+        rows, columns = (torch.arange(n, device=x.device) for n in (h, w))  # (h,), (w,)
+        places = grid_features(rows, columns, self.config.width)  # (N, D)
         modulation, time = self.adaln_single(t)  # (B, 6, D), (B, D)
         text = self.caption_projection(cond.tokens)  # (B, L, D)
         bias = bias_of(cond.mask)  # (B, 1, 1, L)

@@ -101,7 +101,8 @@ class DiT(nn.Module):
         """x (B, C, h p, w p), t (B,) in [0, 1], cond with vector (B, cond_width) -> (B, C, h p, w p)."""
         p = self.config.patch
         h, w = grid_of(x, p)
-        places = grid_features(torch.arange(h), torch.arange(w), self.config.width).to(x.device)  # (N, D)
+        rows, columns = (torch.arange(n, device=x.device) for n in (h, w))  # (h,), (w,)
+        places = grid_features(rows, columns, self.config.width)  # (N, D)
         # The frequencies are diffusers'; the paper's code divides by half the width, without the 1.
         time = self.timestep_embedder(time_features(t, TIME_FEATURES, slowest=1))  # (B, D)
         time = time + self.condition(cond.vector)  # (B, D)

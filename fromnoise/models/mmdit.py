@@ -159,7 +159,7 @@ class NormOut(nn.Module):
 
 
 def absolute(config: MMDiTConfig) -> nn.Module:
-    """What is added to each patch for where it stands: (h, w) -> (N, D)."""
+    """What is added to each patch for where it stands: (h, w, device) -> (N, D)."""
     kinds = {
         "none": Nowhere,
         "sincos": lambda: SinCos(config.width),
@@ -229,7 +229,7 @@ class MMDiT(nn.Module):
         turns = turns_of(c.rotation, h, w, length, c.grid, c.head_width, c.rope_theta, x.device)
         bias = bias_of(F.pad(cond.mask, (0, h * w), value=True))  # (B, 1, 1, L + N)
         time = self.time_text_embed(t, cond.vector)  # (B, D)
-        image = self.img_in(pack(x, p)) + self.absolute(h, w).to(x.device)  # (B, N, D)
+        image = self.img_in(pack(x, p)) + self.absolute(h, w, x.device)  # (B, N, D)
         text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
         for block in self.transformer_blocks[:-1]:
             image, text = block(image, text, time, bias, turns)  # (B, N, D), (B, L, D)

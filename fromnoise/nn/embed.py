@@ -24,10 +24,11 @@ def time_features(t: Tensor, width: int, slowest: int = 0) -> Tensor:
 def grid_features(rows: Tensor, columns: Tensor, width: int) -> Tensor:
     """Sinusoids of where each patch of a grid stands (MAE: He et al. 2022; DiT, SD3): (h w, width) float32.
 
-    rows (h,), columns (w,): places, 1 apart as a rule. Half are of the column, half of the row; sines first in each.
-    `width` is a multiple of 4.
+    rows (h,), columns (w,): places, 1 apart as a rule, on the device that the features are wanted on: to copy them
+    there, a GPU would have to end all that it was asked for. Half are of the column, half of the row; sines first in
+    each. `width` is a multiple of 4.
     """
-    frequencies = 10000.0 ** -(torch.arange(width // 4) / (width // 4))  # (width / 4,)
+    frequencies = 10000.0 ** -(torch.arange(width // 4, device=rows.device) / (width // 4))  # (width / 4,)
     across = columns.repeat(len(rows))[:, None] * frequencies  # (h w, width / 4)
     down = rows.repeat_interleave(len(columns))[:, None] * frequencies  # (h w, width / 4)
     return torch.cat((across.sin(), across.cos(), down.sin(), down.cos()), -1)  # (h w, width)

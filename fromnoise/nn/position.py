@@ -92,8 +92,8 @@ def turns_of(
 class Nowhere(nn.Module):
     """Nothing is added."""
 
-    def forward(self, h: int, w: int) -> Tensor:
-        return torch.zeros(())
+    def forward(self, h: int, w: int, device: torch.device | None = None) -> Tensor:
+        return torch.zeros((), device=device)
 
 
 class SinCos(nn.Module):
@@ -103,9 +103,10 @@ class SinCos(nn.Module):
         super().__init__()
         self.width = width
 
-    def forward(self, h: int, w: int) -> Tensor:
+    def forward(self, h: int, w: int, device: torch.device | None = None) -> Tensor:
         """-> (N, D)."""
-        return grid_features(torch.arange(h), torch.arange(w), self.width)  # (N, D)
+        rows, columns = (torch.arange(n, device=device) for n in (h, w))  # (h,), (w,)
+        return grid_features(rows, columns, self.width)  # (N, D)
 
 
 class Cropped(nn.Module):
@@ -115,11 +116,12 @@ class Cropped(nn.Module):
         super().__init__()
         self.width, self.grid, self.largest = width, grid, largest
 
-    def forward(self, h: int, w: int) -> Tensor:
+    def forward(self, h: int, w: int, device: torch.device | None = None) -> Tensor:
         """-> (N, D); ValueError for a picture of more than `largest` patches along a side."""
         if max(h, w) > self.largest:
             raise ValueError(f"{h}x{w} patches are more than backbone.largest, {self.largest}, along a side")
-        rows, columns = (((self.largest - n) // 2 + torch.arange(n)) * (self.grid / self.largest) for n in (h, w))
+        sides = (torch.arange(n, device=device) + (self.largest - n) // 2 for n in (h, w))
+        rows, columns = (side * (self.grid / self.largest) for side in sides)  # (h,), (w,)
         return grid_features(rows, columns, self.width)  # (N, D)
 
 
@@ -134,8 +136,8 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.empty(1, width, grid, grid))
 
-    def forward(self, h: int, w: int) -> Tensor:
-        """-> (N, D)."""
+    def forward(self, h: int, w: int, device: torch.device | None = None) -> Tensor:
+        """-> (N, D), where the table is."""
         table = self.table
         if (h, w) != table.shape[-2:]:
             table = F.interpolate(table, (h, w), mode="bilinear", antialias=False)  # (1, D, h, w)

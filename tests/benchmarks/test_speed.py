@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from benchmarks import speed, starts
-from benchmarks.contests import check, noise_and_conditions, our_pictures
+from benchmarks.contests import check
+from benchmarks.given import noise_and_conditions, our_pictures
 from benchmarks.harness import ratio, take_turns, write_record
 from benchmarks.stock.dit import DiT
 from benchmarks.stock.mmdit import QwenImage
@@ -80,8 +81,8 @@ def test_every_way_of_a_stock_class_draws_our_pictures(name: str, doubled: bool,
     pipeline, stock = rival.build(SETTINGS.pictures, CPU)
     way = Way(None, weights, doubled, rival.layouts[-1])
     steps = 2  # at t = 1 and 1/2, which bfloat16 holds exactly: the stock class rounds its time to the weights' type
-    ours = our_pictures(rival, pipeline, SETTINGS.work, steps, "float32")
-    given = noise_and_conditions(rival, pipeline, SETTINGS.pictures)
+    ours = our_pictures(pipeline, SETTINGS.pictures, steps, SETTINGS.guidance, "float32")
+    given = noise_and_conditions(pipeline, SETTINGS.pictures)
     theirs = rival.pictures(rival.held(stock, way, False), *given, steps, SETTINGS.guidance, way)
     apart = (ours - theirs).square().mean().sqrt() / ours.std()
     assert apart < (1e-5 if weights == torch.float32 else 0.1)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -20,6 +20,23 @@ from hypothesis import settings
 # Examples are the same each time, and a busy machine fails nothing.
 settings.register_profile("fromnoise", deadline=None, derandomize=True)
 settings.load_profile("fromnoise")
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    M = TypeVar("M", bound=nn.Module)
+
+
+def stirred(model: M, size: float, seed: int = 1) -> M:
+    """`model` with every weight moved from where it starts: zeros among them would hide what it is given."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -192,7 +192,7 @@ def neighboured(subject: Subject) -> Results:
         raise NotMeasured("training pictures without end: there is none that could have been learned by heart")
     if counts.held_out < LEAST:
         raise NotMeasured(
-            f"{counts.held_out} pictures are held out; allowed: {LEAST} or more, or what is near is not known"
+            f"pictures held out: {counts.held_out}; allowed: {LEAST} or more, or what is near is not known"
         )
     looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
     kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.n))

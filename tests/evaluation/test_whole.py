@@ -218,9 +218,9 @@ class TestBadInput:
             shutil.copy(file, few)
         place = a_run(tmp_path / "run", FolderConfig(path=few, size=16))
         found = evaluated(capsys, place, "--n", 20)
-        assert "0 pictures are held out; allowed: 20 or more" in found["left_out"]["neighbours"]
+        assert "pictures held out: 0; allowed: 20 or more" in found["left_out"]["neighbours"]
         assert "validation" not in found["floor"] and found["features"][0]["samples"] < 20
-        assert "0 pictures are held out" in refused(capsys, place, "--measure", "neighbours")
+        assert "pictures held out: 0" in refused(capsys, place, "--measure", "neighbours")
 
     @pytest.mark.parametrize(
         ("args", "told"),

@@ -51,9 +51,7 @@ def unwatched(what: str) -> AbstractContextManager[Progress]:
     return nullcontext(lambda done, total: None)
 
 
-def evaluate(
-    place: str | os.PathLike[str] | None = None, wanted: Wanted = USUAL, watch: Watch = unwatched
-) -> Results:
+def evaluate(place: str | os.PathLike[str] | None = None, wanted: Wanted = USUAL, watch: Watch = unwatched) -> Results:
     """What `fromnoise evaluate` measures of the model in `place`, plain for JSON: `adherence` for shapes, `accuracy`
     for digits and photographs, and all else that its data allow (docs/evaluate.md has each number).
 

@@ -17,7 +17,7 @@ from fromnoise.cli.progress import watch
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.table import table
 from fromnoise.evaluation.wanted import Wanted
-from fromnoise.evaluation.whole import evaluate
+from fromnoise.evaluation.whole import measured
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> None:
     given = parser.parse_args(args)
     subject = Subject(given.run, Wanted(n=given.n), watch)
     began = time.monotonic()
-    results = evaluate(subject)
+    results = measured(subject)
     record = {
         "command": f"python -m benchmarks.evaluation {shlex.join(args)}",
         "machine": describe_machine(),

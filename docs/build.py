@@ -42,6 +42,7 @@ PYTHON = """\
 
 ```python
 import fromnoise
+from fromnoise.evaluation.wanted import Wanted
 
 run = fromnoise.recipes.shapes()  # a recipe is a function that returns a `Run`
 shorter = run.training.model_copy(update={"steps": 500})
@@ -50,7 +51,7 @@ model = fromnoise.train(run, "runs/mine")  # or goes on with it there
 model = fromnoise.load("runs/mine")  # a run, a checkpoint or a file
 (picture,) = model("a red circle left of a blue square", seed=0)
 picture.save("picture.png")
-found = fromnoise.evaluate(model, n=60)  # of shapes: the share that is right, by task
+found = fromnoise.evaluate("runs/mine", Wanted(n=60))  # of shapes: the share that is right, by task
 ```
 
 ::: fromnoise.load

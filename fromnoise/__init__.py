@@ -1,7 +1,6 @@
 """fromnoise trains text-to-image models from nothing.
 
-Five names: `load` a model, `train` a `Run`, `evaluate` what it draws of shapes (the command `fromnoise evaluate`
-measures all kinds of data); `recipes` are functions that return a `Run`.
+Five names: `load` a model, `train` a `Run`, `evaluate` what it draws; `recipes` are functions that return a `Run`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fromnoise import recipes
-    from fromnoise.evaluation.judges.adherence import evaluate
+    from fromnoise.evaluation.whole import evaluate
     from fromnoise.pipeline.load import load
     from fromnoise.training.loop import train
     from fromnoise.training.run import Run
@@ -20,7 +19,7 @@ __all__ = ["Run", "evaluate", "load", "recipes", "train"]
 
 _PLACES = {
     "Run": "fromnoise.training.run",
-    "evaluate": "fromnoise.evaluation.judges.adherence",
+    "evaluate": "fromnoise.evaluation.whole",
     "load": "fromnoise.pipeline.load",
     "train": "fromnoise.training.loop",
 }

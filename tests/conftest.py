@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -28,6 +28,23 @@ LONG = ["preparation/test_survival.py", "training/test_survival.py", "training/t
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(tuple(LONG)))  # else as they were
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    M = TypeVar("M", bound=nn.Module)
+
+
+def stirred(model: M, size: float, seed: int = 1) -> M:
+    """`model` with every weight moved from where it starts: zeros among them would hide what it is given."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space import config as spaces
 from fromnoise.space.config import LatentConfig
 from fromnoise.training.step import accumulate_gradients, draw, generator_of
+from tests.conftest import stirred
 
 BACKBONES = {
     "mmdit": MMDiTConfig(patch=4, width=16, depth=2, head_width=8),
@@ -106,11 +107,7 @@ def test_every_backbone_trains_a_step_and_draws_what_frozen_encoders_read(
     )
     captions = ["a one", "a two", "one", "two"]
     images = torch.rand(4, 1, 8, 8, generator=generator_of(0, 0)) * 2 - 1  # (B, C, S, S)
-    pipeline = Pipeline.build(config, captions, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in pipeline.parameters():  # what starts at 0 lets no gradient through
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    pipeline = stirred(Pipeline.build(config, captions, seed=0), 0.1)  # what starts at 0 lets no gradient through
     sample = draw(pipeline, Batch(images, captions, torch.zeros(4, dtype=torch.int64)), generator_of(0, 1))
     accumulate_gradients(pipeline, sample, 1, None)
     for name, parameter in pipeline.named_parameters():

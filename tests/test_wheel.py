@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -118,3 +119,8 @@ def test_it_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> N
     assert run("sample", "a red circle", "--steps", "2").split() == [str(Path("pictures", "a-red-circle_0.png"))]
     assert (folder / "pictures" / "a-red-circle_0.png").stat().st_size > 1000
     assert run("--complete", "train", "vae-").split() == ["vae-small"]
+
+
+def test_every_extra_is_told_where_one_installs() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(EXTRAS)

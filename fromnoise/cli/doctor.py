@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import progress
 from fromnoise.cli.train import Started, StartedVAE, start
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, hint
 from fromnoise.data.config import CIFAR10Config, DataConfig, FolderConfig, PreparedConfig
 from fromnoise.recipes import RECIPES, all_recipes
 from fromnoise.recipes.generations import MATCHED
@@ -60,11 +60,17 @@ def main(args: Sequence[str]) -> int:
 
 
 def data_at(name: str) -> tuple[DataConfig, str] | None:
-    """The data that a user means by `name`; None where it is the name of a recipe, or a run."""
-    path = Path(name)
+    """The data that a user means by `name`; None where it is the name of a recipe, or a run.
+
+    Raises:
+        ValueError: one line, when it is a single word that nothing is called.
+    """
+    path, recipes = Path(name), all_recipes()
     if name == "cifar10":
         return CIFAR10Config(), "CIFAR-10."
-    if name in all_recipes() or not path.is_dir() or (path / "run.yaml").is_file():
+    if name not in recipes and not path.exists() and path.name == name and not path.suffix:
+        raise ValueError(f"unknown recipe {name!r}, and no folder here is called so; {hint(name, recipes)}")
+    if name in recipes or not path.is_dir() or (path / "run.yaml").is_file():
         return None
     if (path / "manifest.json").is_file():
         return PreparedConfig(path=path), f"The prepared data set at {path}."

@@ -45,18 +45,16 @@ def main(args: Sequence[str]) -> None:
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if len(words) > 1:
         raise ValueError(f"{words[1]!r} is not expected here; usage: {USAGE}")
-    from fromnoise.core.files import write_text
     from fromnoise.core.ranks import joined
     from fromnoise.evaluation.subject import Subject
     from fromnoise.evaluation.table import table
-    from fromnoise.evaluation.whole import evaluate
+    from fromnoise.evaluation.whole import keep, measured
 
     wanted = Wanted.model_validate(options.model_dump(exclude={"output"}))
     with joined(wanted.device) as ranks:
         subject = Subject(Path(words[0]) if words else shipped(), wanted, progress, ranks)
-        results = {**evaluate(subject), "command": command}
+        results = {**measured(subject), "command": command}
     if not ranks.first:
         return
     print(json.dumps(results) if options.output == "json" else table(results, subject.domain))
-    if subject.directory:
-        write_text(subject.directory / "evaluation.json", json.dumps(results, indent=1) + "\n")
+    keep(subject, results)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.flags import parse
+from fromnoise.cli.progress import say
 from fromnoise.core.config import Config
 from fromnoise.pipeline.place import shipped
 
@@ -43,6 +44,8 @@ def main(args: Sequence[str]) -> None:
     folder = Path(words[-1])
     refuse_used(folder)
     run = Path(words[0]) if len(words) == 2 else shipped()
+    if options.onnx:
+        say("the backbone is also traced as ONNX, and checked: that takes longer than all else")
     done = export(run, folder, raw=options.raw, onnx=options.onnx)
     print(told(done))
 

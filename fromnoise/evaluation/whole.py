@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fromnoise.core.files import content_hash, write_bytes
+from fromnoise.core.files import content_hash, write_bytes, write_text
 from fromnoise.core.types import Data
+from fromnoise.evaluation.comparison.measure import Watch
 from fromnoise.evaluation.distances.compared import compared
 from fromnoise.evaluation.distances.neighbours import LEAST, Nearest, memorisation, nearest
 from fromnoise.evaluation.features.clipscore import clipscore
@@ -27,19 +31,50 @@ from fromnoise.evaluation.features.real import (
     stored,
 )
 from fromnoise.evaluation.judges import adherence, protocol
-from fromnoise.evaluation.judges.judge import JUDGED
+from fromnoise.evaluation.judges.judge import JUDGED, Progress
 from fromnoise.evaluation.listening import listening
 from fromnoise.evaluation.optimal import by_time
 from fromnoise.evaluation.subject import Subject
+from fromnoise.evaluation.wanted import Wanted
 from fromnoise.pipeline.pictures import as_pictures, as_png, grid
+from fromnoise.pipeline.place import shipped
 
 LOOKED = 100_000  # training pictures, at most, among which the nearest is looked for
 SHOWN = 24  # pairs of the contact sheet
+USUAL = Wanted()
 
 Results = dict[str, Any]
 
 
-def evaluate(subject: Subject) -> Results:
+def unwatched(what: str) -> AbstractContextManager[Progress]:
+    """A `Watch` that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
+def evaluate(place: str | os.PathLike[str] | None = None, wanted: Wanted = USUAL, watch: Watch = unwatched) -> Results:
+    """What `fromnoise evaluate` measures of the model in `place`, plain for JSON: `adherence` for shapes, `accuracy`
+    for digits and photographs, and all else that its data allow (docs/evaluate.md has each number).
+
+    place: as `fromnoise.load` takes it; a run directory keeps the results in evaluation.json.
+    wanted: what to measure, of how many pictures; by default all, of 1,000. watch: shows how far it has come;
+    `fromnoise.cli.progress.watch` does so on stderr.
+
+    Raises:
+        ValueError: as `measured`, and one line when there is no model there.
+    """
+    subject = Subject(Path(place) if place is not None else shipped(), wanted, watch)
+    results = measured(subject)
+    keep(subject, results)
+    return results
+
+
+def keep(subject: Subject, results: Results) -> None:
+    """Write evaluation.json into the run directory, where that is what was measured."""
+    if subject.directory:
+        write_text(subject.directory / "evaluation.json", json.dumps(results, indent=1) + "\n")
+
+
+def measured(subject: Subject) -> Results:
     """What `subject.wanted` asks for. Under "left_out": of each measure that was not asked for by name, why it is not.
 
     Raises:
@@ -155,7 +190,7 @@ def neighboured(subject: Subject) -> Results:
         raise NotMeasured("training pictures without end: there is none that could have been learned by heart")
     if counts.held_out < LEAST:
         raise NotMeasured(
-            f"{counts.held_out} pictures are held out; allowed: {LEAST} or more, or what is near is not known"
+            f"pictures held out: {counts.held_out}; allowed: {LEAST} or more, or what is near is not known"
         )
     looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
     kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.n))

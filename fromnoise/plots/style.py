@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-BLUE, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+BLUE, RED, GREEN, PINK, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 """Okabe and Ito's colours, which colour-blind people can tell apart (Okabe and Ito 2008)."""
-INK, GREY, PALE = "#222222", "#777777", "#DDDDDD"
+INK, GREY = "#222222", "#777777"
 HEAT = "cividis"
 """Colour map of amounts: as dark or light to colour-blind people as to others (Nunez et al. 2018)."""
 LABEL = 18  # letters in a line beside a row

@@ -145,7 +145,7 @@ class Subject:
 
 
 def find(place: str | os.PathLike[str], *, raw: bool = False, device: str = "auto") -> Subject:
-    """The recipe called `place`, or the model in it (as `fromnoise.load` takes it).
+    """The recipe called `place`, or the model in it (as `fromnoise.load` takes it), which draws as a sweep has chosen.
 
     Raises:
         ValueError: one line, when there is neither.
@@ -157,7 +157,7 @@ def find(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
     if not path.exists() and path.name == text and not path.suffix:
         raise ValueError(f"{text!r} is neither a run nor a recipe; recipes {hint(text, RECIPES)}")
     file = weights(path, raw=raw)
-    pipeline = load(file, device=device)
+    pipeline = load(path, raw=raw, device=device)
     name = path.stem if path.is_file() else path.resolve().name
     return Subject(name, pipeline.config, pipeline, run_of(file), {"checkpoint": content_hash(file)})
 

@@ -40,6 +40,7 @@ class Drawing(Trainee):
             pipeline = begin(self.run.model, self.run.start.run, self.say)
         if notice := pipeline.conditioner.notice(captions):
             self.say(f"captions: {notice}")
+            pipeline.told.add(notice)  # where its previews' prompts are noticed alike, that is no news
         return pipeline
 
     def load(self, path: Path) -> Pipeline:

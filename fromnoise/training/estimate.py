@@ -219,7 +219,7 @@ def tell_needs(
         torch.cuda.max_memory_allocated(model.device) + held.moments if model.device.type == "cuda" else peak_memory()
     )
     say(
-        f"{ahead.steps:,} steps of {choices.batch} need about {duration(seconds)}, {ahead.validations} validations and "
-        f"{ahead.previews} previews among it, {size(memory)} of memory and {size(needed)} on disk"
+        f"{ahead.steps:,} steps of {choices.batch} need about {duration(seconds)}, validations ({ahead.validations}) "
+        f"and previews ({ahead.previews}) among it, {size(memory)} of memory and {size(needed)} on disk"
     )
     refuse_full(directory, needed, "a lower training.keep or a smaller model")

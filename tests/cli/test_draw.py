@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from fromnoise.cli.main import main
 from fromnoise.evaluation.prompts import COMPBENCH, SETS, read_set
 from fromnoise.pipeline.load import load
+from tests.conftest import stirred
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 LINES = [
@@ -26,12 +26,8 @@ LINES = [
 @pytest.fixture(scope="module")
 def lively(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose pictures hang on their noise: a fresh one's last layer is 0."""
-    pipeline, generator = load(checkpoint, device="cpu"), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in pipeline.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
     path = tmp_path_factory.mktemp("lively") / "ema.safetensors"
-    pipeline.save(path, {})
+    stirred(load(checkpoint, device="cpu"), 0.1).save(path, {})
     return path
 
 

@@ -93,7 +93,7 @@ def test_data_by_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("args", "words"),
     [
         ("", ["a recipe, a run or data must come first"]),
-        ("shaps", ["unknown recipe 'shaps'", "nearest: shapes"]),
+        ("shaps", ["unknown recipe 'shaps', and no folder here is called so", "nearest: shapes"]),
         ("none.yaml", ["cannot read none.yaml"]),
         ("shapes extra", ["'extra' is not expected here"]),
         ("shapes --training.stps 3", ["nearest: --training.steps"]),

@@ -22,6 +22,7 @@ from fromnoise.evaluation.judges.detect import FOREGROUND
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from tests.conftest import stirred
 
 COUNT = 120
 Scene = list[Thing]
@@ -114,12 +115,7 @@ def model() -> Pipeline:
     config = ModelConfig(
         backbone=MMDiTConfig(patch=8, width=32, depth=2, head_width=16), sampling=Sampling(steps=3, guidance=2.0)
     )
-    pipeline = Pipeline.build(config, ["a red circle left of two blue stars"], 0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in pipeline.parameters():  # fresh ones have zeros, which would draw the same whatever they are given
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
-    return pipeline
+    return stirred(Pipeline.build(config, ["a red circle left of two blue stars"], 0).eval(), 0.1)
 
 
 def test_a_seed_gives_the_same_numbers_to_the_last_digit(model: Pipeline) -> None:

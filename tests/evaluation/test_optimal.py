@@ -26,7 +26,7 @@ from fromnoise.evaluation.features.real import NotMeasured, halves
 from fromnoise.evaluation.optimal import Known, by_time, posterior_mean, read
 from fromnoise.evaluation.subject import Subject
 from fromnoise.evaluation.wanted import Wanted
-from fromnoise.evaluation.whole import evaluate
+from fromnoise.evaluation.whole import measured
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
@@ -221,7 +221,7 @@ def test_a_model_that_knows_all_by_heart_is_caught(honest: bool, tmp_path: Path)
 
     subject = Subject(tmp_path, Wanted(n=200, measure=("neighbours",), device="cpu"), watch)
     subject.run, subject.kind, subject.data, subject.pipeline = None, "columns", data, pipeline
-    found = evaluate(subject)["neighbours"]
+    found = measured(subject)["neighbours"]
     assert found["held_out"] == 200 and found["training_pictures"] == 40 and (tmp_path / found["sheet"]).is_file()
     if honest:
         assert found["near"] < 0.15 and found["copies"] < 0.05

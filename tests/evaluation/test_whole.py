@@ -13,17 +13,20 @@ import pytest
 import torch
 from PIL import Image
 
+import fromnoise
 from fromnoise.cli.main import main
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import content_hash, load_tensors
 from fromnoise.data.config import BucketsConfig, DataConfig, FolderConfig, PreparedConfig
 from fromnoise.data.split import VALIDATION, chance
+from fromnoise.evaluation.wanted import Wanted
 from fromnoise.evaluation.whole import in_turn
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run
+from tests.conftest import stirred
 
 HELD_OUT, LEARNED = 24, 50
 MODEL = ModelConfig(
@@ -56,10 +59,7 @@ def a_run(place: Path, data: DataConfig, **model: Any) -> Path:
     config = MODEL.model_copy(update=model)
     last = place / "checkpoints" / "step-00000001"
     last.mkdir(parents=True)
-    pipeline = Pipeline.build(config, ["all red", "all green", "all blue"], 0)
-    with torch.no_grad():
-        for p in pipeline.backbone.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    pipeline = stirred(Pipeline.build(config, ["all red", "all green", "all blue"], 0), 0.1)
     pipeline.save(last / "ema.safetensors", {})
     write_yaml(Run.model_validate({"data": data.model_dump(), "model": config.model_dump()}), place / "run.yaml")
     return place
@@ -104,6 +104,12 @@ class TestDefaults:
         assert len(found["listening"]["loss"]) == 10 and found["floor"]["training_pictures"] == LEARNED
         assert "no judge of folder data; allowed: --judge shapes" in found["left_out"]["judge"]
         assert "needs a CLIP" in found["left_out"]["clipscore"]
+
+    def test_python_finds_the_same_and_keeps_it(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = evaluated(capsys, run, "--n", 10, "--measure", "features")
+        del found["command"]
+        wanted = Wanted(n=10, measure=("features",), device="cpu")
+        assert fromnoise.evaluate(run, wanted) == found == json.loads((run / "evaluation.json").read_text())
 
     def test_the_table_tells_the_same(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evaluate", str(run), "--n", "20"]) == 0
@@ -212,9 +218,9 @@ class TestBadInput:
             shutil.copy(file, few)
         place = a_run(tmp_path / "run", FolderConfig(path=few, size=16))
         found = evaluated(capsys, place, "--n", 20)
-        assert "0 pictures are held out; allowed: 20 or more" in found["left_out"]["neighbours"]
+        assert "pictures held out: 0; allowed: 20 or more" in found["left_out"]["neighbours"]
         assert "validation" not in found["floor"] and found["features"][0]["samples"] < 20
-        assert "0 pictures are held out" in refused(capsys, place, "--measure", "neighbours")
+        assert "pictures held out: 0" in refused(capsys, place, "--measure", "neighbours")
 
     @pytest.mark.parametrize(
         ("args", "told"),

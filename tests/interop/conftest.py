@@ -13,6 +13,7 @@ from fromnoise.conditioning.config import ConditionerConfig, LabelConfig, TextCo
 from fromnoise.models.config import BackboneConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from tests.conftest import stirred
 
 CAPTIONS = ["a red circle", "a small blue square above a large green star", "two yellow rings"]
 BACKBONES: dict[str, BackboneConfig] = {
@@ -59,12 +60,7 @@ def build(backbone: str | BackboneConfig, conditioner: ConditionerConfig = TEXT,
         conditioner=conditioner,
         **{"size": 8, "sampling": Sampling(steps=4, guidance=2.0)} | fields,
     )
-    pipeline = Pipeline.build(config, CAPTIONS, 0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in pipeline.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return pipeline
+    return stirred(Pipeline.build(config, CAPTIONS, 0).eval(), 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ def begun(lesson: Path) -> NotebookNode:
 @pytest.mark.lessons
 @pytest.mark.timeout(1200)
 def test_lessons_run_and_their_solutions_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one kernel: importing torch for each of them would take most of the time."""
+    """All in one kernel: importing torch for each of them, as nbmake does, would take most of the time; nor could
+    nbmake put a solution in front of the check in its cell."""
     monkeypatch.setenv("FROMNOISE_TOY", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     lessons = [one for one in LESSONS if MNIST.is_dir() or one.name[0] in WITHOUT_DIGITS]

@@ -13,6 +13,7 @@ from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.between import lerp, slerp
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from tests.conftest import stirred
 
 CAPTIONS = ["a red circle", "a small blue square above a large green star", "two yellow rings", ""]
 
@@ -22,12 +23,7 @@ def build(conditioner: ConditionerConfig) -> Pipeline:
     sampling = Sampling(sampler="ddim", eta=1.0, steps=3, guidance=2)
     backbone = MMDiTConfig(width=32, depth=1, head_width=16, pooled=True)
     config = ModelConfig(backbone=backbone, conditioner=conditioner, sampling=sampling, size=16)
-    pipeline = Pipeline.build(config, CAPTIONS, 0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in pipeline.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    return pipeline
+    return stirred(Pipeline.build(config, CAPTIONS, 0).eval(), 0.2)
 
 
 KINDS = {

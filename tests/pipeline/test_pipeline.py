@@ -17,6 +17,7 @@ from fromnoise.diffusion.path import VP, Cosine, Linear
 from fromnoise.models.config import BackboneConfig, CNNConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import CHUNK, Pipeline
+from tests.conftest import stirred
 
 CAPTIONS = ["a red circle", "a small blue square above a large green star", "two yellow rings", ""]
 LONG = "a red circle left of a blue square " * 9
@@ -30,12 +31,7 @@ def build(conditioner: ConditionerConfig | None = None, **fields: Any) -> Pipeli
         size=16,
         **fields,
     )
-    pipeline = Pipeline.build(config, CAPTIONS, 0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in pipeline.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    return pipeline
+    return stirred(Pipeline.build(config, CAPTIONS, 0).eval(), 0.2)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from fromnoise.conditioning.config import ConditionerConfig, LabelConfig, NoConditionConfig, TextConfig
 from fromnoise.core.config import write_yaml
@@ -20,6 +19,7 @@ from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.plots.subject import Subject
 from fromnoise.training.run import Run
+from tests.conftest import stirred
 
 CAPTIONS = [template.format(word=word, digit=i) for i, word in enumerate(WORDS) for template in TEMPLATES]
 BACKBONES: dict[str, BackboneConfig] = {
@@ -47,12 +47,7 @@ def built(backbone: str, conditioner: str, path: DiffusionPath | None = None) ->
         channels=1,
         size=16,
     )
-    pipeline = Pipeline.build(config, CAPTIONS, seed=0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in pipeline.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return pipeline
+    return stirred(Pipeline.build(config, CAPTIONS, seed=0).eval(), 0.1)
 
 
 @pytest.fixture

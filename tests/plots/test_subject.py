@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fromnoise.core.config import write_yaml
 from fromnoise.core.files import content_hash
+from fromnoise.pipeline.config import Sampling
 from fromnoise.plots import KINDS
 from fromnoise.plots.subject import DATA, Subject, Wish, find, no_model
 from fromnoise.recipes import named
@@ -29,6 +31,14 @@ def test_a_run_a_checkpoint_and_a_file_are_the_same_model(place: Callable[..., P
         assert found.name == name and found.model is not None and found.run is not None
         assert found.run.data.type == "mnist"
         assert found.metadata == {"checkpoint": content_hash(step / "ema.safetensors")}
+
+
+def test_a_run_is_drawn_as_a_sweep_has_chosen(place: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run, chosen = place(), Sampling(sampler="heun", steps=3, guidance=4.0)
+    write_yaml(chosen, run / "sampling.yaml")
+    found = find(run, device="cpu")
+    assert found.config.sampling == found.pipeline.config.sampling == chosen and found.steps(Wish()) == 3
+    assert "sampling.yaml" in capsys.readouterr().err
 
 
 def test_a_file_alone_has_no_run(place: Callable[..., Path], tmp_path: Path) -> None:

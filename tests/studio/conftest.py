@@ -15,7 +15,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-import torch
 
 from fromnoise.conditioning.config import LabelConfig, TextConfig
 from fromnoise.core.config import write_yaml
@@ -24,6 +23,7 @@ from fromnoise.models.config import DiTConfig, MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run, Training
+from tests.conftest import stirred
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -50,10 +50,7 @@ def make_run(place: Path, model: ModelConfig, seed: int, **more: Any) -> Path:
     """A run's directory with weights in its checkpoint that are far from zero."""
     checkpoint = place / "checkpoints" / "step-00000005"
     checkpoint.mkdir(parents=True)
-    pipeline, generator = Pipeline.build(model, CAPTIONS, seed), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in pipeline.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    pipeline = stirred(Pipeline.build(model, CAPTIONS, seed), 0.2, seed)
     for name in ("model", "ema"):
         pipeline.save(checkpoint / f"{name}.safetensors", {})
     write_yaml(Run(model=model, **more), place / "run.yaml")

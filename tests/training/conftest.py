@@ -16,6 +16,7 @@ from fromnoise.models.config import MMDiTConfig, VAEConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.run import Run, Training, TrainingBase, VAERun
+from tests.conftest import stirred
 
 
 def make_run(**training: Any) -> Run:
@@ -71,11 +72,4 @@ def shapes():
 @pytest.fixture
 def pipeline(shapes: Any) -> Pipeline:
     """Fresh, but with no weight at zero, so that every part of it matters."""
-    import torch
-
-    pipeline = Pipeline.build(make_run().model, shapes.captions(200), 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in pipeline.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator))
-    return pipeline
+    return stirred(Pipeline.build(make_run().model, shapes.captions(200), 0), 0.05)

@@ -23,7 +23,7 @@ from fromnoise.training.trainee import Looks
 
 Making = Callable[..., Run]
 NEEDS = (
-    r"6 steps of 4 need about 0:\d\d, 3 validations and 1 previews among it, [\d.]+ [MG]iB of memory and "
+    r"6 steps of 4 need about 0:\d\d, validations \(3\) and previews \(1\) among it, [\d.]+ [MG]iB of memory and "
     r"([\d.]+) MiB on disk"
 )
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fromnoise.conditioning.config import TextConfig
+from fromnoise.conditioning.config import NoConditionConfig, TextConfig
 from fromnoise.core.config import read_yaml
 from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
@@ -54,6 +54,15 @@ def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_run: Making, capsys: p
     assert f"{tmp_path} is trained: 6 steps in 0:0" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), pipeline.parameters(), strict=True))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+def test_that_no_prompts_are_read_is_said_once(
+    tmp_path: Path, tiny_run: Making, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(steps=1)
+    model = run.model.model_copy(update={"conditioner": NoConditionConfig(width=32)})
+    train(run.model_copy(update={"model": model}), tmp_path)
+    assert capsys.readouterr().err.count("reads no prompts") == 1
 
 
 def test_a_run_that_cannot_be_built_claims_no_directory(tmp_path: Path, tiny_run: Making) -> None:

@@ -35,8 +35,9 @@ def make_plan(
     """
     case = case_of(run, directory, crew)
     training = case.run.training
+    rows = rows_of_picture(case.run.model) if isinstance(case.run, Run) else 1
     with case.hollow() as subject:
-        counts = counts_of(case.run, subject, rows_of_picture(case.run.model) if isinstance(case.run, Run) else 1)
+        counts = counts_of(case.run, subject, rows)
     speed = None if place.chip else _speed_here(case, place, counts)
     beside = beside_at(case, place, counts, speed)
 

@@ -29,16 +29,11 @@ from fromnoise.core.files import load_tensors
 from fromnoise.training import drawing, reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from tests.training.processes import all_of, become, free_port, server
 
 Making = Callable[..., Any]
 Together = Callable[..., list[int]]
 SOON = ["--monitor-interval", "0.02"]  # seconds between two looks of a torchrun at its processes
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def listens(port: int) -> bool:
@@ -52,11 +47,7 @@ def one_of(
     """What process `rank` does, told by its environment as torchrun tells it. most: bytes of a file of the last one."""
     if most and rank == size - 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    own = size // machines
-    told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % own, "LOCAL_WORLD_SIZE": own}
-    os.environ |= {key: str(value) for key, value in told.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
+    become(rank, size, port, machines)
     drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
     try:
         (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
@@ -73,27 +64,13 @@ def fault_of(rank: int, directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def together() -> Iterator[Together]:
     """Trains in so many processes, which share a server that has torch loaded; as on two machines with `hsdp`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "torch._dynamo",
-            "torch.distributed.fsdp",
-            "torch.distributed.run",
-            "fromnoise.training.loop",
-            "fromnoise.conditioning.text",
-        ]
-    )
 
     def start(
         size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None, most: int | None = None
     ) -> list[int]:
-        machines, port = 2 if run.training.parallel == "hsdp" else 1, free_port()
-        processes = [
-            context.Process(target=one_of, args=(rank, size, port, machines, run, directory, most))
-            for rank in range(size)
-        ]
-        for process in processes:
-            process.start()
+        processes = all_of(
+            context, size, one_of, 2 if run.training.parallel == "hsdp" else 1, run, directory, most
+        )
         if stop_at is not None:
             wait_for(lambda: steps_told(directory) >= stop_at, processes[0].is_alive)
             processes[-1].terminate()
@@ -101,10 +78,8 @@ def together() -> Iterator[Together]:
             process.join()
         return [process.exitcode or 0 for process in processes]
 
-    yield start
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    with server() as context:
+        yield start
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:

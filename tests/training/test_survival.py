@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from tests.training.processes import server
 
 TIMED = ("seconds", "images_per_second", "waiting_for_data", "step_seconds")
 KILLS = 8
@@ -29,18 +29,14 @@ Launch = Callable[[Run | VAERun, Path], ForkServerProcess]
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Launch]:
     """Starts a training in a process of its own, from a server that has torch loaded: ten would load it for long."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text"])
 
     def start(run: Run | VAERun, directory: Path) -> ForkServerProcess:
         process = context.Process(target=train_vae if isinstance(run, VAERun) else train, args=(run, directory))
         process.start()
         return process
 
-    yield start
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    with server(["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text"]) as context:
+        yield start
 
 
 def outcome(directory: Path) -> dict[str, bytes]:

@@ -97,7 +97,7 @@ def part_of(case: Case, counts: Counts, kind: str, accumulate: int, speed: Speed
         if crew.processes > 1:
             return part_of_one(subject, training, parallel, crew, fusing(dtype) if fused else dtype)
         counted = count_step(run, subject, case.rows, accumulate, dtype, fused)
-        return Part(counts.resident, counted, 0, 0, [], sum(counts.resident), 0)
+        return Part(counts.resident, counted, 0, 0, 0, [], sum(counts.resident), 0)
 
 
 class Beside(NamedTuple):
@@ -110,6 +110,8 @@ class Beside(NamedTuple):
     frozen: int
     program: int
     overhead: int
+    gloo: bool
+    """Whether processes talk by it, which copies what it sums."""
 
 
 def beside_at(case: Case, place: Where, counts: Counts, speed: Speed | None) -> Beside:
@@ -118,19 +120,20 @@ def beside_at(case: Case, place: Where, counts: Counts, speed: Speed | None) -> 
         look = count_look(case.run, subject, case.data, dtype_of(speed.precision if speed else "bfloat16"))
     frozen, program, overhead = FLOAT32 * sum(counts.frozen.values()), 0, 0
     if speed is None:
-        return Beside(1.0, look, frozen, program, overhead)
+        return Beside(1.0, look, frozen, program, overhead, gloo=False)
     if place.shared:
         program = case.program
         overhead = COMPILER + counts.graphs * len(case.data.sizes) * GRAPH if speed.compiled else 0
         if speed.tried and not speed.compiled:
             overhead = _held_back(case, counts, frozen, speed.tried)
-    return Beside(COMPILED_MEMORY if speed.compiled else 1.0, look, frozen, program, overhead)
+    share = COMPILED_MEMORY if speed.compiled else 1.0
+    return Beside(share, look, frozen, program, overhead, gloo=place.device.type == "cpu")
 
 
 def memory_of(part: Part, beside: Beside) -> Memory:
     """The bytes of a step, or of a look at held-out pictures where that takes more."""
     held, counted = part.resident, part.counted
-    step = int(beside.share * counted.activations), part.gathered
+    step = int(beside.share * counted.activations), part.gathered + beside.gloo * part.scattered
     seen = beside.look - counted.gradients, part.looked
     activations, gathered = max(step, seen, key=sum)
     rest = beside.frozen, beside.program, beside.overhead

@@ -45,7 +45,8 @@ def make_plan(
         part = part_of(case, counts, kind, training.accumulate, speed)
         alone = speed or on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
         seconds = seconds_of(alone.pace.step, part.messages, crew)
-        return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds)
+        step = memory_of(part._replace(looked=0), beside._replace(look=0)).total
+        return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds, step)
 
     own = needs(training.parallel)
 

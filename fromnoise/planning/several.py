@@ -51,6 +51,8 @@ class Needs(NamedTuple):
     speed: Speed
     """Of all together."""
     seconds: Seconds
+    step: int
+    """Bytes of a step, where nobody looks at held-out pictures."""
 
 
 def kinds_of(crew: Crew) -> list[str]:
@@ -90,7 +92,10 @@ def told_together(case: Case, place: Where, counts: Counts, found: Mapping[str, 
         name: {
             "memory": one.memory.total,
             "fits": one.memory.total <= room,
+            "step_memory": one.step,
+            "step_fits": one.step <= room,
             "sent": sum(message.sent for message in one.part.messages),
+            "communication_seconds": one.seconds.communication + one.seconds.update,
             "step_seconds": one.speed.pace.step,
             "images_per_second": batch / one.speed.pace.step,
         }
@@ -139,7 +144,9 @@ def advice(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     """Which way to train together fits, and is quickest."""
     fit = {name: one["step_seconds"] for name, one in kinds.items() if one["fits"]}
     if not fit:
-        return "nothing fits"
+        steps = [name for name, one in kinds.items() if one["step_fits"]]
+        gathered = f", but a step does with {' and '.join(steps)}: whole weights are gathered to look at and save"
+        return "nothing fits" + (gathered if steps else "")
     quick = min(fit, key=lambda name: fit[name])
     alike = [name for name in ("ddp", "hsdp", "fsdp") if name in fit and fit[name] <= (1 + ALIKE) * fit[quick]]
     said = f"{' and '.join(alike)} {'are' if len(alike) > 1 else 'is'} the quickest that fits"

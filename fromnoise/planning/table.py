@@ -94,14 +94,21 @@ def _together(crew: dict[str, Any]) -> Iterator[str]:
         place = f"{one['size']} processes" + (f" on {one['machines']} machines" if one["machines"] > 1 else "")
         when = ", with the update" if one["update"] else ""
         yield _line("", f"{one['kind']} among {place}: {size(one['bytes'])} in {one['count']}{when}")
-    yield _line("gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate, preview and save")
-    yield _line("main memory", f"{size(host['start'])} of each process as it starts, {size(host['saving'])} of the first to save")
-    yield _line("checkpoint", f"{size(files['first'])} written by the first process, {size(files['others'])} by each other")
+    yield _line(
+        "gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate, preview and save"
+    )
+    yield _line(
+        "main memory",
+        f"{size(host['start'])} of each process as it starts, {size(host['saving'])} of the first to save",
+    )
+    yield _line(
+        "checkpoint", f"{size(files['first'])} written by the first process, {size(files['others'])} by each other"
+    )
     if crew["reads"]["sample"]:
         rate, sample = crew["reads"]["second"], crew["reads"]["sample"]
         yield _line("reads", f"{size(rate)}/s by all of them, {size(sample)} a sample")
     for name, one in crew["kinds"].items():
-        fits = "fits" if one["fits"] else "does not fit"
+        fits = "fits" if one["fits"] else "a step fits, a look does not" if one["step_fits"] else "does not fit"
         told = f"{size(one['memory'])}, {fits}; {size(one['sent'])} sent; {one['images_per_second']:,.1f} images/s"
         yield _line(name, told)
     yield _line("", crew["advice"])

@@ -27,7 +27,10 @@ from fromnoise.training.run import TrainingBase
 
 BUCKET = 25 * 2**20  # bytes of gradients that DistributedDataParallel sums at once
 GATHER, SCATTER, SUM = "all-gather", "reduce-scatter", "all-reduce"
-HOP, NETWORK_HOP = 3.4e-6, 14e-6  # seconds from one to the next by NVLink and by a network, as NCCL's tuning.cc has them
+HOP, NETWORK_HOP = (
+    3.4e-6,
+    14e-6,
+)  # seconds from one to the next by NVLink and by a network, as NCCL's tuning.cc has them
 
 
 class Message(NamedTuple):
@@ -70,6 +73,8 @@ class Part(NamedTuple):
     """Of its own samples; `activations` less what is `gathered`."""
     gathered: int
     """Bytes, at the moment when most lives, of weights and gradients that are whole, or on their way."""
+    scattered: int
+    """Bytes of the largest gradients that are summed and shared out at once, which gloo copies first."""
     looked: int
     """Bytes of weights and their average that are gathered whole to validate, to preview and to save."""
     messages: list[Message]
@@ -129,6 +134,7 @@ def part_of_one(
         ),
         counted,
         gathered,
+        seen.scattered,
         0 if copied else 2 * whole,
         [*sums, *seen.messages()],
         2 * whole + written,
@@ -153,7 +159,7 @@ class Exchanging(Living):
         super().__init__(model, parallel.held)
         self.crew = crew
         self.shared: set[int] = set()  # storages of what FSDP gathers, and sums
-        self.gathered = 0
+        self.gathered = self.scattered = 0
         self.told: dict[tuple[str, int, int, bool], tuple[int, float]] = {}
         self.update = False
 
@@ -202,6 +208,7 @@ class Exchanging(Living):
         key = kind, len(ranks), len({rank // self.crew.here for rank in ranks}), self.update
         count, size = self.told.get(key, (0, 0))
         self.told[key] = count + 1, size + max(parts)
+        self.scattered = max(self.scattered, max(parts) if kind == SCATTER else 0)
 
     def learned(self, times: float) -> None:
         """Weights are gathered for each part of a batch, and gradients summed with the last one."""

@@ -99,26 +99,28 @@ class State(NamedTuple):
         state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0), parallel)
         for p in model.parameters():
             p.grad = torch.empty_like(p)
-        state.optimizer.step(1.0)
-        model.zero_grad()
+        state.update()
         return state
+
+    def update(self) -> None:
+        """What a step does with its gradients."""
+        clip_gradients(self.model, 1.0)
+        self.optimizer.step(1.0)
+        self.model.zero_grad()
+        self.ema.update(0)
 
 
 def go_through(
     state: State, sample: Sample, batch: int, accumulate: int, dtype: torch.dtype | None, living: Living
 ) -> Counted:
     """The step of `count`, seen by `living`; of several processes that of one, whose own are `batch` samples."""
-    model, optimizer, ema, parallel = state
     parts = min(accumulate, PARTS)
     wide = of_rows(sample, parts * (batch // accumulate))
-    learner = parallel.learner(model, lambda: wide, dtype)
+    learner = state.parallel.learner(state.model, lambda: wide, dtype)
     with living:
         accumulate_gradients(learner, wide, parts, dtype, learner.synced)
         living.learned(accumulate / parts)
-        clip_gradients(model, 1.0)
-        optimizer.step(1.0)
-        model.zero_grad()
-        ema.update(0)
+        state.update()
     return Counted(living.most - living.gradients, living.gradients, living.kernels, living.traffic)
 
 

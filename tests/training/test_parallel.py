@@ -68,9 +68,7 @@ def together() -> Iterator[Together]:
     def start(
         size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None, most: int | None = None
     ) -> list[int]:
-        processes = all_of(
-            context, size, one_of, 2 if run.training.parallel == "hsdp" else 1, run, directory, most
-        )
+        processes = all_of(context, size, one_of, 2 if run.training.parallel == "hsdp" else 1, run, directory, most)
         if stop_at is not None:
             wait_for(lambda: steps_told(directory) >= stop_at, processes[0].is_alive)
             processes[-1].terminate()

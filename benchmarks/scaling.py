@@ -1,4 +1,4 @@
-"""What a second process brings, measured here; and what many GPUs would, reckoned by `fromnoise plan`. One JSON record."""
+"""What a second process brings, measured here; and what many GPUs would, by `fromnoise plan`. One JSON record."""
 
 from __future__ import annotations
 
@@ -238,12 +238,12 @@ def on_gpus(name: str, gpus: int) -> dict[str, Any]:
         "frozen": memory["frozen"],
         "checkpoint": plan["disk"]["checkpoints"] / (run.training.keep + 1),
         "start": told["host"]["start"] if "host" in told else None,
-        "reads": told["reads"] if "reads" in told else None,
+        "reads": told.get("reads"),
     }
 
 
 def prepared() -> dict[str, float]:
-    """What a billion pairs take: cores as measured with tiny encoders, GPUs by the operations of Stable Diffusion's VAE."""
+    """What a billion pairs take: cores as measured with tiny encoders, GPUs by the operations of a VAE."""
     measured = json.loads((RECORD.parent / "preparation.json").read_text(encoding="utf-8"))
     pictures, width = (measured["settings"][key] for key in ("pictures", "width"))
     one = measured["found"]["fromnoise"]
@@ -303,8 +303,9 @@ def table_of_rest(record: Mapping[str, Any]) -> str:
     pairs = record["paper"]["preparation"]
     hours = pairs["core_hours"] / CORES
     said = (
-        f"A billion pairs: {pairs['core_hours']:,.0f} hours of a core to read, resize and pack ({hours:,.0f} of a machine "
-        f"of {CORES} cores), {pairs['gpu_hours']:,.0f} hours of an H100 to encode, and {pairs['terabytes']:,.0f} TB: "
+        f"A billion pairs: {pairs['core_hours']:,.0f} hours of a core to read, resize and pack ({hours:,.0f} of a "
+        f"machine of {CORES} cores), {pairs['gpu_hours']:,.0f} hours of an H100 to encode, "
+        f"{pairs['terabytes']:,.0f} TB: "
         f"{pairs['latent_bytes']:,} bytes of latents and {pairs['text_bytes']:,.0f} of text each."
     )
     return "\n".join([*lines, "", said])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # which torch's optimizers import: 100 MiB of the program, there before it is measured
-
 from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture

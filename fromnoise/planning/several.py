@@ -11,7 +11,7 @@ from fromnoise.data.config import PreparedConfig
 from fromnoise.data.prepared import PreparedData
 from fromnoise.planning.absent import Absent
 from fromnoise.planning.case import FLOAT32, Case
-from fromnoise.planning.counts import ROWS, Counts
+from fromnoise.planning.counts import Counts
 from fromnoise.planning.fit import Memory
 from fromnoise.planning.place import GB, Crew, Where
 from fromnoise.planning.speed import Speed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from itertools import accumulate as running
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fromnoise.cli.main import main
 from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.chips import CHIPS
+from fromnoise.core.config import write_yaml
 from fromnoise.core.ranks import joined
-from fromnoise.data.config import ShapesConfig
+from fromnoise.data.config import PreparedConfig, ShapesConfig
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig
-from fromnoise.planning.case import Case, case_of, memory_of, part_of
+from fromnoise.planning.case import Case, case_of, part_of
 from fromnoise.planning.counts import counts_of
-from fromnoise.planning.place import Crew, crew_at, where
-from fromnoise.planning.several import advice
+from fromnoise.planning.place import Crew
+from fromnoise.planning.several import advice, bytes_of_sample
 from fromnoise.planning.speed import Speed
 from fromnoise.planning.together import GATHER, SCATTER, SUM, Message, Part
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.estimate import Pace
@@ -106,12 +110,21 @@ def step_of(rank: int, size: int, port: int, run: Run, place: Path) -> None:
 
 
 def most(watched: Any) -> int:
+    """The most bytes that lived, less gloo's copies, which its own threads free sooner or later."""
     events = [one for one in watched.profiler.kineto_results.events() if one.name() == "[memory]"]
-    now = peak = 0
+    changes: list[int] = []
+    theirs: list[int] = []  # allocated by other threads
     for event in sorted(events, key=lambda one: one.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
+        size = event.nbytes()
+        if event.start_thread_id() == events[0].start_thread_id():
+            changes.append(size)
+        elif size > 0:
+            theirs.append(size)
+        elif -size in theirs:
+            theirs.remove(-size)
+        else:
+            changes[len(changes) - 1 - changes[::-1].index(-size)] = 0
+    return max(running(changes))
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +160,92 @@ def test_two_processes_hold_and_send_what_was_planned(
     real = json.loads((tmp_path / "told-0").read_text())
     assert sum(part.resident) == pytest.approx(real["resident"], rel=0.001)
     buckets = part.gathered if parallel == "ddp" else 0  # DistributedDataParallel has them before the step
-    step = part.counted.activations + part.counted.gradients + part.gathered + part.scattered - buckets
-    assert sum(part.resident) + step == pytest.approx(real["resident"] + real["most"], rel=0.1)
+    step = part.counted.activations + part.counted.gradients + part.gathered - buckets
+    print(parallel, step / 2**20, real["most"] / 2**20, sum(part.resident) / 2**20)
+    assert step == pytest.approx(real["most"], rel=0.15)
     sent: dict[str, int] = {}
     for one in part.messages:
         sent[one.kind] = sent.get(one.kind, 0) + (one.bytes if one.bytes > one.count * SMALLEST else 0)
     assert {key: size for key, size in sent.items() if size} == pytest.approx(
         {key: size for key, size in real["sent"].items() if size}, rel=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        (Message("all-gather", 8, 1, False, 1, 8_000_000), 7_000_000 / 1e9),
+        (Message("all-reduce", 8, 1, False, 1, 8_000_000), 14_000_000 / 1e9),
+        (Message("all-reduce", 2, 2, False, 1, 8_000_000), 8_000_000 / 1e8),  # one of each machine: its own network
+        (Message("all-gather", 16, 2, False, 1, 16_000_000), 15_000_000 / 8e8),  # all of a machine's networks
+    ],
+)
+def test_messages_take_as_long_as_their_narrowest_link(message: Message, seconds: float) -> None:
+    crew = Crew(16, 2, 1e9, 1e8)
+    assert seconds < message.seconds(crew) < seconds + 1e-3
+    assert message._replace(count=2).seconds(crew) > message.seconds(crew)
+
+
+def test_the_way_is_advised_that_fits_and_is_quickest() -> None:
+    def way(fits: bool, step: float, step_fits: bool = True) -> dict[str, Any]:
+        return {"fits": fits, "step_seconds": step, "step_fits": step_fits}
+
+    assert advice({"ddp": way(True, 1.0), "fsdp": way(True, 1.1)}) == "ddp is the quickest that fits"
+    assert advice({"ddp": way(True, 1.0), "fsdp": way(True, 0.9)}) == "fsdp is the quickest that fits"
+    assert "does not fit: fsdp is" in advice({"ddp": way(False, 1.0), "fsdp": way(True, 1.1)})
+    assert "a step does with fsdp" in advice({"ddp": way(False, 1.0, False), "fsdp": way(False, 1.1)})
+
+
+def test_a_plan_of_several_tells_what_each_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_yaml(run_of("hsdp", AdamW()), tmp_path / "run.yaml")
+    args = ["plan", str(tmp_path / "run.yaml"), "--device", "h100", "--processes", "4", "--machines", "2"]
+    assert main([*args, "--price", "3", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    crew, memory = plan["together"], plan["memory"]
+    weights = 4 * sum(plan["parameters"]["trained"].values())
+    assert memory["weights"] == pytest.approx(weights / 2, rel=0.01) and memory["moments"] == 2 * memory["weights"]
+    assert memory["gathered"] == crew["gathered"]["looks"] == 2 * weights  # more than a step gathers
+    assert set(crew["kinds"]) == {"ddp", "fsdp", "hsdp"} and crew["pictures_of_a_process"] == 2
+    assert crew["kinds"]["ddp"]["sent"] == pytest.approx(2 * 3 / 4 * weights, rel=0.001)
+    assert crew["kinds"]["fsdp"]["sent"] == pytest.approx(3 * 3 / 4 * weights, rel=0.01)
+    assert crew["kinds"]["hsdp"]["sent"] == pytest.approx((3 / 2 + 1 / 2) * weights, rel=0.01)
+    assert crew["link"] == CHIPS["H100"].link and crew["network"] == CHIPS["H100"].network
+    assert crew["checkpoint"]["first"] == pytest.approx(2 * weights + memory["moments"], rel=0.01)
+    assert plan["cost"] == pytest.approx(4 * 3 * plan["time"]["hours"])
+    assert main(args) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "by 4 processes on 2 machines (hsdp) on H100, 2 pictures",
+        "all-reduce among 2 processes on 2",
+        "ddp",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["--processes", "3"],
+            "training.batch is 8; allowed for 3 processes and training.accumulate 1: multiples of 3",
+        ),
+        (["--processes", "4", "--machines", "3"], "4 processes on 3 machines; allowed: as many on each"),
+    ],
+)
+def test_what_does_not_come_out_even_is_refused(
+    args: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_yaml(run_of("ddp", AdamW()), tmp_path / "run.yaml")
+    assert main(["plan", str(tmp_path / "run.yaml"), "--device", "h100", *args]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_prepared_data_tell_what_a_sample_takes(tmp_path: Path) -> None:
+    prepare("shapes:40", tmp_path / "set", Preparation(size=32))
+    run = run_of("ddp", AdamW()).model_copy(update={"data": PreparedConfig(path=tmp_path / "set")})
+    files = sum(file.stat().st_size for file in (tmp_path / "set").glob("*.safetensors"))
+    assert bytes_of_sample(case_of(run, None, CREW)) == pytest.approx(files / 40)
+    absent = run.model_copy(update={"data": PreparedConfig(path=tmp_path / "none")})
+    case = case_of(absent, None, CREW)
+    assert bytes_of_sample(case) == 2 * 3 * 32 * 32 and "read whole" in case.assumed[-1]
+    assert bytes_of_sample(case_of(run_of("ddp", AdamW()), None, CREW)) is None

@@ -351,6 +351,18 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     image(figure, 150).save(path)
 
 
+def reckon(settings: Settings, record: dict[str, Any], say: Any) -> None:
+    """The part of the record that is on paper, written after each model."""
+    models = record.get("paper", {}).get("models", {})
+    record["paper"] = {"chip": CHIP, "utilisation": UTILISATION, "preparation": prepared(), "models": models}
+    for name in settings.models:
+        models[name] = {}
+        for gpus in settings.gpus:
+            models[name][str(gpus)] = told = on_gpus(name, gpus)
+            say(name, gpus, told["advice"])
+        write_record(settings.out, record)
+
+
 def main(args: Sequence[str]) -> None:
     args = ["--paper=true" if arg == "--paper" else arg for arg in args]
     settings, words = parse(Settings(), args, usage=USAGE, description=DESCRIPTION)
@@ -358,23 +370,17 @@ def main(args: Sequence[str]) -> None:
         raise ValueError(f"{words[0]!r} is not expected here; usage: {USAGE}")
     say = Console(stderr=True).print
     before = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.is_file() else {}
-    record = {key: before[key] for key in ("measured", "paper") if key in before}
+    record = {"command": "python -m benchmarks.scaling [--paper]"}
+    record |= {key: before[key] for key in ("measured", "paper") if key in before}
     if settings.paper:
-        models: dict[str, dict[str, Any]] = {name: {} for name in settings.models}
-        for name in models:
-            for gpus in settings.gpus:
-                models[name][str(gpus)] = on_gpus(name, gpus)
-                say(name, gpus, models[name][str(gpus)]["advice"])
-        record["paper"] = {"chip": CHIP, "utilisation": UTILISATION, "models": models, "preparation": prepared()}
-    else:
-        told = {"machine": describe_machine(), "settings": settings.model_dump(include={"steps", "rounds"})}
-        record["measured"] = told | {"models": compared(settings, say), "tokens": by_tokens(settings, say)}
-        plot(record, settings.picture)
-    write_record(settings.out, {"command": "python -m benchmarks.scaling [--paper]", **record})
-    if settings.paper:
+        reckon(settings, record, say)
         put(table_of_paper(record), settings.page, "paper")
         put(table_of_rest(record), settings.page, "rest")
     else:
+        told = {"machine": describe_machine(), "settings": settings.model_dump(include={"steps", "rounds"})}
+        record["measured"] = told | {"models": compared(settings, say), "tokens": by_tokens(settings, say)}
+        write_record(settings.out, record)
+        plot(record, settings.picture)
         put(table(record), settings.page)
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 from fromnoise.conditioning.config import NoConditionConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_tensors
+from fromnoise.core.ranks import joined
 from fromnoise.training import drawing, reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
@@ -299,3 +300,32 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: 
         told = fault_of(rank, place).read_text()
         assert "training.batch is 5; allowed for 2 processes and training.accumulate 1: multiples of 2" in told
     assert not place.exists()
+
+
+def of_another_seed(rank: int, size: int, port: int, run: Run, directory: Path) -> None:
+    """As `one_of`, with a seed that is the process's own."""
+    one_of(rank, size, port, 1, changed(run, seed=rank), directory, None)
+
+
+@pytest.mark.usefixtures("together")
+def test_processes_with_other_settings_end_together_and_leave_nothing(tmp_path: Path, tiny_run: Making) -> None:
+    place, context = tmp_path / "run", multiprocessing.get_context("forkserver")
+    processes = all_of(context, 2, of_another_seed, unprompted(tiny_run(batch=4)), place)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [1, 1]
+    for rank in range(2):
+        assert fault_of(rank, place).read_text().startswith("process 1 has other settings than process 0: all machines")
+    assert not place.exists()
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for key, value in told.items():
+            monkeypatch.setenv(key, str(value))
+        with pytest.raises(ValueError, match=f"port {port} is taken on this machine"), joined("cpu"):
+            pass

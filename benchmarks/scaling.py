@@ -370,7 +370,7 @@ def main(args: Sequence[str]) -> None:
         raise ValueError(f"{words[0]!r} is not expected here; usage: {USAGE}")
     say = Console(stderr=True).print
     before = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.is_file() else {}
-    record = {"command": "python -m benchmarks.scaling [--paper]"}
+    record: dict[str, Any] = {"command": "python -m benchmarks.scaling [--paper]"}
     record |= {key: before[key] for key in ("measured", "paper") if key in before}
     if settings.paper:
         reckon(settings, record, say)

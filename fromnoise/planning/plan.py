@@ -41,7 +41,10 @@ def make_plan(
 
     def needs(kind: str) -> Needs:
         part = part_of(case, counts, kind, training.accumulate, speed)
-        alone = speed or on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
+        alone = speed
+        if place.chip:
+            alone = on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
+        assert alone is not None, "what is here is timed"
         seconds = seconds_of(alone.pace.step, part.messages, crew)
         step = memory_of(part._replace(looked=0), beside._replace(look=0)).total
         return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds, step)

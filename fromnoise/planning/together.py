@@ -160,7 +160,7 @@ class Exchanging(Living):
         self.crew = crew
         self.shared: set[int] = set()  # storages of what FSDP gathers, and sums
         self.gathered = self.scattered = 0
-        self.told: dict[tuple[str, int, int, bool], tuple[int, float]] = {}
+        self.told: dict[tuple[str, int, int, bool], tuple[int, int]] = {}
         self.update = False
 
     def __enter__(self) -> Exchanging:
@@ -173,7 +173,8 @@ class Exchanging(Living):
             self._hold(storage, size - storage.nbytes())
             return resize(storage, size)
 
-        torch.UntypedStorage.resize_ = resized  # by which FSDP frees what it gathered; no operation, and so not seen
+        # FSDP frees by it what it gathered, which is no operation and would not be seen.
+        torch.UntypedStorage.resize_ = resized  # type: ignore[assignment,method-assign]
         super().__enter__()
         return self
 
@@ -211,10 +212,10 @@ class Exchanging(Living):
         self.scattered = max(self.scattered, max(parts) if kind == SCATTER else 0)
 
     def learned(self, times: float) -> None:
-        """Weights are gathered for each part of a batch, and gradients summed with the last one."""
+        """Weights are gathered and gradients shared out for each part of a batch; copies are summed with the last."""
         super().learned(times)
         for key, (count, size) in self.told.items():
-            if key[0] == GATHER:
+            if key[0] != SUM:
                 self.told[key] = int(times * count), int(times * size)
         self.update = True
 
@@ -230,7 +231,7 @@ def ranks_of(args: Any) -> list[int]:
 
     for one in args:
         if isinstance(one, str) and one not in ("sum", "avg", "min", "max"):
-            return dist.get_process_group_ranks(dist.distributed_c10d._resolve_process_group(one))
+            return dist.get_process_group_ranks(dist.distributed_c10d._resolve_process_group(one))  # type: ignore[arg-type]
         if isinstance(one, torch.ScriptObject):
             with suppress(RuntimeError):  # a way to reduce is no group
                 return dist.get_process_group_ranks(dist.ProcessGroup.unbox(one))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import fromnoise
 from fromnoise.core.config import Config
 from fromnoise.core.files import write_text
 from fromnoise.core.machine import describe_machine, versions
@@ -68,7 +67,7 @@ def refuse_unlike(run: Config, data: Data, ranks: Ranks) -> None:
 
 def code() -> str:
     """sha256 (hex) over the package's own files."""
-    root, digest = Path(fromnoise.__file__).parent, hashlib.sha256()
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

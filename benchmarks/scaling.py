@@ -28,7 +28,7 @@ from fromnoise.core.flops import count_flops
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import memory_of, used_memory
 from fromnoise.core.ranks import joined
-from fromnoise.models.config import MMDiTConfig
+from fromnoise.models.config import MMDiTConfig, VAEConfig
 from fromnoise.planning.place import crew_at, where
 from fromnoise.planning.plan import make_plan
 from fromnoise.plots.style import BLUE, GREY, ORANGE, image, sheet, styled
@@ -248,7 +248,7 @@ def prepared() -> dict[str, float]:
     pictures, width = (measured["settings"][key] for key in ("pictures", "width"))
     one = measured["found"]["fromnoise"]
     with hollow():
-        vae = Autoencoder.build(AutoencoderConfig(), 0).vae
+        vae = Autoencoder.build(AutoencoderConfig(vae=VAEConfig()), 0).vae
         encoded = count_flops(lambda: vae.encode(torch.empty(1, 3, 256, 256)))
     chip = where(CHIP).chip
     assert chip is not None, "it is in the table"
@@ -266,7 +266,7 @@ def prepared() -> dict[str, float]:
 
 def table_of_paper(record: Mapping[str, Any]) -> str:
     """What was reckoned, in Markdown."""
-    head = ("model", "GPUs", "", "a step holds", "at most", "sent a step", "telling, ms", "images/s", "days a billion")
+    head = ("model", "GPUs", "", "a step holds", "at most", "sent a step", "telling, ms", "images/s", "hours a billion")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, counts in record["paper"]["models"].items():
         for gpus, told in counts.items():
@@ -275,7 +275,7 @@ def table_of_paper(record: Mapping[str, Any]) -> str:
                 cells = [name, gpus, kind]
                 cells += [f"{one[key] / GB:,.1f} GB{'' if one[fits] else ' (too much)'}" for key, fits in FITTING]
                 cells += [f"{one['sent'] / GB:.2f} GB", f"{1000 * one['communication_seconds']:,.0f}", f"{pace:,.0f}"]
-                cells += [f"{PAIRS / pace / 86400:,.1f}"]
+                cells += [f"{PAIRS / pace / 3600:,.1f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

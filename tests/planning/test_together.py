@@ -37,7 +37,7 @@ from fromnoise.training.optim import Optimizer
 from fromnoise.training.parallel import split
 from fromnoise.training.run import AdamW, Muon, Run, Training
 from fromnoise.training.step import accumulate_gradients, clip_gradients
-from tests.training.processes import all_of, become, server
+from tests.training.processes import all_of, become, serving
 
 SMALLEST = 1000  # bytes: messages below are norms
 CREW = Crew(2, 1, 1e9, 1e9)
@@ -121,7 +121,7 @@ def most(watched: Any) -> int:
 
 @pytest.fixture(scope="module")
 def context() -> Any:
-    with server() as context:
+    with serving() as context:
         yield context
 
 

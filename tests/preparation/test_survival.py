@@ -19,7 +19,7 @@ import pytest
 from fromnoise.cli.main import main
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.prepared import verify
-from tests.training.processes import server
+from tests.training.processes import serving
 
 EMOJI = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "noto_emoji_128"
 COUNT, SHARD, KILLS = 64, 2, 20
@@ -62,7 +62,7 @@ def launch() -> Iterator[Callable[[list[str]], ForkServerProcess]]:
         process.start()
         return process
 
-    with server(modules) as context:
+    with serving(modules) as context:
         yield start
 
 

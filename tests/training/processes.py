@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(preloaded: Sequence[str] = PRELOADED) -> Iterator[Any]:
+def serving(preloaded: Sequence[str] = PRELOADED) -> Iterator[Any]:
     """A context of multiprocessing whose processes begin with these modules loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preloaded))

@@ -324,7 +324,8 @@ def table(record: Mapping[str, Any]) -> str:
             cells += [f"{one[key]:,.0f}" for key in ("grown_mib", "planned_mib")]
             lines.append(f"| {' | '.join(cells)} |")
     tokens = ", ".join(f"{one['tokens']}: {one['milliseconds']:.1f}" for one in record["measured"]["tokens"])
-    return "\n".join([*lines, "", f"Milliseconds a picture of a step of `shapes`, by tokens of the picture: {tokens}."])
+    said = f"Milliseconds a picture of a step of `shapes`, by tokens of the picture: {tokens}."
+    return "\n".join([*lines, "", said, "", f"![Two processes beside one](images/{PICTURE.name})"])
 
 
 @styled
@@ -344,7 +345,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
         yticks=[row + 0.19 for row in range(len(WAYS))], yticklabels=list(WAYS), title="images/s over the best way's"
     )
     left.invert_yaxis()
-    left.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=len(measured["models"]))
     tokens = measured["tokens"]
     right.plot([one["tokens"] for one in tokens], [one["milliseconds"] for one in tokens], "o-", color=GREY)
     right.set(xlabel="tokens of a picture", title="milliseconds a picture of a step", ylim=(0, None))

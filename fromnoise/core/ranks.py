@@ -183,6 +183,9 @@ def joined(device: str) -> Iterator[Ranks]:
         reason = " ".join(str(error).split())
         if not (isinstance(error, dist.DistNetworkError) or any(word in reason for word in LOST)):
             raise
+        if "EADDRINUSE" in reason:
+            port = os.environ["MASTER_PORT"]
+            raise ValueError(f"port {port} is taken on this machine; choose another: torchrun --master-port") from None
         raise ValueError(f"another process of this work is gone ({reason[:120]}); the same command goes on") from None
     finally:
         if dist.is_initialized():

@@ -30,6 +30,7 @@ PUBLISHED = {  # encoders by a part of their names: width, and parameters of the
     "clip-vit-base": (512, 63_165_952),
     "clip-vit-large": (768, 123_060_480),
     "clip-vit-bigg": (1280, 694_659_840),
+    "qwen2.5-vl-7b": (3584, 7_070_619_136),
     "t5-base": (768, 109_628_544),
     "t5-v1_1-base": (768, 109_628_544),
     "t5-large": (1024, 335_000_000),

@@ -130,9 +130,13 @@ def count_step(
     run: Run | VAERun, subject: Subject, batch: int, accumulate: int, dtype: torch.dtype | None, fused: bool
 ) -> Counted:
     """A step of `batch` in `accumulate` parts. Inside `hollow`. fused: as on a GPU, whose attention keeps no scores."""
-    if fused and dtype == torch.bfloat16:
-        dtype = torch.float16  # as large, and its attention is a fused kernel on a CPU, too
+    dtype = fusing(dtype) if fused else dtype
     return count(subject.model, subject.sample, batch, accumulate, run.training.optimizer, dtype)
+
+
+def fusing(dtype: torch.dtype | None) -> torch.dtype | None:
+    """A type as large, whose attention is a fused kernel on a CPU, too."""
+    return torch.float16 if dtype == torch.bfloat16 else dtype
 
 
 def count_look(run: Run | VAERun, subject: Subject, data: Data, dtype: torch.dtype | None) -> int:

@@ -28,11 +28,17 @@ class Memory(NamedTuple):
     """On a CPU, where memory is shared with it: Python, PyTorch and the data."""
     overhead: int
     """There, too: what the allocator holds back, libraries keep for themselves, and the compiler."""
+    gathered: int = 0
+    """Of several processes: what is gathered from others, or summed with them."""
 
     @property
     def total(self) -> int:
         """All of it."""
         return sum(self)
+
+    def told(self) -> dict[str, int]:
+        """By name; what is gathered only where anything is."""
+        return {name: size for name, size in self._asdict().items() if name != "gathered" or size}
 
 
 class Verdict(NamedTuple):
@@ -45,12 +51,18 @@ class Verdict(NamedTuple):
 
 
 def fitting(
-    memory: Memory, memory_of: Callable[[int], Memory], batch: int, accumulate: int, room: int, name: str
+    memory: Memory,
+    memory_of: Callable[[int], Memory],
+    batch: int,
+    accumulate: int,
+    room: int,
+    name: str,
+    processes: int = 1,
 ) -> Verdict:
     """Whether `memory` fits into `room` bytes of the device `name`, and what to do.
 
     memory_of: what a step holds whose batch has as many parts; it falls with the parts on a straight line, less what
-    does not hang on them.
+    does not hang on them. batch: of each of as many `processes`.
     """
     limit = (1 - SPARE_MEMORY) * room
     if memory.total <= limit:
@@ -67,5 +79,5 @@ def fitting(
             break
     else:
         parts = batch
-    most = max(1, batch // parts)
+    most = processes * max(1, batch // parts)
     return Verdict(False, f"{short}; --training.accumulate {parts} fits, or --training.batch {most}")

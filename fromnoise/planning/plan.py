@@ -2,154 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-import torch._dynamo  # which torch's optimizers import: 100 MiB of the program, there before it is measured
-
-from fromnoise.core.chips import Chip, chip_named
-from fromnoise.core.device import available, pick
 from fromnoise.core.line import quiet
-from fromnoise.core.needs import physical_memory, used_memory
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture
-from fromnoise.planning.counts import (
-    Counts,
-    Pieces,
-    Subject,
-    autoencoder,
-    count_look,
-    count_step,
-    counts_of,
-    drawing,
-    pieces_of,
-)
+from fromnoise.planning.case import Case, beside_at, case_of, memory_of, part_of
+from fromnoise.planning.counts import Counts, counts_of
 from fromnoise.planning.fit import Memory, fitting
-from fromnoise.planning.settled import done_in, settle
-from fromnoise.planning.speed import COMPILED_MEMORY, COMPILER, GRAPH, Tried, here, of_run, on_chip
+from fromnoise.planning.place import Crew, Where
+from fromnoise.planning.several import Needs, kinds_of, paced, seconds_of, told_together
+from fromnoise.planning.speed import Speed, here, of_run, on_chip
 from fromnoise.space.config import LatentConfig
 from fromnoise.training.estimate import disk, left, spent
-from fromnoise.training.fast import dtype_of
-from fromnoise.training.hollow import Counted, hollow
 from fromnoise.training.loop import trainee_of
 from fromnoise.training.run import Muon, Run, VAERun
 
-FLOAT32 = 4  # bytes; what is frozen is kept in it
-
-
-class Where(NamedTuple):
-    """What a training would run on."""
-
-    name: str
-    chip: Chip | None
-    """What is known of it, where it is not here."""
-    device: torch.device
-    """Where things are tried: here."""
-    memory: int
-    """Bytes."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether the program itself takes of that memory."""
-        return self.chip is None and self.device.type == "cpu"
-
-
-def where(name: str) -> Where:
-    """The device called `name`: auto, cuda, mps or cpu are those here, all others come from the table.
-
-    Raises:
-        ValueError: one line, when it is neither; it names the nearest.
-    """
-    if name not in ("auto", *available()) and not name.startswith(("cuda", "mps")):
-        told, chip = chip_named(name)
-        return Where(told, chip, torch.device("cpu"), int(chip.memory * 2**30))
-    device = pick(name)
-    if device.type == "cuda":
-        return Where(str(device), None, device, torch.cuda.get_device_properties(device).total_memory)
-    return Where(str(device), None, device, physical_memory())
-
 
 def make_plan(
-    run: Run | VAERun, directory: Path | None, place: Where, price: float | None, utilisation: float
+    run: Run | VAERun, directory: Path | None, place: Where, price: float | None, utilisation: float, crew: Crew
 ) -> dict[str, Any]:
-    """What `run`, under way in `directory` or not begun, needs on `place`.
+    """What `run`, under way in `directory` or not begun, needs where `crew` trains it on `place`.
 
-    price: of an hour there, in any currency. utilisation: share of a chip's peak that products are assumed to reach.
+    price: of an hour of a process there, in any currency. utilisation: share of a chip's peak that products are assumed
+    to reach.
 
     Raises:
         ValueError: one line, for a run that cannot be.
     """
-    assumed: list[str] = []
-    done = done_in(run, directory, assumed.append)
-    run, data = settle(run, directory, done.choices, assumed.append)
-    trainee = trainee_of(run, data, quiet)
-    pieces = pieces_of(run, data, assumed.append) if isinstance(run, Run) else None
-    rows = rows_of_picture(run.model) if isinstance(run, Run) else 1
-    if isinstance(run, VAERun) and run.model.loss.perceptual:
-        assumed.append("LPIPS is left out: its VGG16 is 14.7M frozen parameters, and a forward of two pictures, more")
-    program = used_memory()  # Python, PyTorch, data and what is frozen, as a training has them before its model
-    training, batch = run.training, run.training.batch
+    case = case_of(run, directory, crew)
+    training = case.run.training
+    rows = rows_of_picture(case.run.model) if isinstance(case.run, Run) else 1
+    with case.hollow() as subject:
+        counts = counts_of(case.run, subject, rows)
+    speed = None if place.chip else _speed_here(case, place, counts)
+    beside = beside_at(case, place, counts, speed)
 
-    with _hollow(run, data, pieces) as subject:
-        counts = counts_of(run, subject, rows)
-        flops, known = counts.flops, None
+    def needs(kind: str) -> Needs:
+        part = part_of(case, counts, kind, training.accumulate, speed)
+        alone = speed
         if place.chip:
-            step = count_step(run, subject, batch, training.accumulate, dtype_of("bfloat16"), fused=True)
-            known = on_chip(place.chip, flops, step, batch, utilisation)
-        elif directory and done.choices and done.step:
-            known = of_run(directory, done.choices)
-    speed = known or here(run, data, pieces, batch, place.device, flops)
+            alone = on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
+        assert alone is not None, "what is here is timed"
+        seconds = seconds_of(alone.pace.step, part.messages, crew)
+        step = memory_of(part._replace(looked=0), beside._replace(look=0)).total
+        return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds, step)
 
-    with _hollow(run, data, pieces) as subject:
+    own = needs(training.parallel)
 
-        def memory_of(accumulate: int) -> Memory:
-            dtype, fused = dtype_of(speed.precision), place.chip is not None
-            counted = count_step(run, subject, batch, accumulate, dtype, fused)
-            return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, look, *beside)
+    def memory_in(parts: int) -> Memory:
+        return memory_of(part_of(case, counts, training.parallel, parts, speed), beside)
 
-        look = count_look(run, subject, data, dtype_of(speed.precision))
-        beside = (0, 0)
-        if place.shared:
-            overhead = COMPILER + counts.graphs * len(data.sizes) * GRAPH if speed.compiled else 0
-            if speed.tried and not speed.compiled:
-                overhead = _held_back(run, subject, counts, speed.tried)
-            beside = (program, overhead)
-        memory = memory_of(training.accumulate)
-        verdict = fitting(memory, memory_of, batch, training.accumulate, place.memory, place.name)
-    ahead, looks = left(training, done.step), trainee.looks()
+    room = case.room(place)
+    verdict = fitting(own.memory, memory_in, case.rows, training.accumulate, room, place.name, crew.processes)
+    memory = own.memory.told() | {"total": own.memory.total, "of": room} | verdict._asdict()
+    plan = _told(case, place, counts, own.speed, memory, price)
+    if crew.processes == 1:
+        return plan
+    others = {kind: needs(kind) for kind in kinds_of(crew) if kind != training.parallel}
+    return plan | {"together": told_together(case, place, counts, {training.parallel: own} | others)}
+
+
+def _speed_here(case: Case, place: Where, counts: Counts) -> Speed:
+    """The pace on this machine: that of the run itself, or of some steps. Processes that share it share its cores."""
+    if case.directory and case.done.choices and case.done.step and (known := of_run(case.directory, case.done.choices)):
+        return known
+    batch = case.run.training.batch if place.shared else case.rows
+    return here(case.run, case.data, case.pieces, batch, place.device, counts.flops)
+
+
+def _told(
+    case: Case, place: Where, counts: Counts, speed: Speed, memory: dict[str, Any], price: float | None
+) -> dict[str, Any]:
+    """The record."""
+    run, data, training = case.run, case.data, case.run.training
+    ahead, looks = left(training, case.done.step), trainee_of(run, data, quiet).looks()
     seconds = spent(ahead, speed.pace, looks)
     channels, height, width = data.image_shape
     files = disk(training, counts.resident, left(training, 0).previews, looks, channels * height * width)
-    pictures = training.steps * batch
+    pictures = training.steps * training.batch
     hours = sum(seconds) / 3600
     return {
         "recipe": run.recipe,
-        "run": str(directory) if directory else None,
+        "run": str(case.directory) if case.directory else None,
         "device": place.name,
         "parameters": {"trained": counts.trained, "frozen": counts.frozen},
-        "flops": flops._asdict(),
-        "memory": memory._asdict() | {"total": memory.total, "of": place.memory} | verdict._asdict(),
+        "flops": counts.flops._asdict(),
+        "memory": memory,
         "speed": {
-            "images_per_second": batch / speed.pace.step,
+            "images_per_second": training.batch / speed.pace.step,
             "step_seconds": speed.pace.step,
             "precision": speed.precision,
             "compiled": speed.compiled,
             "how": speed.how,
         },
-        "time": {"done_steps": done.step, **ahead._asdict(), "seconds": seconds._asdict(), "hours": hours},
-        "cost": None if price is None else price * hours,
+        "time": {"done_steps": case.done.step, **ahead._asdict(), "seconds": seconds._asdict(), "hours": hours},
+        "cost": None if price is None else price * hours * case.crew.processes,
         "seen": {
             "pictures": pictures,
-            "left": ahead.steps * batch,
+            "left": ahead.steps * training.batch,
             "epochs": pictures / data.counts.learned if data.counts else None,
             "data": data.counts.learned if data.counts else None,
         },
         "disk": files._asdict() | {"total": sum(files)},
         "derived": derived(run, data, counts),
-        "assumed": assumed,
+        "assumed": case.assumed,
     }
 
 
@@ -175,31 +133,3 @@ def derived(run: Run | VAERun, data: Data, counts: Counts) -> dict[str, Any]:
     if isinstance(space, LatentConfig) and space.scale != (1.0,):
         told |= {"latents' shift": list(space.shift or ()), "latents' scale": list(space.scale or ())}
     return told
-
-
-@contextmanager
-def _hollow(run: Run | VAERun, data: Data, pieces: Pieces | None) -> Iterator[Subject]:
-    """The hollow model of `run`, and a sample of it."""
-    if isinstance(run, VAERun):
-        with hollow():
-            yield autoencoder(run, data)
-        return
-    assert pieces is not None, "a pipeline has a conditioner and a space"
-    with hollow(pieces.conditioner, pieces.space):
-        yield drawing(run, pieces)
-
-
-def _memory(counts: Counts, counted: Counted, share: float, look: int, program: int, overhead: int) -> Memory:
-    """The bytes of a step, or of a look at held-out pictures where that takes more. share: of the activations of an
-    eager step that are held."""
-    held = counts.resident
-    frozen = FLOAT32 * sum(counts.frozen.values())
-    activations = max(int(share * counted.activations), look - counted.gradients)
-    return Memory(held.weights, counted.gradients, held.moments, held.average, activations, frozen, program, overhead)
-
-
-def _held_back(run: Run | VAERun, subject: Subject, counts: Counts, tried: Tried) -> int:
-    """Bytes by which the process grew beyond what is counted of the steps that were tried: the allocator keeps some of
-    what is freed, and libraries some for themselves. Their average is not made, and what is frozen was there before."""
-    counted = count_step(run, subject, tried.rows, tried.accumulate, dtype_of(tried.precision), fused=False)
-    return max(0, tried.grown - _memory(counts, counted, 1.0, 0, 0, 0).total + counts.resident.average)

@@ -56,11 +56,11 @@ def done_in(run: Run | VAERun, directory: Path | None, assume: Say) -> Done:
 
 
 def settle(
-    run: Run | VAERun, directory: Path | None, choices: Choices | None, assume: Say
+    run: Run | VAERun, directory: Path | None, choices: Choices | None, processes: int, assume: Say
 ) -> tuple[Run | VAERun, Data]:
     """`run` with all that is derived, and its data or what stands in for them."""
     if run.training.batch == 0:
-        batch = choices.batch if choices else BATCH * run.training.accumulate
+        batch = choices.batch if choices else BATCH * run.training.accumulate * processes
         if not choices:
             assume(f"batch {batch}: training.batch is 0, which finds one by trying as the training begins")
         run = run.model_copy(update={"training": run.training.model_copy(update={"batch": batch})})

@@ -13,14 +13,20 @@ WIDTH = 16  # of the names of lines
 
 def table(plan: dict[str, Any]) -> str:
     """Lines of names and numbers, and under each what it is made of."""
-    lines = [*_parameters(plan), *_flops(plan), *_memory(plan), *_time(plan), *_disk(plan), *_derived(plan)]
+    together = _together(plan["together"]) if "together" in plan else ()
+    lines = [*_parameters(plan), *_flops(plan), *_memory(plan), *_time(plan), *together, *_disk(plan), *_derived(plan)]
     assumed = [f"{'assumed' if i == 0 else '':<{WIDTH}}{one}" for i, one in enumerate(plan["assumed"])]
     return "\n".join([_head(plan), *lines, *assumed])
 
 
 def _head(plan: dict[str, Any]) -> str:
     what = f"{plan['run']} ({plan['recipe']})" if plan["run"] else plan["recipe"]
-    return f"{what} on {plan['device']}"
+    crew = plan.get("together")
+    if not crew:
+        return f"{what} on {plan['device']}"
+    machines = f" on {crew['machines']} machines" if crew["machines"] > 1 else ""
+    shared = f", {crew['pictures_of_a_process']} pictures of a step each"
+    return f"{what} by {crew['processes']} processes{machines} ({crew['parallel']}) on {plan['device']}{shared}"
 
 
 def _line(name: str, text: str) -> str:
@@ -51,8 +57,8 @@ def _flops(plan: dict[str, Any]) -> Iterator[str]:
 def _memory(plan: dict[str, Any]) -> Iterator[str]:
     memory = plan["memory"]
     names = {"program": "program", "average": "EMA"}
-    parts = ("weights", "gradients", "moments", "average", "activations", "frozen", "program", "overhead")
-    listed = ", ".join(f"{names.get(part, part)} {size(memory[part])}" for part in parts if memory[part])
+    parts = ("weights", "gradients", "moments", "average", "activations", "gathered", "frozen", "program", "overhead")
+    listed = ", ".join(f"{names.get(part, part)} {size(memory[part])}" for part in parts if memory.get(part))
     yield _line("memory", f"{size(memory['total'])} of {size(memory['of'])} at most: {listed}")
     yield _line("", "it fits" if memory["fits"] else f"it does not fit: {memory['remedy']}")
 
@@ -74,6 +80,38 @@ def _time(plan: dict[str, Any]) -> Iterator[str]:
         yield _line("cost", f"{plan['cost']:,.2f} at the price of an hour that was given")
     passes = f", {seen['epochs']:,.1f} times each of {seen['data']:,}" if seen["epochs"] else ""
     yield _line("seen", f"{seen['pictures']:,} pictures{passes}")
+
+
+def _together(crew: dict[str, Any]) -> Iterator[str]:
+    seconds, gathered, host, files = (crew[name] for name in ("seconds", "gathered", "host", "checkpoint"))
+    yield _line(
+        "sent",
+        f"{size(crew['sent'])} by each process in a step, and as many received, in {seconds['communication']:.3g} s; "
+        f"computing takes {seconds['compute']:.3g} s: {seconds['overlapped']:.3g} s together, "
+        f"{seconds['apart']:.3g} s one after the other",
+    )
+    for one in crew["messages"]:
+        place = f"{one['size']} processes" + (f" on {one['machines']} machines" if one["machines"] > 1 else "")
+        when = ", with the update" if one["update"] else ""
+        yield _line("", f"{one['kind']} among {place}: {size(one['bytes'])} in {one['count']}{when}")
+    yield _line(
+        "gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate, preview and save"
+    )
+    yield _line(
+        "main memory",
+        f"{size(host['start'])} of each process as it starts, {size(host['saving'])} of the first to save",
+    )
+    yield _line(
+        "checkpoint", f"{size(files['first'])} written by the first process, {size(files['others'])} by each other"
+    )
+    if crew["reads"]["sample"]:
+        rate, sample = crew["reads"]["second"], crew["reads"]["sample"]
+        yield _line("reads", f"{size(rate)}/s by all of them, {size(sample)} a sample")
+    for name, one in crew["kinds"].items():
+        fits = "fits" if one["fits"] else "a step fits, a look does not" if one["step_fits"] else "does not fit"
+        told = f"{size(one['memory'])}, {fits}; {size(one['sent'])} sent; {one['images_per_second']:,.1f} images/s"
+        yield _line(name, told)
+    yield _line("", crew["advice"])
 
 
 def _disk(plan: dict[str, Any]) -> Iterator[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from fromnoise.core.config import Config
 from fromnoise.core.files import write_text
 from fromnoise.core.machine import describe_machine, versions
+from fromnoise.core.ranks import Ranks
 from fromnoise.core.types import Data
 
 FILE = "environment.jsonl"
@@ -36,4 +38,36 @@ def fingerprint(data: Data) -> str:
     batch = data.validation(HELD_OUT)
     digest = hashlib.sha256(json.dumps([list(batch.images.shape), batch.captions, batch.labels.tolist()]).encode())
     digest.update(batch.images.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def refuse_unlike(run: Config, data: Data, ranks: Ranks) -> None:
+    """Find that all processes run the same code on the same data; who trains alone is like himself.
+
+    Raises:
+        ValueError: one line in all of them, that names what differs and in which process.
+    """
+    if ranks.size == 1:
+        return
+    own = {
+        "fromnoise": code(),
+        "packages": json.dumps(versions()),
+        "settings": run.model_dump_json(exclude={"model": {"space"}}),  # which each may have measured
+        "data": fingerprint(data),
+    }
+    first = json.loads(ranks.agreed(json.dumps(own)))
+    unlike = next((place for place, (key, value) in enumerate(own.items()) if first[key] != value), -1)
+    for rank, (place,) in enumerate(ranks.every(unlike)):
+        if place >= 0:
+            what = list(own)[int(place)]
+            raise ValueError(
+                f"process {rank} has other {what} than process 0: all machines need the same code, settings and data"
+            )
+
+
+def code() -> str:
+    """sha256 (hex) over the package's own files."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from fromnoise.diffusion.path import cubics
 from fromnoise.nn.position import turns_of
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
+from fromnoise.training.parallel import SINGLE, Parallel
 from fromnoise.training.run import AdamW, Muon
 from fromnoise.training.step import accumulate_gradients, clip_gradients
 from fromnoise.training.trainee import Model, Sample
@@ -81,36 +82,64 @@ def count(
 
     dtype: what autocast runs matrix products in; None leaves them as they are.
     """
+    return go_through(State.of(model, optimizer), sample, batch, accumulate, dtype, Living(model))
+
+
+class State(NamedTuple):
+    """A hollow model with all that a training holds of it."""
+
+    model: Model
+    optimizer: Optimizer
+    ema: Ema
+    parallel: Parallel
+
+    @classmethod
+    def of(cls, model: Model, optimizer: AdamW | Muon, parallel: Parallel = SINGLE) -> State:
+        """Of a placed `model`, after a first update, which makes the moments that live on."""
+        state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0), parallel)
+        for p in model.parameters():
+            p.grad = torch.empty_like(p)
+        state.update()
+        return state
+
+    def update(self) -> None:
+        """What a step does with its gradients."""
+        clip_gradients(self.model, 1.0)
+        self.optimizer.step(1.0)
+        self.model.zero_grad()
+        self.ema.update(0)
+
+
+def go_through(
+    state: State, sample: Sample, batch: int, accumulate: int, dtype: torch.dtype | None, living: Living
+) -> Counted:
+    """The step of `count`, seen by `living`; of several processes that of one, whose own are `batch` samples."""
     parts = min(accumulate, PARTS)
     wide = of_rows(sample, parts * (batch // accumulate))
-    own, ema = Optimizer(model, optimizer), Ema(model, 1.0)
-    for p in model.parameters():
-        p.grad = torch.empty_like(p)
-    own.step(1.0)  # makes its moments, which live on
-    model.zero_grad()
-    with Living(model) as living:
-        accumulate_gradients(model, wide, parts, dtype)
-        learned = living.kernels, living.traffic  # of so many parts, and there are `accumulate`
-        clip_gradients(model, 1.0)
-        own.step(1.0)
-        model.zero_grad()
-        ema.update(0)
-    more = accumulate / parts - 1
-    kernels, traffic = living.kernels + int(more * learned[0]), living.traffic + int(more * learned[1])
-    return Counted(living.most - living.gradients, living.gradients, kernels, traffic)
+    learner = state.parallel.learner(state.model, lambda: wide, dtype)
+    with living:
+        accumulate_gradients(learner, wide, parts, dtype, learner.synced)
+        living.learned(accumulate / parts)
+        state.update()
+    return Counted(living.most - living.gradients, living.gradients, living.kernels, living.traffic)
 
 
 class Living(TorchDispatchMode):
     """Bytes of tensors that were made inside and live; what is computed, read and written."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, held: Callable[[Tensor], Tensor] = SINGLE.held):
+        """held: what of a gradient is here."""
         super().__init__()
-        self.model = model
+        self.model, self.held = model, held
         self.now = self.most = 0
         self.grown = self.gradients = 0  # bytes of gradients: now, and at the moment when most lived
         self.kernels = self.traffic = 0
-        self.known: set[int] = set()
+        self.known: dict[int, int] = {}  # bytes of each storage
         self.with_gradient: set[Tensor] = set()
+
+    def learned(self, times: float) -> None:
+        """Take what has been seen so far so many times: there are as many times as many parts of a batch."""
+        self.kernels, self.traffic = int(times * self.kernels), int(times * self.traffic)
 
     def __enter__(self) -> Living:
         self.hooks = [p.register_post_accumulate_grad_hook(self._grow) for p in self.model.parameters()]
@@ -135,21 +164,27 @@ class Living(TorchDispatchMode):
         return made
 
     def _see(self, storage: torch.UntypedStorage) -> None:
-        key = id(storage)
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.now += storage.nbytes()
-        if self.now > self.most:
-            self.most, self.gradients = self.now, self.grown
-        weakref.finalize(storage, self._forget, key, storage.nbytes())
+        if id(storage) not in self.known:
+            self._hold(storage, storage.nbytes())
+            weakref.finalize(storage, self._forget, id(storage))
 
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
+    def _hold(self, storage: torch.UntypedStorage, more: int) -> None:
+        """`storage` holds so many bytes more than before."""
+        key = id(storage)
+        self.known[key] = self.known.get(key, 0) + more
+        self.now += more
+        if self.now > self.most:
+            self._peak()
+
+    def _peak(self) -> None:
+        """It is now that most lives."""
+        self.most, self.gradients = self.now, self.grown
+
+    def _forget(self, key: int) -> None:
+        self.now -= self.known.pop(key)
 
     def _grow(self, parameter: Tensor) -> None:
         grad = parameter.grad
         assert grad is not None, "who calls has made one"
-        self.grown += grad.nbytes if parameter not in self.with_gradient else 0
+        self.grown += self.held(grad).nbytes if parameter not in self.with_gradient else 0
         self.with_gradient.add(parameter)

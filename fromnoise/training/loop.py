@@ -22,7 +22,7 @@ from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
-from fromnoise.training.environment import note_environment
+from fromnoise.training.environment import note_environment, refuse_unlike
 from fromnoise.training.estimate import due, tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
@@ -106,6 +106,7 @@ def follow(trainee: Trainee, directory: Path, live: Live) -> State:
     refuse_another(run, directory)
     with alone(directory) if ranks.first else nullcontext():
         ranks.every()  # the first one has the directory
+        refuse_unlike(run, trainee.data, ranks)
         parallel = split(ranks, run.training)
         state = start(trainee, directory / "checkpoints", live.say, parallel)
         trainee.rehearse(parallel.whole(state.model, state.ema)[0])

@@ -174,7 +174,9 @@ class Sharded(Parallel):
 
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         def synced(wanted: bool) -> AbstractContextManager[object]:
-            model.set_requires_gradient_sync(wanted)
+            model.set_requires_all_reduce(
+                wanted
+            )  # gradients of a part go to their shares at once, or they would be whole
             return nullcontext()
 
         return Learner(model.device, model.loss, synced)
@@ -224,23 +226,29 @@ class Sharded(Parallel):
         }
 
 
-def split(ranks: Ranks, training: TrainingBase) -> Parallel:
-    """How these processes train, as `training.parallel` says.
+def split(ranks: Ranks, training: TrainingBase, here: int | None = None) -> Parallel:
+    """How these processes train, as `training.parallel` says. here: how many of them are on a machine; left out, what
+    torchrun tells.
 
     Raises:
         ValueError: one line, when the batch does not come out even.
     """
     if ranks.size == 1:
         return SINGLE
-    if training.batch % (ranks.size * training.accumulate):
-        raise ValueError(
-            f"training.batch is {training.batch}; allowed for {ranks.size} processes and training.accumulate "
-            f"{training.accumulate}: multiples of {ranks.size * training.accumulate}"
-        )
+    refuse_uneven(ranks.size, training)
     if training.parallel == "ddp":
         return Replicated(ranks)
-    within = int(os.environ["LOCAL_WORLD_SIZE"]) if training.parallel == "hsdp" else ranks.size
-    return Sharded(ranks, ranks.device(pick(training.device)), within)
+    here = here or int(os.environ["LOCAL_WORLD_SIZE"])
+    return Sharded(ranks, ranks.device(pick(training.device)), here if training.parallel == "hsdp" else ranks.size)
+
+
+def refuse_uneven(processes: int, training: TrainingBase) -> None:
+    """Find that the batch comes out even; ValueError, one line, where it does not."""
+    if training.batch % (processes * training.accumulate):
+        raise ValueError(
+            f"training.batch is {training.batch}; allowed for {processes} processes and training.accumulate "
+            f"{training.accumulate}: multiples of {processes * training.accumulate}"
+        )
 
 
 def twin(module: Any, weight: Callable[[nn.Parameter], Tensor]) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import adherence, mnist, planning, positions, shapes_judge, sweep
+from benchmarks import adherence, mnist, planning, positions, scaling, shapes_judge, sweep
 
 ROOT = Path(mnist.__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -60,6 +60,11 @@ WRITTEN: dict[str, list[Callable[[], str]]] = {
     "mnist.md": [lambda: mnist.table(RESULTS)],
     "plan.md": [lambda: planning.table(record("planning"))],
     "positions.md": [lambda: positions.table(record("positions"))],
+    "scaling.md": [
+        lambda: scaling.table_of_paper(record("scaling")),
+        lambda: scaling.table_of_rest(record("scaling")),
+        lambda: scaling.table(record("scaling")),
+    ],
     "sweep.md": [lambda: sweep.table(record("sweep_shapes"))],
 }
 """What benchmarks write into pages, made anew from the records."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ import pytest
 from fromnoise.cli.main import main
 from fromnoise.data.manifest import read_manifest
 from fromnoise.data.prepared import verify
+from tests.training.processes import serving
 
 EMOJI = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "noto_emoji_128"
 COUNT, SHARD, KILLS = 64, 2, 20
@@ -55,19 +55,15 @@ def command(
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Callable[[list[str]], ForkServerProcess]]:
     """Starts the command in a process of its own, from a server with torch loaded: twenty would load it long."""
-    context = multiprocessing.get_context("forkserver")
-    modules = ["fromnoise.preparation.prepare", "transformers.models.t5.modeling_t5"]
-    context.set_forkserver_preload([*modules, "fromnoise.models.vae"])
+    modules = ["fromnoise.preparation.prepare", "transformers.models.t5.modeling_t5", "fromnoise.models.vae"]
 
     def start(words: list[str]) -> ForkServerProcess:
         process = context.Process(target=run, args=(words,))
         process.start()
         return process
 
-    yield start
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    with serving(modules) as context:
+        yield start
 
 
 def run(words: list[str]) -> None:

@@ -26,19 +26,15 @@ from PIL import Image
 from fromnoise.conditioning.config import NoConditionConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_tensors
+from fromnoise.core.ranks import joined
 from fromnoise.training import drawing, reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from tests.training.processes import all_of, become, free_port, serving
 
 Making = Callable[..., Any]
 Together = Callable[..., list[int]]
 SOON = ["--monitor-interval", "0.02"]  # seconds between two looks of a torchrun at its processes
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def listens(port: int) -> bool:
@@ -52,11 +48,7 @@ def one_of(
     """What process `rank` does, told by its environment as torchrun tells it. most: bytes of a file of the last one."""
     if most and rank == size - 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    own = size // machines
-    told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % own, "LOCAL_WORLD_SIZE": own}
-    os.environ |= {key: str(value) for key, value in told.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
+    become(rank, size, port, machines)
     drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
     try:
         (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
@@ -73,27 +65,11 @@ def fault_of(rank: int, directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def together() -> Iterator[Together]:
     """Trains in so many processes, which share a server that has torch loaded; as on two machines with `hsdp`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "torch._dynamo",
-            "torch.distributed.fsdp",
-            "torch.distributed.run",
-            "fromnoise.training.loop",
-            "fromnoise.conditioning.text",
-        ]
-    )
 
     def start(
         size: int, run: Run | VAERun, directory: Path, stop_at: int | None = None, most: int | None = None
     ) -> list[int]:
-        machines, port = 2 if run.training.parallel == "hsdp" else 1, free_port()
-        processes = [
-            context.Process(target=one_of, args=(rank, size, port, machines, run, directory, most))
-            for rank in range(size)
-        ]
-        for process in processes:
-            process.start()
+        processes = all_of(context, size, one_of, 2 if run.training.parallel == "hsdp" else 1, run, directory, most)
         if stop_at is not None:
             wait_for(lambda: steps_told(directory) >= stop_at, processes[0].is_alive)
             processes[-1].terminate()
@@ -101,10 +77,8 @@ def together() -> Iterator[Together]:
             process.join()
         return [process.exitcode or 0 for process in processes]
 
-    yield start
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    with serving() as context:
+        yield start
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -339,3 +313,32 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: 
         told = fault_of(rank, place).read_text()
         assert "training.batch is 5; allowed for 2 processes and training.accumulate 1: multiples of 2" in told
     assert not place.exists()
+
+
+def of_another_seed(rank: int, size: int, port: int, run: Run, directory: Path) -> None:
+    """As `one_of`, with a seed that is the process's own."""
+    one_of(rank, size, port, 1, changed(run, seed=rank), directory, None)
+
+
+@pytest.mark.usefixtures("together")
+def test_processes_with_other_settings_end_together_and_leave_nothing(tmp_path: Path, tiny_run: Making) -> None:
+    place, context = tmp_path / "run", multiprocessing.get_context("forkserver")
+    processes = all_of(context, 2, of_another_seed, unprompted(tiny_run(batch=4)), place)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [1, 1]
+    for rank in range(2):
+        assert fault_of(rank, place).read_text().startswith("process 1 has other settings than process 0: all machines")
+    assert not place.exists()
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for key, value in told.items():
+            monkeypatch.setenv(key, str(value))
+        with pytest.raises(ValueError, match=f"port {port} is taken on this machine"), joined("cpu"):
+            pass

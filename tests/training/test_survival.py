@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from tests.training.processes import serving
 
 TIMED = ("seconds", "images_per_second", "waiting_for_data", "step_seconds")
 KILLS = 8
@@ -31,13 +31,9 @@ Command = Callable[[list[str], Path], ForkServerProcess]
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServerContext]:
     """Starts processes that have torch loaded: ten would load it for long."""
-    context = multiprocessing.get_context("forkserver")
     modules = ["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text", "fromnoise.reporting.report"]
-    context.set_forkserver_preload(modules)
-    yield context
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    with serving(modules) as context:
+        yield context
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from fromnoise.core.chips import Chip, chip_named
 from fromnoise.core.device import available, pick
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import physical_memory, used_memory
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.planning.counts import (
@@ -105,7 +106,8 @@ def make_plan(
 
     with _hollow(run, data, pieces) as subject:
 
-        def memory_of(accumulate: int) -> Memory:
+        def memory_of(accumulate: int, again: bool) -> Memory:
+            recompute(subject.model.blocks(), again)
             dtype, fused = dtype_of(speed.precision), place.chip is not None
             counted = count_step(run, subject, batch, accumulate, dtype, fused)
             return _memory(counts, counted, COMPILED_MEMORY if speed.compiled else 1.0, look, *beside)
@@ -117,8 +119,8 @@ def make_plan(
             if speed.tried and not speed.compiled:
                 overhead = _held_back(run, subject, counts, speed.tried)
             beside = (program, overhead)
-        memory = memory_of(training.accumulate)
-        verdict = fitting(memory, memory_of, batch, training.accumulate, place.memory, place.name)
+        memory = memory_of(training.accumulate, training.recompute)
+        verdict = fitting(memory, memory_of, training, place.memory, place.name)
     ahead, looks = left(training, done.step), trainee.looks()
     seconds = spent(ahead, speed.pace, looks)
     channels, height, width = data.image_shape

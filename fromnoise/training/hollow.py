@@ -18,7 +18,7 @@ from fromnoise.nn.position import turns_of
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW, Muon
-from fromnoise.training.step import accumulate_gradients, clip_gradients
+from fromnoise.training.step import accumulate_gradients, gradient_norm
 from fromnoise.training.trainee import Model, Sample
 
 KEPT = (turns_of, cubics)  # functions that keep their tensors, and would give hollow ones to those who come after
@@ -91,7 +91,7 @@ def count(
     with Living(model) as living:
         accumulate_gradients(model, wide, parts, dtype)
         learned = living.kernels, living.traffic  # of so many parts, and there are `accumulate`
-        clip_gradients(model, 1.0)
+        gradient_norm(model)  # which is small enough, as a rule
         own.step(1.0)
         model.zero_grad()
         ema.update(0)

@@ -9,7 +9,6 @@ plot, and the tables of docs/optimizers.md.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -20,18 +19,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from matplotlib.figure import Figure
 from pydantic import PositiveInt
 
-from benchmarks.harness import describe_machine, put, ratio, run_main, take_turns, write_record
+from benchmarks.harness import describe_machine, ratio, run_main, take_turns
+from benchmarks.optimizers_page import ROOT, shared_table, table, write
 from fromnoise.cli.flags import parse
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.config import Config
-from fromnoise.core.files import read_lines, write_bytes, write_text
+from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.line import Line, quiet
 from fromnoise.data.config import PreparedConfig
 from fromnoise.models.config import BackboneConfig, DiTConfig, MMDiTConfig, UNetConfig
-from fromnoise.plots.style import BLUE, GREY, RED, sheet, styled
+from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.recipes import named
 from fromnoise.space.config import LatentConfig
 from fromnoise.training.drawing import Drawing
@@ -42,7 +41,6 @@ from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.run import AdamW, Muon, Run, Training
 from fromnoise.training.step import accumulate_gradients, clip_gradients
 
-ROOT = Path(__file__).parent.parent
 USAGE = "python -m benchmarks.optimizers [--option VALUE ...]"
 DESCRIPTION = """\
 Trains small networks with Muon and with AdamW, each at the rate that suits it best, for as many steps and for as many
@@ -50,22 +48,18 @@ seconds; and an MMDiT whose blocks share their modulation. The same command agai
 """
 Task = Literal["shapes", "digits-dit", "digits-unet", "latents"]
 NETWORKS: dict[str, BackboneConfig] = {
-    "shapes": MMDiTConfig(patch=4, width=96, depth=4, head_width=16, rope_theta=1000.0, pooled=True, absolute="sincos"),
-    "digits-dit": DiTConfig(patch=4, width=96, depth=4, head_width=32),
-    "digits-unet": UNetConfig(width=16, multipliers=(1, 2, 3), layers=1, attention=(2,), heads=4, groups=8),
-    "latents": MMDiTConfig(patch=2, width=96, depth=4, head_width=32, rope_theta=1000.0, pooled=True),
+    "shapes": MMDiTConfig(patch=4, width=48, depth=6, head_width=8, rope_theta=1000.0, pooled=True, absolute="sincos"),
+    "digits-dit": DiTConfig(patch=4, width=64, depth=4, head_width=16),
+    "digits-unet": UNetConfig(width=8, multipliers=(1, 2, 4), layers=1, attention=(2,), heads=4, groups=4),
+    "latents": MMDiTConfig(patch=2, width=64, depth=4, head_width=16, rope_theta=1000.0, pooled=True),
 }
-TEXT = TextConfig(width=96, depth=1, heads=3)
+CHANNELS = {"shapes": 3, "digits-dit": 1, "digits-unet": 1, "latents": 32}
+TEXT = TextConfig(width=64, depth=1, heads=4)
 """Of those that read captions."""
+CAPTIONS = 1000  # read to learn the vocabulary
 RECIPES = {"shapes": "shapes", "digits-dit": "x0", "digits-unet": "mnist", "latents": "folder"}
 """Whose path, target and times each has."""
-NAMES = {
-    "shapes": "shapes, MMDiT",
-    "digits-dit": "digits, DiT",
-    "digits-unet": "digits, U-Net",
-    "latents": "latents of emoji, MMDiT",
-}
-FIRST = {"adamw": 2e-3, "muon": 4e-3}
+FIRST = {"adamw": 4e-3, "muon": 8e-3}
 """The middle one of the rates that are tried first; a search goes by factors of 2."""
 LAST = 4  # rates beyond the first three, at most
 SEARCHED = 1000  # seed of the search
@@ -85,12 +79,14 @@ class Settings(Config):
     """Tasks."""
     seeds: PositiveInt = 3
     """Trainings of each kind."""
-    steps: PositiveInt = 240
+    steps: PositiveInt = 200
     """Optimizer steps of each."""
-    search_steps: PositiveInt = 60
+    search_steps: PositiveInt = 100
     """Of a training that a rate is tried with."""
     batch: PositiveInt = 16
     """Pictures of a step."""
+    scale: PositiveInt = 1
+    """Times the width of the networks."""
     latents: Path = Path("prepared/emoji-64")
     """Latents that `fromnoise prepare` wrote."""
     vae: Path = Path("prepared/taef2")
@@ -110,16 +106,20 @@ class Asked(NamedTuple):
     rate: float
     steps: int
     seed: int
+    width: int
+    """Of the network."""
     modulation: str = "own"
-    width: int | None = None
-    """Of the network, where it is not the task's own."""
 
 
 def network(asked: Asked) -> BackboneConfig:
     """The backbone of a training."""
-    changes = {"width": asked.width} if asked.width else {}
-    changes |= {"modulation": asked.modulation} if asked.modulation != "own" else {}
-    return NETWORKS[asked.task].model_copy(update=changes)
+    changes = {"modulation": asked.modulation} if asked.modulation != "own" else {}
+    return NETWORKS[asked.task].model_copy(update=changes | {"width": asked.width})
+
+
+def width_of(task: str) -> int:
+    """Of a task's network, unless it is to be wider."""
+    return NETWORKS[task].model_dump()["width"]
 
 
 def run_of(asked: Asked, settings: Settings) -> Run:
@@ -144,10 +144,15 @@ def run_of(asked: Asked, settings: Settings) -> Run:
     return run
 
 
+def build(trainee: Drawing) -> Pipeline:
+    """A fresh model."""
+    return Pipeline.build(trainee.run.model, trainee.data.captions(CAPTIONS), trainee.run.training.seed)
+
+
 def trained(trainee: Drawing, advance: Callable[[int], None]) -> Losses:
     """The validation losses at the end of a training, on fixed pictures, times and noise."""
     plan: Training = trainee.run.training
-    model = trainee.build()
+    model = build(trainee)
     optimizer, ema = Optimizer(model, plan.optimizer), Ema(model, plan.ema * plan.steps)
     for step in range(plan.steps):
         accumulate_gradients(model, trainee.draw(model, step, plan.batch), 1, None)
@@ -156,8 +161,8 @@ def trained(trainee: Drawing, advance: Callable[[int], None]) -> Losses:
         model.zero_grad()
         ema.update(step)
         advance(step + 1)
-    told = trainee.validation(model).losses(model, ema, None)
-    return {kind: float(told[f"validation_{kind}"]) for kind in ("ema", "raw")}
+    told: dict[str, Any] = trainee.validation(model).losses(model, ema, None)
+    return {kind: told[f"validation_{kind}"] for kind in ("ema", "raw")}
 
 
 class Ledger:
@@ -181,6 +186,11 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         return self.known[key]
+
+    def asked(self, task: str, optimizer: str, rate: float, seed: int) -> Asked:
+        """A training of the task's network as long as the settings say; short for a search."""
+        steps = self.settings.search_steps if seed == SEARCHED else self.settings.steps
+        return Asked(task, optimizer, rate, steps, seed, self.settings.scale * width_of(task))
 
     def trainee(self, asked: Asked) -> Drawing:
         """What trains it."""
@@ -217,7 +227,7 @@ class Ledger:
 
 def one_step(trainee: Drawing) -> Callable[[], None]:
     """A whole step of a training, on one batch."""
-    model = trainee.build()
+    model = build(trainee)
     optimizer, ema = Optimizer(model, trainee.run.training.optimizer), Ema(model, 10.0)
     sample = trainee.draw(model, 0, trainee.run.training.batch)
 
@@ -237,7 +247,7 @@ def search(ledger: Ledger, task: str, optimizer: str) -> dict[float, float]:
     wanted = [first / 2, first, 2 * first]
     for _ in range(LAST + 1):
         for rate in wanted:
-            tried[rate] = ledger.losses(Asked(task, optimizer, rate, ledger.settings.search_steps, SEARCHED))["ema"]
+            tried[rate] = ledger.losses(ledger.asked(task, optimizer, rate, SEARCHED))["ema"]
         rate = best(tried)
         wanted = [rate / 2] if rate == min(tried) else [2 * rate] if rate == max(tried) else []
     return dict(sorted(tried.items()))
@@ -267,13 +277,13 @@ def optimizers(ledger: Ledger, task: str, seeds: int) -> dict[str, Any]:
     steps = ledger.settings.steps
     tried = {name: search(ledger, task, name) for name in FIRST}
     rates = {name: best(losses) for name, losses in tried.items()}
-    asked = {name: Asked(task, name, rates[name], steps, 0) for name in FIRST}
+    asked = {name: ledger.asked(task, name, rates[name], 0) for name in FIRST}
     seconds = ledger.paces(asked)
     slower = ratio(seconds["adamw"], seconds["muon"])
     asked["adamw, as many seconds"] = asked["adamw"]._replace(steps=round(steps * slower.median))
     found = {name: [ledger.losses(one._replace(seed=seed)) for seed in range(seeds)] for name, one in asked.items()}
     return {
-        "parameters": parameters(ledger, asked["adamw"]),
+        "parameters": parameters(asked["adamw"]),
         "search": {name: {f"{rate:g}": loss for rate, loss in losses.items()} for name, losses in tried.items()},
         "rates": rates,
         "steps": {name: one.steps for name, one in asked.items()},
@@ -290,19 +300,17 @@ def optimizers(ledger: Ledger, task: str, seeds: int) -> dict[str, Any]:
 def modulations(ledger: Ledger, seeds: int) -> dict[str, Any]:
     """Modulation of each block's own, shared, and shared in a network that is wider for it, all by Muon."""
     rate = best(search(ledger, MODULATION, "muon"))
-    own = Asked(MODULATION, "muon", rate, ledger.settings.steps, 0)
-    shared = own._replace(modulation="shared")
-    size, unit = parameters(ledger, own), NETWORKS[MODULATION].model_dump()["head_width"]
-    narrow = NETWORKS[MODULATION].model_dump()["width"]
-    widths = [shared._replace(width=width) for width in range(narrow + unit, 2 * narrow, unit)]
-    wider = min(widths, key=lambda one: abs(parameters(ledger, one) - size))
+    own = ledger.asked(MODULATION, "muon", rate, 0)
+    shared, unit = own._replace(modulation="shared"), NETWORKS[MODULATION].model_dump()["head_width"]
+    widths = [shared._replace(width=width) for width in range(own.width + unit, 2 * own.width, unit)]
+    wider = min(widths, key=lambda one: abs(parameters(one) - parameters(own)))
     asked = {"own": own, "shared": shared, "shared, wider": wider}
     seconds = ledger.paces(asked)
     found = {name: [ledger.losses(one._replace(seed=seed)) for seed in range(seeds)] for name, one in asked.items()}
     return {
         name: {
-            "width": one.width or narrow,
-            "parameters": parameters(ledger, one),
+            "width": one.width,
+            "parameters": parameters(one),
             "seconds_over_own": ratio(seconds["own"], seconds[name])._asdict(),
             "losses": {kind: spread([each[kind] for each in found[name]]) for kind in ("ema", "raw")},
             "over_own": compared(found[name], found["own"]),
@@ -311,100 +319,10 @@ def modulations(ledger: Ledger, seeds: int) -> dict[str, Any]:
     }
 
 
-def parameters(ledger: Ledger, asked: Asked) -> int:
-    """How many a network has, text encoder included."""
-    return ledger.told(
-        ["parameters", asked.task, network(asked).model_dump()],
-        lambda: sum(p.numel() for p in ledger.trainee(asked).build().parameters()),
-    )
-
-
-def table(record: Mapping[str, Any]) -> str:
-    """Both optimizers, a row for each task, in Markdown."""
-    head = (
-        "task",
-        "parameters",
-        "rate of AdamW",
-        "of Muon",
-        "AdamW",
-        "Muon",
-        "ratio",
-        "seconds a step",
-        "at equal time",
-    )
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for task, told in record["tasks"].items():
-        losses = told["losses"]
-        cells = [NAMES[task], f"{told['parameters'] / 1e6:.2f}M"]
-        cells += [f"{told['rates'][name]:g}" for name in FIRST] + [
-            f"{losses[name]['ema']['mean']:.4f}" for name in FIRST
-        ]
-        cells += [share(told["muon_over_adamw"]["ema"]), f"{told['muon_seconds_over_adamw']['median']:.2f}"]
-        cells += [share(told["muon_over_adamw_as_many_seconds"]["ema"])]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def share(told: Mapping[str, Any]) -> str:
-    """A ratio with its interval."""
-    return f"{told['mean']:.3f}" + (f" ({told['low']:.3f} to {told['high']:.3f})" if "low" in told else "")
-
-
-def shared_table(record: Mapping[str, Any]) -> str:
-    """The modulations, a row each, in Markdown."""
-    head = ("modulation", "width", "parameters", "loss", "over own", "seconds a step over own")
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name, told in record["modulation"].items():
-        cells = [name, str(told["width"]), f"{told['parameters'] / 1e6:.2f}M", f"{told['losses']['ema']['mean']:.4f}"]
-        cells += [share(told["over_own"]["ema"]), f"{told['seconds_over_own']['median']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-@styled
-def figure(record: Mapping[str, Any]) -> Figure:
-    """Above, the search for a rate; below, what each came to: of each task a column."""
-    tasks, settings = record["tasks"], record["settings"]
-    drawn = sheet(
-        3.1 * len(tasks) + 0.6,
-        5.6,
-        "Muon and AdamW, each at its own best rate",
-        f"Validation loss of averaged weights. Above: by learning rate, after {settings['search_steps']} steps; below: "
-        f"after {settings['steps']} steps of {settings['batch']} pictures, and of AdamW for as many seconds. A dot is "
-        "a seed, a line joins trainings that began with the same weights and saw the same pictures and noise.",
-    )
-    axes = drawn.subplots(2, len(tasks), squeeze=False)
-    for (task, told), above, below in zip(tasks.items(), *axes, strict=True):
-        for name, colour in (("adamw", BLUE), ("muon", RED)):
-            rates = [float(rate) for rate in told["search"][name]]
-            label = "AdamW" if name == "adamw" else "Muon"
-            above.plot(rates, list(told["search"][name].values()), "o-", color=colour, ms=4, label=label)
-        above.set(title=NAMES[task], xscale="log", yscale="log", xlabel="learning rate")
-        kinds = {"adamw": "AdamW", "muon": "Muon", "adamw, as many seconds": "AdamW,\nas long"}
-        each = [told["losses"][kind]["ema"]["each"] for kind in kinds]
-        for seed in zip(*each, strict=True):
-            below.plot(range(3), seed, "-", color=GREY, lw=0.6)
-        for place, (values, colour) in enumerate(zip(each, (BLUE, RED, BLUE), strict=True)):
-            below.plot([place] * len(values), values, "o", color=colour, ms=5, mfc="none" if place == 2 else colour)
-        below.set(xticks=range(3), xticklabels=kinds.values(), xlim=(-0.4, 2.4))
-    axes[0, 0].set_ylabel("validation loss")
-    axes[1, 0].set_ylabel("validation loss")
-    axes[0, 0].legend()
-    return drawn
-
-
-def write(record: dict[str, Any], out: Path) -> None:
-    """The record, the plot and the tables, in their places under `out`."""
-    write_record(out / "benchmarks/results/optimizers.json", record)
-    buffer, page = io.BytesIO(), out / "docs/optimizers.md"
-    figure(record).savefig(buffer, dpi=110, format="png")
-    (out / "docs/images").mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "docs/images/optimizers.png", buffer.getvalue())
-    if not page.exists():
-        write_text(page, (ROOT / "docs/optimizers.md").read_text(encoding="utf-8"))
-    put(table(record), page)
-    if "modulation" in record:
-        put(shared_table(record), page, "modulation")
+def parameters(asked: Asked) -> int:
+    """How many the backbone has."""
+    wide = {"shapes": TEXT.width, "latents": TEXT.width}.get(asked.task, 192)
+    return sum(p.numel() for p in network(asked).build(CHANNELS[asked.task], wide).parameters())
 
 
 def main(args: Sequence[str]) -> None:

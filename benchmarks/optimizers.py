@@ -46,7 +46,7 @@ DESCRIPTION = """\
 Trains small networks with Muon and with AdamW, each at the rate that suits it best, for as many steps and for as many
 seconds; and an MMDiT whose blocks share their modulation. The same command again goes on where it was stopped.
 """
-Task = Literal["shapes", "digits-dit", "digits-unet", "latents"]
+Task = Literal["digits-dit", "latents", "digits-unet", "shapes"]
 NETWORKS: dict[str, BackboneConfig] = {
     "shapes": MMDiTConfig(patch=4, width=48, depth=6, head_width=8, rope_theta=1000.0, pooled=True, absolute="sincos"),
     "digits-dit": DiTConfig(patch=4, width=64, depth=4, head_width=16),
@@ -75,8 +75,8 @@ Losses = dict[str, float]
 class Settings(Config):
     """How much is trained."""
 
-    only: tuple[Task, ...] = get_args(Task)
-    """Tasks."""
+    only: tuple[Task | Literal["modulation"], ...] = (*get_args(Task), "modulation")
+    """Tasks of both optimizers, and the modulations."""
     seeds: PositiveInt = 3
     """Trainings of each kind."""
     steps: PositiveInt = 200
@@ -339,9 +339,9 @@ def main(args: Sequence[str]) -> None:
             "machine": machine,
             "settings": settings.model_dump(mode="json", exclude={"out", "runs", "latents", "vae"}) | {"seeds": seeds},
         }
-        if MODULATION in settings.only:
+        record["tasks"] = {task: optimizers(ledger, task, seeds) for task in NETWORKS if task in settings.only}
+        if "modulation" in settings.only:
             record["modulation"] = modulations(ledger, seeds)
-        record["tasks"] = {task: optimizers(ledger, task, seeds) for task in settings.only}
         write(record, settings.out)
     print(f"{table(record)}\n\n{shared_table(record)}" if "modulation" in record else table(record))
 

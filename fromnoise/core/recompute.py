@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -19,4 +19,14 @@ def recompute(modules: Sequence[nn.Module], wanted: bool) -> None:
     for module in modules:
         vars(module).pop("forward", None)
         if wanted:
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
+            module.forward = _again(module.forward)
+
+
+def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward`, computed again in the backward. A function of ours: where the first frame that torch.compile sees is
+    PyTorch's own, as of a `partial` of `checkpoint`, it compiles nothing and says nothing."""
+
+    def computed(*args: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False)
+
+    return computed

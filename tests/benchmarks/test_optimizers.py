@@ -14,7 +14,7 @@ from benchmarks.optimizers import FIRST, NETWORKS, Asked, Ledger, Settings, best
 from benchmarks.optimizers_page import shared_table, table
 from fromnoise.models.config import MMDiTConfig
 
-TOY = "--only shapes --steps 3 --search_steps 2 --batch 2".split()
+TOY = "--only shapes modulation --steps 3 --search_steps 2 --batch 2".split()
 
 
 @pytest.fixture

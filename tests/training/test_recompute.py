@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
-from fromnoise.core.compiler import compiled
 from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Cond
 from fromnoise.models.config import BackboneConfig, CNNConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
@@ -90,20 +90,20 @@ def test_losses_and_gradients_are_the_same_to_the_bit(name: str, dtype: torch.dt
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_compiled_blocks_are_traced_whole_and_learn_the_same(dtype: torch.dtype | None) -> None:
+def test_compiled_blocks_share_their_code_and_learn_the_same() -> None:
     backbone: Any = stirred(BACKBONES["mmdit, shared"].build(3, 16))
-    loss = loss_of(backbone, dtype)
+    loss = loss_of(backbone, None)
     plain, grads = learned(backbone, loss)
     recompute(backbone.blocks(), True)
     torch.compiler.reset()
-    with compiled(backbone.blocks()), torch._dynamo.config.patch(error_on_recompile=False):
-        again, others = learned(backbone, loss)
-    assert sum(torch._dynamo.utils.counters["graph_break"].values()) == 0
-    within = 1e-5 if dtype is None else 2e-2
-    torch.testing.assert_close(again, plain, rtol=within, atol=0)
+    counters.clear()
+    for block in backbone.blocks():
+        block.compile(dynamic=False, backend="aot_eager")  # as `compiled` does, but for the C++ that takes a minute
+    again, others = learned(backbone, loss)
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]  # a block, and the last one
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=0)
     for key, grad in grads.items():
-        assert (others[key] - grad).norm() <= 10 * within * grad.norm(), key
+        assert (others[key] - grad).norm() <= 1e-4 * grad.norm(), key
 
 
 @pytest.mark.parametrize("adversarial", [0.0, 0.5])

@@ -22,6 +22,14 @@ settings.register_profile("fromnoise", deadline=None, derandomize=True)
 settings.load_profile("fromnoise")
 
 
+LONG = ["preparation/test_survival.py", "training/test_survival.py", "training/test_parallel.py"]
+"""Tests that mostly wait for processes: begun first, so that none of them is left to the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.as_posix().endswith(tuple(LONG)))  # else as they were
+
+
 @pytest.fixture(scope="session")
 def save_vae() -> Callable[..., Path]:
     """`save_vae(folder, seed)`: diffusers' own class at its tiniest (half the side), with chance weights, saved there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ PICTURES = 6
 SIZES = [("phase5", 64), ("phase5", 128), ("phase5-classes", 64), ("phase5-classes", 128), ("scratch-128", 128)]
 TOY = {"width": 16, "depth": 1, "layers": 1, "head_width": 8, "heads": 2, "groups": 4, "vocabulary": 280}
 """Sizes of any backbone and any conditioner that has such a field."""
+WAYS = {"down": "DownEncoderBlock2D", "up": "UpDecoderBlock2D"}
 SHORT = {"steps": 3, "batch": 4, "warmup": 1, "device": "cpu", "precision": "float32", "compile": "off"}
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")
@@ -79,6 +81,13 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(source / name, place / name)
     (place / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return place
+
+
+@pytest.fixture(scope="module")
+def vae(save_vae: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VAE of a quarter of the side, so that 128 pixels are no more than 1,024 tokens."""
+    types = {f"{way}_block_types": (kind,) * 3 for way, kind in WAYS.items()}
+    return save_vae(tmp_path_factory.mktemp("vae"), 0, block_out_channels=(4, 8, 8), **types)
 
 
 @pytest.fixture(scope="module")

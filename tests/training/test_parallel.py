@@ -178,11 +178,24 @@ class Torchrun(NamedTuple):
         return self.process.exitcode or 0, self.told.read_text()
 
 
-def started(run: Run, directory: Path, told: Path, *options: str) -> Torchrun:
-    """A torchrun with these options that trains `run` in `directory`, and tells into the file `told`."""
-    record = directory.with_suffix(".yaml")
+ENTRY = """\
+import sys
+import torch
+from fromnoise.cli.main import main
+torch.set_num_threads(1)
+if code := main(sys.argv[1:]):
+    sys.exit(code)
+"""
+
+
+def started(run: Run, directory: Path, told: Path, *options: str, forked: bool = False) -> Torchrun:
+    """A torchrun with these options that trains `run` in `directory`, and tells into the file `told`. forked: its
+    processes have torch loaded, too, as they are forks of it; else they begin as a user's do."""
+    record, entry = directory.with_suffix(".yaml"), directory.with_suffix(".py")
     write_yaml(run, record)
-    words = [*options, "-m", "fromnoise", "train", str(record), "--directory", str(directory)]
+    entry.write_text(ENTRY)
+    program = ["--run-path", "--start-method", "fork", str(entry)] if forked else ["-m", "fromnoise"]
+    words = [*options, *program, "train", str(record), "--directory", str(directory)]
     process = multiprocessing.get_context("forkserver").Process(target=torchrun, args=(words, told))
     process.start()
     return Torchrun(process, told)
@@ -297,7 +310,7 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
     )
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert together(2, run, whole) == [0, 0]
-    agent = started(run, torn, tmp_path / "told", "--nproc-per-node", "2", "--max-restarts", "1", *SOON)
+    agent = started(run, torn, tmp_path / "told", "--nproc-per-node", "2", "--max-restarts", "1", *SOON, forked=True)
     wait_for((torn / "checkpoints" / "step-00000005").is_dir, agent.process.is_alive)
     os.kill(workers(agent.process.pid)[-1], signal.SIGKILL)
     code, told = agent.ended()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
 
+from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
 from fromnoise.training.loop import train, train_vae
@@ -24,23 +25,49 @@ from fromnoise.training.run import Run, VAERun
 TIMED = ("seconds", "images_per_second", "waiting_for_data", "step_seconds")
 KILLS = 8
 Launch = Callable[[Run | VAERun, Path], ForkServerProcess]
+Command = Callable[[list[str], Path], ForkServerProcess]
 
 
 @pytest.fixture(scope="module")
-def launch() -> Iterator[Launch]:
-    """Starts a training in a process of its own, from a server that has torch loaded: ten would load it for long."""
+def server() -> Iterator[ForkServerContext]:
+    """Starts processes that have torch loaded: ten would load it for long."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text"])
-
-    def start(run: Run | VAERun, directory: Path) -> ForkServerProcess:
-        process = context.Process(target=train_vae if isinstance(run, VAERun) else train, args=(run, directory))
-        process.start()
-        return process
-
-    yield start
+    modules = ["torch._dynamo", "fromnoise.training.loop", "fromnoise.conditioning.text", "fromnoise.reporting.report"]
+    context.set_forkserver_preload(modules)
+    yield context
     from multiprocessing import forkserver
 
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def launch(server: ForkServerContext) -> Launch:
+    """Starts a training in a process of its own."""
+
+    def start(run: Run | VAERun, directory: Path) -> ForkServerProcess:
+        process = server.Process(target=train_vae if isinstance(run, VAERun) else train, args=(run, directory))
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def command(server: ForkServerContext) -> Command:
+    """Starts the command with these words in a process of its own, which tells into a file."""
+
+    def start(words: list[str], told: Path) -> ForkServerProcess:
+        process = server.Process(target=run_command, args=(words, told))
+        process.start()
+        return process
+
+    return start
+
+
+def run_command(words: list[str], told: Path) -> None:
+    """What the command does."""
+    with open(told, "w") as sys.stderr:
+        raise SystemExit(main(words))
 
 
 def outcome(directory: Path) -> dict[str, bytes]:
@@ -123,27 +150,24 @@ def test_killed_while_it_runs_compiled_in_bfloat16_it_ends_in_the_same_bits(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_saves_and_goes_on_later(
-    tmp_path: Path, tiny_run: Callable[..., Run], number: signal.Signals, code: int
+    tmp_path: Path, tiny_run: Callable[..., Run], command: Command, number: signal.Signals, code: int
 ) -> None:
     run = tiny_run(steps=100_000, save_every=100_000, validate_every=100_000, preview_every=100_000)
     write_yaml(run, tmp_path / "run.yaml")
-    command = [sys.executable, "-m", "fromnoise.cli.main", "train", str(tmp_path / "run.yaml")]
     steps = [0]
-    for _ in range(2 if number == signal.SIGTERM else 1):
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            told = [line for line in iter(process.stderr.readline, "") if _asks(line, process, number)]
-            process.wait()
-        assert process.returncode == code
+    for attempt in range(2 if number == signal.SIGTERM else 1):
+        file = tmp_path / f"told-{attempt}"
+        process = command(["train", str(tmp_path / "run.yaml")], file)
+        while process.is_alive() and not (file.is_file() and "\nstep " in file.read_text()):
+            time.sleep(0.005)
+        assert process.pid
+        os.kill(process.pid, number)
+        process.join()
+        assert process.exitcode == code
+        told = file.read_text().splitlines()
         assert not any("Traceback" in line for line in told)
         checkpoint = max((tmp_path / "checkpoints").iterdir())
-        assert told[-2] == f"stopped; saved {checkpoint}; the same command goes on\n"
-        assert told[-1] == f"report: {tmp_path / 'report.html'}\n"
+        assert told[-2] == f"stopped; saved {checkpoint}; the same command goes on"
+        assert told[-1] == f"report: {tmp_path / 'report.html'}"
         steps.append(int(load_metadata(checkpoint / "model.safetensors")["step"]))
     assert all(a < b for a, b in pairwise(steps))
-
-
-def _asks(line: str, process: subprocess.Popen[str], number: signal.Signals) -> bool:
-    if line.startswith("step "):
-        process.send_signal(number)
-    return True

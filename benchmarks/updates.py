@@ -113,20 +113,20 @@ def torchs(model: nn.Module, **how: bool) -> Callable[[], object]:
 
 
 def timed(ways: dict[str, Calls], rounds: int, line: Line) -> dict[str, Any]:
-    """Milliseconds of each, and how many times as long as the first each takes."""
+    """Seconds of each, and how many times as long as the first each takes."""
     told: dict[str, Any] = {}
     for part, calls in ways.items():
         seconds = take_turns(calls, rounds, torch.device("cpu"), lambda done, of: None)
         first = next(iter(seconds.values()))
         told[part] = {
             name: {
-                "ms": 1000 * statistics.median(times),
-                "least_ms": 1000 * min(times),
+                "seconds": statistics.median(times),
+                "least_seconds": min(times),
                 "times_as_long": ratio(first, times)._asdict(),
             }
             for name, times in seconds.items()
         }
-        line.say(f"{part}: " + ", ".join(f"{name} {one['ms']:.2f} ms" for name, one in told[part].items()))
+        line.say(f"{part}: " + ", ".join(f"{name} {1000 * one['seconds']:.2f} ms" for name, one in told[part].items()))
     return told
 
 

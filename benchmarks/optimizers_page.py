@@ -79,11 +79,13 @@ def figure(record: Mapping[str, Any]) -> Figure:
     )
     axes = drawn.subplots(2, len(tasks), squeeze=False)
     for (task, told), above, below in zip(tasks.items(), *axes, strict=True):
-        for name, colour in (("adamw", BLUE), ("muon", RED)):
+        above.set(title=NAMES[task], xscale="log", xlabel="learning rate")
+        for (name, label), colour in zip(KINDS.items(), (BLUE, RED), strict=True):
             rates = [float(rate) for rate in told["search"][name]]
-            label = "AdamW" if name == "adamw" else "Muon"
             above.plot(rates, list(told["search"][name].values()), "o-", color=colour, ms=4, label=label)
-        above.set(title=NAMES[task], xscale="log", yscale="log", xlabel="learning rate")
+        tried = sorted({rate for name in KINDS for rate in told["search"][name]}, key=float)
+        above.set_xticks([float(rate) for rate in tried], [rate.removeprefix("0") for rate in tried], size=8)
+        above.minorticks_off()
         kinds = {"adamw": "AdamW", "muon": "Muon", "adamw, as many seconds": "AdamW,\nas long"}
         each = [told["losses"][kind]["ema"]["each"] for kind in kinds]
         for seed in zip(*each, strict=True):

@@ -95,7 +95,7 @@ class Share(nn.Module):
 
     def forward(self, shared: Tensor) -> Tensor:
         """(B, 12 D) -> (B, count D)."""
-        return shared[:, self.part] + self.bias  # (B, count D)
+        return shared[:, self.part] + self.bias.to(shared.dtype)  # (B, count D), of the type a linear layer would give
 
 
 def modulation(width: int, count: int, first: int, shared: bool) -> nn.Module:

@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Cond
 from fromnoise.models.config import BackboneConfig, CNNConfig, CrossDiTConfig, DiTConfig, MMDiTConfig, UNetConfig
 from fromnoise.training import drawing, loop, reconstruction
+from fromnoise.training.drawing import Drawing
+from fromnoise.training.fast import Choices
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from fromnoise.training.step import accumulate_gradients
 
 BACKBONES: dict[str, BackboneConfig] = {
     "cnn": CNNConfig(width=16),
@@ -137,6 +141,23 @@ def test_a_training_goes_on_with_it_to_the_same_bits(
     last.rmdir()
     again = train(tiny_run(recompute=False), tmp_path / "True").state_dict()
     assert seen[-1] is False and all(told[0][key].equal(again[key]) for key in again)
+
+
+def test_what_is_computed_again_does_not_count_as_work(
+    tiny_run: Callable[..., Run], shapes: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "peak_flops", lambda device: 1e12)
+    choices = Choices(device="cpu", batch=4, precision="float32", compile=False)
+    told = []
+    for again in (False, True):
+        trainee = Drawing(tiny_run(recompute=again), shapes, print)
+        recompute(pipeline.blocks(), again)
+        told.append(loop.measure(trainee, pipeline, choices).flops)
+        assert all(("forward" in vars(block)) == again for block in pipeline.blocks())
+    recompute(pipeline.blocks(), False)
+    with FlopCounterMode(display=False) as counter:
+        accumulate_gradients(pipeline, trainee.draw(pipeline, 0, 4), 1, None)
+    assert told[0] == told[1] == counter.get_total_flops() > 0
 
 
 def test_a_vae_is_trained_with_it(

@@ -85,9 +85,7 @@ def our_draws(
     s, on_gpu = settings.drawing, pipeline.device.type == "cuda"
     asked = count, s.steps, s.guidance
     dtype = torch.bfloat16 if precision == "bfloat16" else None
-    draws: dict[str, Callable[[], Tensor]] = {
-        EAGER: partial(our_pictures, pipeline, *asked, precision)
-    }
+    draws: dict[str, Callable[[], Tensor]] = {EAGER: partial(our_pictures, pipeline, *asked, precision)}
     if on_gpu:
         draws[GRAPH] = partial(pictures_by, Graphed(pipeline.network(dtype)), pipeline, *asked)
     if settings.compile:

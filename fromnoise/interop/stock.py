@@ -106,7 +106,8 @@ def _mmdit(pipeline: Pipeline, c: MMDiTConfig) -> Stock | None:
         "num_attention_heads": c.width // c.head_width,
         "joint_attention_dim": pipeline.conditioner.width,
     }
-    if (c.pooled, c.absolute, c.rotation, c.text_norm) == (True, "cropped", "none", False):
+    options = (c.pooled, c.modulation, c.absolute, c.rotation, c.text_norm)
+    if options == (True, "own", "cropped", "none", False):
         config = shape | {
             "sample_size": c.grid * c.patch,
             "in_channels": channels,
@@ -117,7 +118,7 @@ def _mmdit(pipeline: Pipeline, c: MMDiTConfig) -> Stock | None:
             "qk_norm": "rms_norm",
         }
         return Stock("transformer", "SD3Transformer2DModel", config, export_sd3(pipeline.backbone), "ask_sd3")
-    if (c.pooled, c.absolute, c.rotation, c.text_norm, c.rope_theta) == (False, "none", "msrope", True, 10000.0):
+    if (*options, c.rope_theta) == (False, "own", "none", "msrope", True, 10000.0):
         config = shape | {
             "in_channels": channels * c.patch**2,
             "out_channels": channels,

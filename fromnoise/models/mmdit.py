@@ -77,18 +77,44 @@ class Attention(nn.Module):
         return self.to_out[0](mixed)  # (B, N, D)
 
 
+class Modulation(nn.Sequential):
+    """The layer that makes `count` shifts, scales and gates of the time; the nesting is diffusers'."""
+
+    def __init__(self, width: int, count: int):
+        super().__init__(nn.SiLU(), nn.Linear(width, count * width))
+
+
+class Share(nn.Module):
+    """A block's part of the modulation that all blocks share, and a bias of its own (adaLN-single: Chen et al. 2023,
+    section 2.3): `count` times `width` numbers, from `first` times `width` on."""
+
+    def __init__(self, width: int, count: int, first: int):
+        super().__init__()
+        self.part = slice(first * width, (first + count) * width)
+        self.bias = nn.Parameter(torch.zeros(count * width))
+
+    def forward(self, shared: Tensor) -> Tensor:
+        """(B, 12 D) -> (B, count D)."""
+        return shared[:, self.part] + self.bias.to(shared.dtype)  # (B, count D), of the type a linear layer would give
+
+
+def modulation(width: int, count: int, first: int, shared: bool) -> nn.Module:
+    """What gives a block `count` shifts, scales and gates; `first` is where they begin among what is shared."""
+    return Share(width, count, first) if shared else Modulation(width, count)
+
+
 class Block(nn.Module):
     """One dual-stream block: joint attention, then a feed-forward for each stream, gated by the time (adaLN-Zero)."""
 
-    def __init__(self, width: int, head_width: int):
+    def __init__(self, width: int, head_width: int, shared: bool):
         super().__init__()
-        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.img_mod = modulation(width, 6, 0, shared)
+        self.txt_mod = modulation(width, 6, 6, shared)
         self.attn = Attention(width, head_width, last=False)
         self.img_mlp, self.txt_mlp = FeedForward(width), FeedForward(width)
 
     def forward(self, image: Tensor, text: Tensor, time: Tensor, bias: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
-        """image (B, N, D), text (B, L, D), time (B, D), bias (B, 1, 1, L + N) -> image, text."""
+        """image (B, N, D), text (B, L, D), time (B, D) (shared: (B, 12 D)), bias (B, 1, 1, L + N) -> image, text."""
         shift_i, scale_i, gate_i, shift_i2, scale_i2, gate_i2 = self.img_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
         shift_t, scale_t, gate_t, shift_t2, scale_t2, gate_t2 = self.txt_mod(time)[:, None].chunk(6, -1)  # (B, 1, D)
         from_image, from_text = self.attn(
@@ -104,10 +130,10 @@ class Block(nn.Module):
 class LastBlock(nn.Module):
     """The last block: the text gives keys and values and is read no further, so it has no other weights."""
 
-    def __init__(self, width: int, head_width: int):
+    def __init__(self, width: int, head_width: int, shared: bool):
         super().__init__()
-        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.img_mod = modulation(width, 6, 0, shared)
+        self.txt_mod = modulation(width, 2, 6, shared)
         self.attn = Attention(width, head_width, last=True)
         self.img_mlp = FeedForward(width)
 
@@ -181,14 +207,17 @@ class MMDiT(nn.Module):
             raise ValueError(f"backbone width {config.width} is not a multiple of head_width {config.head_width}")
         self.config = config
         width, inside = config.width, channels * config.patch**2
+        shared = config.modulation == "shared"
         self.time_text_embed = TimeTextEmbed(width, cond_width) if config.pooled else TimeEmbed(width)
         self.txt_norm = RMSNorm(cond_width) if config.text_norm else nn.Identity()
         self.absolute = absolute(config)
         self.img_in = nn.Linear(inside, width)
         self.txt_in = nn.Linear(cond_width, width)
+        self.modulation = Modulation(width, 12) if shared else nn.Identity()
         self.transformer_blocks = nn.ModuleList(
-            [Block(width, config.head_width) for _ in range(config.depth - 1)] + [LastBlock(width, config.head_width)]
+            Block(width, config.head_width, shared) for _ in range(config.depth - 1)
         )
+        self.transformer_blocks.append(LastBlock(width, config.head_width, shared))
         self.norm_out = NormOut(width)
         self.proj_out = nn.Linear(width, inside)
         self.init_weights()
@@ -212,7 +241,7 @@ class MMDiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
         for name, module in self.named_modules():
-            if re.search(r"(_mod\.1|norm_out\.linear|proj_out)$", name) and isinstance(module, nn.Linear):
+            if re.search(r"(_mod\.1|modulation\.1|norm_out\.linear|proj_out)$", name) and isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
         for table in self.absolute.parameters():
             nn.init.normal_(table, std=0.02)
@@ -231,9 +260,10 @@ class MMDiT(nn.Module):
         time = self.time_text_embed(t, cond.vector)  # (B, D)
         image = self.img_in(pack(x, p)) + self.absolute(h, w, x.device)  # (B, N, D)
         text = self.txt_in(self.txt_norm(cond.tokens))  # (B, L, D)
+        said = self.modulation(time)  # (B, D), or (B, 12 D) where it is shared
         for block in self.transformer_blocks[:-1]:
-            image, text = block(image, text, time, bias, turns)  # (B, N, D), (B, L, D)
-        image = self.transformer_blocks[-1](image, text, time, bias, turns)  # (B, N, D)
+            image, text = block(image, text, said, bias, turns)  # (B, N, D), (B, L, D)
+        image = self.transformer_blocks[-1](image, text, said, bias, turns)  # (B, N, D)
         return unpack(self.proj_out(self.norm_out(image, time)), h, w, p)  # (B, C, h p, w p)
 
     def import_state(self, stock: dict[str, Tensor]) -> None:
@@ -253,8 +283,8 @@ class MMDiT(nn.Module):
 
         Raises ValueError for a model with what the stock class has no place for, as pooled text or absolute places.
         """
-        stock = {"pooled": False, "absolute": "none", "rotation": "msrope", "rope_theta": 10000.0, "text_norm": True}
-        for option, wanted in stock.items():
+        stock = {"pooled": False, "modulation": "own", "absolute": "none", "rotation": "msrope"}
+        for option, wanted in (stock | {"rope_theta": 10000.0, "text_norm": True}).items():
             given = getattr(self.config, option)
             if given != wanted:
                 raise ValueError(f"backbone.{option} is {given}; diffusers' Qwen-Image has {wanted}")

@@ -87,7 +87,8 @@ def _exchanged(rows: Tensor) -> Tensor:
 
 
 def _check(config: MMDiTConfig) -> None:
-    for option, wanted in {"pooled": True, "absolute": "cropped", "rotation": "none", "text_norm": False}.items():
+    stock = {"pooled": True, "modulation": "own", "absolute": "cropped", "rotation": "none", "text_norm": False}
+    for option, wanted in stock.items():
         given = getattr(config, option)
         if given != wanted:
             raise ValueError(f"backbone.{option} is {given}; diffusers' SD3 has {wanted}")

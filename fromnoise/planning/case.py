@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fromnoise.core.needs import used_memory
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.planning.counts import (
     Counts,
@@ -30,7 +31,7 @@ from fromnoise.planning.together import Part, part_of_one, pretended
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.hollow import hollow
 from fromnoise.training.parallel import refuse_uneven
-from fromnoise.training.run import Run, VAERun
+from fromnoise.training.run import Run, TrainingBase, VAERun
 
 FLOAT32 = 4  # bytes; what is frozen is kept in it
 
@@ -85,18 +86,18 @@ def case_of(run: Run | VAERun, directory: Path | None, crew: Crew) -> Case:
     return Case(run, directory, done, data, pieces, used_memory(), assumed, crew)
 
 
-def part_of(case: Case, counts: Counts, kind: str, accumulate: int, speed: Speed | None) -> Part:
-    """What one process holds and tells in a step of `accumulate` parts: of several that train as `kind` says, or the
-    only one. speed: as found here; None elsewhere, on a chip whose attention keeps no scores."""
+def part_of(case: Case, counts: Counts, training: TrainingBase, speed: Speed | None) -> Part:
+    """What one process holds and tells in a step of `training`: of several, or the only one. speed: as found here; None
+    elsewhere, on a chip whose attention keeps no scores."""
     dtype, fused = dtype_of(speed.precision if speed else "bfloat16"), speed is None
     run, crew = case.run, case.crew
-    training = run.training.model_copy(update={"accumulate": accumulate, "parallel": kind})
     with pretended(training, crew) as parallel, case.hollow() as subject:
         with torch.no_grad():
             subject.model.loss(*subject.sample)  # what is kept from step to step is no part of one
         if crew.processes > 1:
             return part_of_one(subject, training, parallel, crew, fusing(dtype) if fused else dtype)
-        counted = count_step(run, subject, case.rows, accumulate, dtype, fused)
+        recompute(subject.model.blocks(), training.recompute)
+        counted = count_step(run, subject, case.rows, training.accumulate, dtype, fused)
         return Part(counts.resident, counted, 0, 0, 0, [], sum(counts.resident), 0)
 
 

@@ -15,6 +15,7 @@ from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.conditioning.frozen import FrozenTextConditioner
 from fromnoise.core.device import autocast
 from fromnoise.core.flops import count_flops
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
@@ -85,6 +86,7 @@ def pieces_of(run: Run, data: Data, assume: Say) -> Pieces:
 def drawing(run: Run, pieces: Pieces) -> Subject:
     """The model of `run` without numbers, and a sample of `ROWS` rows. Inside `hollow`."""
     model = pieces.pipeline(run.model)
+    recompute(model.blocks(), run.training.recompute)
     z = torch.empty(ROWS, *model.latent_shape(run.model.size, run.model.size))  # (B, C, H, W)
     keep, t = torch.ones(ROWS, dtype=torch.bool), torch.full((ROWS,), 0.5)
     return Subject(model, step.Sample(z, pieces.features, t, z, keep))
@@ -93,6 +95,7 @@ def drawing(run: Run, pieces: Pieces) -> Subject:
 def autoencoder(run: VAERun, data: Data) -> Subject:
     """The same of a VAE; LPIPS is left out. Inside `hollow`."""
     model = Autoencoder.build(run.model, 0)
+    recompute(model.blocks(), run.training.recompute)
     images = torch.empty(ROWS, *data.image_shape)  # (B, C, H, W)
     eps = torch.empty(ROWS, *model.latent_shape(*data.image_shape[1:]))
     return Subject(model, reconstruction.Sample(images, eps, run.model.loss.adversarial_start))

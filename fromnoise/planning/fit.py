@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fromnoise.core.chips import CHIPS, spelt
 from fromnoise.core.needs import size
 from fromnoise.training.fast import SPARE_MEMORY
+from fromnoise.training.run import TrainingBase
 
 
 class Memory(NamedTuple):
@@ -52,32 +53,47 @@ class Verdict(NamedTuple):
 
 def fitting(
     memory: Memory,
-    memory_of: Callable[[int], Memory],
-    batch: int,
-    accumulate: int,
+    memory_of: Callable[[int, bool], Memory],
+    training: TrainingBase,
     room: int,
     name: str,
     processes: int = 1,
 ) -> Verdict:
-    """Whether `memory` fits into `room` bytes of the device `name`, and what to do.
+    """Whether `memory`, of a step of `training`, fits into `room` bytes of the device `name`, and what to do.
 
-    memory_of: what a step holds whose batch has as many parts; it falls with the parts on a straight line, less what
-    does not hang on them. batch: of each of as many `processes`.
+    memory_of: what a step holds whose batch has as many parts, and whose blocks are computed again or not. processes:
+    those that share the batch; each has `room`.
     """
-    limit = (1 - SPARE_MEMORY) * room
+    batch, accumulate, limit = training.batch // processes, training.accumulate, (1 - SPARE_MEMORY) * room
     if memory.total <= limit:
         return Verdict(True, "")
-    short = f"{size(memory.total)} of the {size(limit)} that {name} can give"
-    least = memory_of(batch)
-    if least.total > limit:
-        larger = [spelt(one) for one, chip in CHIPS.items() if least.total <= (1 - SPARE_MEMORY) * chip.memory * 2**30]
-        others = f", or --device {' or '.join(larger)}" if larger else ""
-        return Verdict(False, f"{short}; not even one picture at a time fits: choose a smaller model or size{others}")
-    for parts in (parts for parts in range(accumulate + 1, batch + 1) if batch % parts == 0):
-        share = (batch // parts - 1) / max(batch // accumulate - 1, 1)
-        if least.total + share * (memory.total - least.total) <= limit and memory_of(parts).total <= limit:
-            break
+    parts = _parts(lambda parts: memory_of(parts, training.recompute).total, batch, accumulate, limit)
+    if parts:
+        also = ", or --training.recompute true" if memory_of(accumulate, True).total <= limit else ""
+        remedy = f"--training.accumulate {parts} fits, or --training.batch {processes * max(1, batch // parts)}{also}"
+    elif again := _parts(lambda parts: memory_of(parts, True).total, batch, accumulate, limit):
+        also = f" --training.accumulate {again}" if again > accumulate else ""
+        remedy = f"--training.recompute true{also} fits"
     else:
-        parts = batch
-    most = processes * max(1, batch // parts)
-    return Verdict(False, f"{short}; --training.accumulate {parts} fits, or --training.batch {most}")
+        least = memory_of(batch, training.recompute).total
+        larger = [spelt(one) for one, chip in CHIPS.items() if least <= (1 - SPARE_MEMORY) * chip.memory * 2**30]
+        others = f", or --device {' or '.join(larger)}" if larger else ""
+        remedy = f"not even one picture at a time fits: choose a smaller model or size{others}"
+    return Verdict(False, f"{size(memory.total)} of the {size(limit)} that {name} can give; {remedy}")
+
+
+def _parts(bytes_of: Callable[[int], int], batch: int, accumulate: int, limit: float) -> int | None:
+    """The fewest parts of a batch, `accumulate` or more, of which one fits; None where not even one picture does.
+
+    bytes_of: what a step holds of so many; it falls with the parts on a straight line, less what does not hang on them.
+    """
+    most, least = bytes_of(accumulate), bytes_of(batch)
+    if most <= limit:
+        return accumulate
+    if least > limit:
+        return None
+    for parts in (parts for parts in range(accumulate + 1, batch) if batch % parts == 0):
+        share = (batch // parts - 1) / (batch // accumulate - 1)
+        if least + share * (most - least) <= limit and bytes_of(parts) <= limit:
+            return parts
+    return batch

@@ -40,7 +40,7 @@ def make_plan(
     beside = beside_at(case, place, counts, speed)
 
     def needs(kind: str) -> Needs:
-        part = part_of(case, counts, kind, training.accumulate, speed)
+        part = part_of(case, counts, training.model_copy(update={"parallel": kind}), speed)
         alone = speed
         if place.chip:
             alone = on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
@@ -51,11 +51,12 @@ def make_plan(
 
     own = needs(training.parallel)
 
-    def memory_in(parts: int) -> Memory:
-        return memory_of(part_of(case, counts, training.parallel, parts, speed), beside)
+    def memory_in(parts: int, again: bool) -> Memory:
+        asked = training.model_copy(update={"accumulate": parts, "recompute": again})
+        return memory_of(part_of(case, counts, asked, speed), beside)
 
     room = case.room(place)
-    verdict = fitting(own.memory, memory_in, case.rows, training.accumulate, room, place.name, crew.processes)
+    verdict = fitting(own.memory, memory_in, training, room, place.name, crew.processes)
     memory = own.memory.told() | {"total": own.memory.total, "of": room} | verdict._asdict()
     plan = _told(case, place, counts, own.speed, memory, price)
     if crew.processes == 1:

@@ -13,6 +13,7 @@ from fromnoise.core.chips import Chip
 from fromnoise.core.files import read_lines
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import peak_memory, used_memory
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.planning.counts import Flops, Pieces
@@ -94,6 +95,7 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
     trainee = trainee_of(run, data, quiet)
     model: Model = pieces.pipeline(run.model) if isinstance(run, Run) and pieces else trainee.build()
     model.to(device)
+    recompute(model.blocks(), training.recompute)
     repeats = TRIED if rows == batch else 1
     pace = measure_pace(trainee, model, batch, dtype_of(plain), rows, repeats)
     accumulate = training.accumulate if rows == batch else 1

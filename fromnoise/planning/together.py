@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from fromnoise.core.ranks import Together
+from fromnoise.core.recompute import recompute
 from fromnoise.planning.counts import Subject
 from fromnoise.planning.place import Crew
 from fromnoise.training.estimate import BYTES, Resident
@@ -112,6 +113,7 @@ def part_of_one(
     """
     model, whole = subject.model, sum(p.numel() for p in subject.model.parameters()) * BYTES
     parallel.place(model, torch.device("cpu"))
+    recompute(model.blocks(), training.recompute)
     state = State.of(model, training.optimizer, parallel)
     seen = Exchanging(model, parallel, crew)
     rows = training.batch // crew.processes

@@ -16,7 +16,10 @@ from fromnoise.training.latents import measured_space
 from fromnoise.training.prepared import matched
 from fromnoise.training.run import Run, VAERun, read_run
 
-HARMLESS = ("parallel", "log_every", "save_every", "keep", "validate_every", "preview_every", "previews", "tensorboard")
+HARMLESS = (
+    *("parallel", "recompute", "log_every", "save_every", "keep", "validate_every", "preview_every", "previews"),
+    "tensorboard",
+)
 """Fields of `Training` that decide nothing about the weights: they may change from one start to the next."""
 
 

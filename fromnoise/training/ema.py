@@ -21,7 +21,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, length: float):
         self.names = [name for name, _ in model.named_parameters()]
-        self.weights = list(model.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
         self.average = [p.detach().clone() for p in self.weights]
         self.length = length
 
@@ -33,7 +33,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights that optimizer step `step` (0-based) made."""
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - self.decay(step))
+        torch._foreach_lerp_(self.average, self.weights, 1 - self.decay(step))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -141,7 +141,7 @@ def measure_step(
         start = time.perf_counter()
         accumulate_gradients(model, sample, parts, dtype).sum().item()  # .item() waits for the device
         learned = time.perf_counter()
-        clip_gradients(model, training.clip)
+        clip_gradients(model, training.clip, parallel)
         optimizer.step(0.0)  # at a learning rate of 0 it does all its work and moves nothing
         _wait(model)
         now = time.perf_counter()

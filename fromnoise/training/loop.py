@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import peak_flops, pick
 from fromnoise.core.ranks import ALONE, Ranks, joined
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.models.vae import VAE
 from fromnoise.pipeline.load import weights
@@ -158,7 +159,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
         for step, sample in enumerate(meter.timed(samples), progress.step):
             sample = sample.to(model.device)
             losses = accumulate_gradients(learner, sample, config.accumulate, choices.dtype, learner.synced)
-            norm = parallel.number(clip_gradients(model, config.clip))
+            norm = clip_gradients(model, config.clip, parallel)
             means, signals = zip(*ranks.every(losses.mean().item(), stop.signal), strict=True)
             loss, signal = math.fsum(means) / ranks.size, int(max(signals))
             if not math.isfinite(loss + norm):
@@ -197,6 +198,7 @@ def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Pa
     else:
         model = trainee.build()
     parallel.place(model, device)
+    recompute(model.blocks(), training.recompute)  # after copies of it were made, which look and never learn
     ema = Ema(model, training.ema * training.steps)
     optimizer = Optimizer(model, training.optimizer, parallel)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
@@ -217,15 +219,18 @@ def maker(trainee: Trainee, model: Model, choices: Choices) -> Callable[[int], S
 
 
 def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
-    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do."""
+    """A meter that knows the FLOPs of a step, where all take as many and it is known how many the device can do. What
+    is computed again does not count."""
     peak = peak_flops(model.device)
     if peak is None or len(trainee.data.sizes) > 1:
         return Meter()
     sample = trainee.draw(model, 0, choices.batch).to(model.device)
+    recompute(model.blocks(), False)
     with FlopCounterMode(display=False) as counter:
-        accumulate_gradients(model, sample, trainee.run.training.accumulate, choices.dtype)
+        accumulate_gradients(model, sample.rows(0, 1), 1, choices.dtype)
+    recompute(model.blocks(), trainee.run.training.recompute)
     model.zero_grad()
-    return Meter(counter.get_total_flops(), peak)
+    return Meter(sample.size * counter.get_total_flops(), peak)
 
 
 def not_finite(step: int, fault: str, root: Path) -> str:

@@ -87,7 +87,8 @@ class StackedMuon:
                 part[:, slice(*parallel.rows(p))] if standing(p) else part[slice(*parallel.rows(p))]
                 for part, p in zip(update.unbind(), held, strict=True)
             ]
-            torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
+            if self.config.weight_decay:  # else all weights would be read and written to become what they are
+                torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
             torch._foreach_add_(weights, parts, alpha=-lr * 0.2 * math.sqrt(shape[1]))
 
     def tensors(self) -> dict[str, Tensor]:

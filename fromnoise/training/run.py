@@ -54,6 +54,9 @@ class TrainingBase(Config):
     """Pictures an optimizer step sees; 0 finds the largest that fits (or runs fastest, on a CPU)."""
     accumulate: PositiveInt = 1
     """Equal parts the batch is split into, to save memory."""
+    recompute: bool = False
+    """Keep only what each block is given, and compute the rest again in the backward (gradient checkpointing): much
+    less memory, for the operations of one more forward."""
     optimizer: Annotated[AdamW | Muon, Kind(OPTIMIZERS)] = Muon()
     warmup: NonNegativeInt = 100
     """Steps over which the learning rate rises from 0."""

@@ -12,13 +12,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fromnoise.core.device import autocast
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import trainee
-from fromnoise.training.parallel import Learner
+from fromnoise.training.parallel import SINGLE, Learner, Parallel
 from fromnoise.training.trainee import Model
+
+CLIP_EPS = 1e-6  # that PyTorch adds to the norm before it divides by it
 
 
 class Sample(NamedTuple):
@@ -127,6 +130,19 @@ def accumulate_gradients(
     return torch.cat(losses)
 
 
-def clip_gradients(model: Model, most: float) -> Tensor:
-    """Scale all gradients so that their norm is at most `most`; the norm before."""
-    return torch.nn.utils.clip_grad_norm_(list(model.parameters()), most)
+def clip_gradients(model: Model, most: float, parallel: Parallel = SINGLE) -> float:
+    """Scale all gradients so that their norm is at most `most`; the norm before.
+
+    Where it is small enough they are left alone: PyTorch's `clip_grad_norm_` would read and write all of them, to
+    multiply by 1.
+    """
+    total = gradient_norm(model)  # ()
+    norm = parallel.number(total)
+    if norm + CLIP_EPS > most:
+        clip_grads_with_norm_(list(model.parameters()), most, total)
+    return norm
+
+
+def gradient_norm(model: Model) -> Tensor:
+    """The norm of all gradients as one vector, ()."""
+    return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

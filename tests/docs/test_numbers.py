@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import adherence, mnist, planning, positions, scaling, shapes_judge, sweep
+from benchmarks import adherence, mnist, optimizers_page, planning, positions, scaling, shapes_judge, sweep
 
 ROOT = Path(mnist.__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,6 +58,10 @@ UNRECORDED = {"emoji.md": 1, "latents.md": 2}
 WRITTEN: dict[str, list[Callable[[], str]]] = {
     "judging.md": [lambda: adherence.told(record("shapes")), lambda: shapes_judge.table(record("shapes_judge"))],
     "mnist.md": [lambda: mnist.table(RESULTS)],
+    "optimizers.md": [
+        lambda: optimizers_page.table(record("optimizers")),
+        lambda: optimizers_page.shared_table(record("optimizers")),
+    ],
     "plan.md": [lambda: planning.table(record("planning"))],
     "positions.md": [lambda: positions.table(record("positions"))],
     "scaling.md": [

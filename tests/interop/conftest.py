@@ -33,7 +33,16 @@ BACKBONES: dict[str, BackboneConfig] = {
         text_norm=False,
     ),
     "qwen": MMDiTConfig(patch=2, width=16, depth=2, head_width=8),
-    "own": MMDiTConfig(patch=2, width=16, depth=2, head_width=8, pooled=True, absolute="sincos", rope_theta=1000.0),
+    "own": MMDiTConfig(
+        patch=2,
+        width=16,
+        depth=2,
+        head_width=8,
+        pooled=True,
+        modulation="shared",
+        absolute="sincos",
+        rope_theta=1000.0,
+    ),
 }
 TEXT = TextConfig(vocabulary=300, length=16, width=16, depth=1, heads=2)
 CLASSES = LabelConfig(classes=4, width=16)

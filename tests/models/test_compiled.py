@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Cond
 from fromnoise.models.config import BackboneConfig
 from fromnoise.recipes import RECIPES, VAE_RECIPES, named
@@ -54,15 +55,26 @@ def assert_whole(blocks: Sequence[nn.Module], forward: Callable[[], Any]) -> Non
 
 
 Parts = Callable[[Any], Sequence[nn.Module]]
+AGAIN = ("shapes", "sd1")
+"""Recipes whose blocks are traced once more as they are when they are computed again in the backward."""
+
+
+def blocks_of(backbone: Any) -> Sequence[nn.Module]:
+    return backbone.blocks()
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"),
-    [*((name, lambda backbone: backbone.blocks()) for name in KINDS.values()), ("sd1", lambda unet: unet.levels())],
-    ids=[*KINDS.values(), "the levels of sd1, as on a GPU"],
+    ("name", "parts", "again"),
+    [
+        *((name, blocks_of, False) for name in KINDS.values()),
+        *((name, blocks_of, True) for name in AGAIN),
+        ("sd1", lambda unet: unet.levels(), False),
+    ],
+    ids=[*KINDS.values(), *(f"{name}, again" for name in AGAIN), "the levels of sd1, as on a GPU"],
 )
-def test_the_blocks_of_every_kind_of_backbone_are_compiled_whole(name: str, parts: Parts) -> None:
+def test_the_blocks_of_every_kind_of_backbone_are_compiled_whole(name: str, parts: Parts, again: bool) -> None:
     backbone: Any = shrunk(name).build(channels=4, cond_width=16)
+    recompute(backbone.blocks(), again)
     tokens = torch.randn(2, 5, 16)
     cond = Cond(tokens, torch.ones(2, 5, dtype=torch.bool), tokens.mean(1))
     x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.2, 0.7])

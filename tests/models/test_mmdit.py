@@ -108,6 +108,28 @@ def test_pooled_text_speaks_to_every_block_and_cannot_be_exported() -> None:
         model.export_state()
 
 
+def test_shared_modulation_is_own_ones_that_are_alike_but_for_their_biases_and_cannot_be_exported() -> None:
+    config = MMDiTConfig(patch=2, width=128, depth=3, head_width=32)
+    own = MMDiT(config, channels=4, cond_width=40)
+    shared = MMDiT(config.model_copy(update={"modulation": "shared"}), channels=4, cond_width=40)
+    for parameter in shared.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    state = shared.state_dict()
+    weight, bias = state.pop("modulation.1.weight"), state.pop("modulation.1.bias")
+    for i in range(config.depth):
+        for kind, first, count in (("img_mod", 0, 6), ("txt_mod", 6, 6 if i < 2 else 2)):
+            part, name = slice(first * 128, (first + count) * 128), f"transformer_blocks.{i}.{kind}"
+            state |= {f"{name}.1.weight": weight[part], f"{name}.1.bias": bias[part] + state.pop(f"{name}.bias")}
+    own.load_state_dict(state)
+    x, t, cond = inputs(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(shared(x, t, cond), own(x, t, cond))
+    shared(x, t, cond).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in shared.parameters())
+    with pytest.raises(ValueError, match="modulation is shared"):
+        shared.export_state()
+
+
 def test_absolute_places_are_those_of_diffusers_and_cannot_be_exported() -> None:
     torch.testing.assert_close(
         grid_features(torch.arange(4), torch.arange(4), 24),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from fromnoise.models.config import DiTConfig
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.planning.counts import Flops, autoencoder, count_look, count_step, drawing, pieces_of
+from fromnoise.planning.counts import Flops, Pieces, autoencoder, count_look, count_step, counts_of, drawing, pieces_of
 from fromnoise.planning.fit import Memory, fitting
 from fromnoise.planning.speed import LAUNCH, of_run, on_chip
 from fromnoise.recipes import VAE_RECIPES
@@ -29,7 +29,7 @@ from fromnoise.training import reconstruction
 from fromnoise.training.fast import Choices
 from fromnoise.training.hollow import Counted, hollow
 from fromnoise.training.loop import train
-from fromnoise.training.run import AdamW, Run, Training
+from fromnoise.training.run import AdamW, Run, Training, VAERun
 
 MODEL = ModelConfig(
     backbone=DiTConfig(patch=8, width=16, depth=1, head_width=8),
@@ -114,6 +114,40 @@ def test_activations_grow_with_the_batch_and_nothing_else_does() -> None:
     assert steps[0].kernels == steps[2].kernels and steps[0].traffic < steps[2].traffic
 
 
+def deep() -> Run:
+    """A small run whose backbone has six blocks."""
+    backbone = DiTConfig(patch=4, width=16, depth=6, head_width=8)
+    run = small()
+    return run.model_copy(update={"model": run.model.model_copy(update={"backbone": backbone})})
+
+
+def shallow() -> VAERun:
+    """The small VAE, narrower."""
+    run = VAE_RECIPES["vae-small"]()
+    vae = run.model.vae.model_copy(update={"width": 8, "groups": 4})
+    return run.model_copy(update={"model": run.model.model_copy(update={"vae": vae})})
+
+
+@pytest.mark.parametrize("make", [deep, shallow])
+def test_what_is_computed_again_takes_less_memory_and_one_more_forward_of_blocks(
+    make: Callable[[], Run | VAERun],
+) -> None:
+    run, data = make(), ShapesConfig().build(0)
+    pieces = pieces_of(run, data, print) if isinstance(run, Run) else None
+    told = []
+    for again in (False, True):
+        asked = run.model_copy(update={"training": run.training.model_copy(update={"recompute": again})})
+        with hollow(pieces.conditioner, pieces.space) if pieces else hollow():
+            subject = autoencoder(asked, data) if isinstance(asked, VAERun) else drawing(asked, cast(Pieces, pieces))
+            flops = counts_of(asked, subject, 1).flops
+            told.append((flops, count_step(asked, subject, 32, 1, torch.bfloat16, fused=True)))
+    (plain, step), (more, less) = told
+    assert less.activations + less.gradients < 0.6 * (step.activations + step.gradients)
+    assert more.forward == plain.forward
+    assert plain.training + 0.6 * plain.forward < more.training <= plain.training + plain.forward
+    assert less.kernels > step.kernels and less.traffic > step.traffic
+
+
 def test_a_look_at_more_pictures_than_a_step_takes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     run, data = VAE_RECIPES["vae-small"](), ShapesConfig().build(0)
     with hollow():
@@ -141,15 +175,25 @@ def test_a_chip_is_bound_by_products_memory_or_launches() -> None:
 
 
 def test_what_does_not_fit_is_told_what_would() -> None:
-    def holding(parts: int) -> Memory:
-        return Memory(GIB, GIB, GIB, GIB, 64 * GIB // parts, 0, 0, 0)
+    def holding(parts: int, again: bool) -> Memory:
+        return Memory(GIB, GIB, GIB, GIB, (16 if again else 64) * GIB // parts, 0, 0, 0)
 
-    assert fitting(holding(1), holding, 64, 1, 80 * GIB, "X") == (True, "")
-    fits, remedy = fitting(holding(1), holding, 64, 1, 24 * GIB, "X")
-    assert not fits
-    assert remedy == "68.0 GiB of the 21.6 GiB that X can give; --training.accumulate 4 fits, or --training.batch 16"
-    _, remedy = fitting(holding(1), holding, 64, 1, 4 * GIB, "X")
-    assert "not even one picture at a time fits" in remedy and "4090" in remedy
+    def told(room: float, **training: Any) -> str:
+        asked = Training(batch=64, **training)
+        memory = holding(asked.accumulate, asked.recompute)
+        fits, remedy = fitting(memory, holding, asked, int(room * GIB), "X")
+        assert fits == (not remedy)
+        return remedy
+
+    assert told(80) == told(24, recompute=True) == ""
+    short = "68.0 GiB of the 21.6 GiB that X can give"
+    assert told(24) == f"{short}; --training.accumulate 4 fits, or --training.batch 16, or --training.recompute true"
+    assert told(20).endswith("; --training.accumulate 8 fits, or --training.batch 8")
+    assert told(20, recompute=True).endswith("; --training.accumulate 2 fits, or --training.batch 32")
+    assert told(5).endswith("; --training.recompute true --training.accumulate 32 fits")
+    for wanted in (False, True):
+        least = told(4, recompute=wanted)
+        assert "not even one picture at a time fits: choose a smaller" in least and "4090" in least
 
 
 def test_a_run_under_way_is_told_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

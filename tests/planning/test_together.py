@@ -129,7 +129,7 @@ def planned(run: Run, crew: Crew) -> tuple[Case, Part]:
     case = case_of(run, None, crew)
     with case.hollow() as subject:
         counts = counts_of(case.run, subject, 1)
-    return case, part_of(case, counts, run.training.parallel, run.training.accumulate, HERE)
+    return case, part_of(case, counts, case.run.training, HERE)
 
 
 @pytest.mark.parametrize(

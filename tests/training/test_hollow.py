@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
 from fromnoise.nn.position import turns_of
 from fromnoise.pipeline.pipeline import Pipeline
@@ -81,12 +82,16 @@ def test_modules_are_what_they_were() -> None:
     assert turn is not None and type(turn[0]) is Tensor
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_step_holds_what_the_allocator_gives_out(
-    tiny_run: Callable[..., Run], shapes: Data, pipeline: Pipeline, dtype: torch.dtype | None
+    tiny_run: Callable[..., Run], shapes: Data, dtype: torch.dtype | None, again: bool
 ) -> None:
-    batch = 64
-    trainee = Drawing(tiny_run(batch=batch), shapes, print)
+    run, batch = tiny_run(), 64
+    model = run.model.model_copy(update={"backbone": run.model.backbone.model_copy(update={"depth": 6})})
+    pipeline = Pipeline.build(model, shapes.captions(200), 0)
+    recompute(pipeline.blocks(), again)
+    trainee = Drawing(run, shapes, print)
     sample = trainee.trial(pipeline, batch)
     few = trainee.trial(pipeline, 2)
     with hollow(pipeline):

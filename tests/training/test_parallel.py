@@ -200,11 +200,13 @@ def changed(run: Any, **training: Any) -> Any:
     return run.model_copy(update={"training": run.training.model_copy(update=training)})
 
 
-@pytest.mark.parametrize(("size", "parallel"), [(2, "ddp"), (4, "ddp"), (2, "fsdp"), (4, "hsdp")])
+@pytest.mark.parametrize(
+    ("size", "parallel", "recompute"), [(2, "ddp", True), (4, "ddp", False), (2, "fsdp", True), (4, "hsdp", False)]
+)
 def test_so_many_processes_train_as_one_does(
-    tmp_path: Path, usual: Run, alone: Path, together: Together, size: int, parallel: str
+    tmp_path: Path, usual: Run, alone: Path, together: Together, size: int, parallel: str, recompute: bool
 ) -> None:
-    assert not any(together(size, changed(usual, parallel=parallel), tmp_path))
+    assert not any(together(size, changed(usual, parallel=parallel, recompute=recompute), tmp_path))
     close(alone, tmp_path)
     assert not list((tmp_path / "checkpoints").glob(".*"))
     with (

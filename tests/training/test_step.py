@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,29 @@ def test_every_parameter_gets_a_gradient(pipeline: Pipeline, shapes: Any) -> Non
     assert not dead
 
 
+def gradients(pipeline: Pipeline) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in pipeline.parameters() if p.grad is not None])
+
+
 def test_clipping_keeps_direction_and_bounds_the_norm(pipeline: Pipeline, shapes: Any) -> None:
     accumulate_gradients(pipeline, sample_of(pipeline, shapes), 1, None)
-    before = torch.cat([p.grad.flatten() for p in pipeline.parameters() if p.grad is not None])
+    before = gradients(pipeline)
     norm = clip_gradients(pipeline, 0.5)
-    after = torch.cat([p.grad.flatten() for p in pipeline.parameters() if p.grad is not None])
-    torch.testing.assert_close(norm, before.norm())
-    torch.testing.assert_close(after, before * (0.5 / before.norm()), rtol=1e-4, atol=1e-8)
+    assert norm == pytest.approx(float(before.norm())) and norm > 0.5
+    torch.testing.assert_close(gradients(pipeline), before * (0.5 / norm), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("most", [1e-3, 0.1, 0.999999, 1.0, 1.0000001, 1.00001, 3.0, 100.0])
+def test_clipping_is_pytorchs_to_the_bit(pipeline: Pipeline, shapes: Any, most: float) -> None:
+    """Around the norm itself, too, where it decides whether to touch them."""
+    accumulate_gradients(pipeline, sample_of(pipeline, shapes), 1, None)
+    most *= float(torch.nn.utils.get_total_norm([p.grad for p in pipeline.parameters() if p.grad is not None]))
+    expected = copy.deepcopy(pipeline)
+    for p, same in zip(pipeline.parameters(), expected.parameters(), strict=True):
+        same.grad = None if p.grad is None else p.grad.clone()
+    norm = clip_gradients(pipeline, most)
+    assert norm == float(torch.nn.utils.clip_grad_norm_(expected.parameters(), most))
+    assert torch.equal(gradients(pipeline), gradients(expected))
 
 
 def test_masters_and_losses_stay_float32_under_autocast(pipeline: Pipeline, shapes: Any) -> None:

@@ -154,7 +154,7 @@ def learner(model: Any, backward: Callable[[], Tensor], steps: int, read: bool =
                 losses = backward()
                 norm = clip_gradients(model, 1.0)
                 if read:
-                    math.isfinite(losses.mean().item() + norm.item())
+                    math.isfinite(losses.mean().item() + norm)
                 optimizer.step(1.0)
                 model.zero_grad()
                 ema.update(step)

@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 # uv reads its own name for the folder of wheels that pip may have been told of.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports, for 5 seconds.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .PHONY: help setup quickstart test lessons-toy lint docs lessons bench constraints
 
@@ -33,7 +34,7 @@ quickstart: ## install, train the shapes recipe, draw four prompts, measure adhe
 	printf 'quickstart took %d min %02d s\n' $$((took / 60)) $$((took % 60))
 
 test: $(VENV)/test.stamp ## install, then run all tests but that of the lessons
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not lessons"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not lessons"
 
 lessons-toy: $(VENV)/test.stamp ## run the seven lessons at toy size, with their solutions
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m lessons

@@ -58,8 +58,8 @@ class MMDiTConfig(BackboneConfig):
     pooled: bool = False
     """Add the condition's pooled vector to the time's embedding, as SD3 does."""
     modulation: Literal["own", "shared"] = "own"
-    """What makes shifts, scales and gates of the time: a layer of each block's own (SD3, Qwen-Image), or one for all
-    with a bias of each block's own (PixArt-alpha's adaLN-single): a quarter to a third of the parameters less."""
+    """What makes shifts, scales and gates of the time: a layer of each block's own (SD3 and Qwen), or one for all and
+    a bias of each block's own (PixArt): a quarter to a third of the parameters less."""
     rotation: Literal["none", "rope", "scaling", "msrope"] = "msrope"
     """How queries and keys turn with their place: not, as a grid from its corner, squeezed to the grid trained on,
     or by Qwen-Image's MSRoPE."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -98,18 +99,28 @@ class Share(nn.Module):
         return shared[:, self.part] + self.bias.to(shared.dtype)  # (B, count D), of the type a linear layer would give
 
 
-def modulation(width: int, count: int, first: int, shared: bool) -> nn.Module:
-    """What gives a block `count` shifts, scales and gates; `first` is where they begin among what is shared."""
-    return Share(width, count, first) if shared else Modulation(width, count)
+class Modulations(NamedTuple):
+    """What gives blocks their shifts, scales and gates."""
+
+    of_block: Callable[[int, int, int], nn.Module]
+    """Of width, count, and where these begin among what is shared."""
+    of_all: Callable[[int], nn.Module]
+    """Of width: what goes before the blocks' own."""
+
+
+MODULATIONS = {
+    "own": Modulations(lambda width, count, first: Modulation(width, count), lambda width: nn.Identity()),
+    "shared": Modulations(Share, lambda width: Modulation(width, 12)),
+}
 
 
 class Block(nn.Module):
     """One dual-stream block: joint attention, then a feed-forward for each stream, gated by the time (adaLN-Zero)."""
 
-    def __init__(self, width: int, head_width: int, shared: bool):
+    def __init__(self, width: int, head_width: int, modulation: Callable[[int, int, int], nn.Module]):
         super().__init__()
-        self.img_mod = modulation(width, 6, 0, shared)
-        self.txt_mod = modulation(width, 6, 6, shared)
+        self.img_mod = modulation(width, 6, 0)
+        self.txt_mod = modulation(width, 6, 6)
         self.attn = Attention(width, head_width, last=False)
         self.img_mlp, self.txt_mlp = FeedForward(width), FeedForward(width)
 
@@ -130,10 +141,10 @@ class Block(nn.Module):
 class LastBlock(nn.Module):
     """The last block: the text gives keys and values and is read no further, so it has no other weights."""
 
-    def __init__(self, width: int, head_width: int, shared: bool):
+    def __init__(self, width: int, head_width: int, modulation: Callable[[int, int, int], nn.Module]):
         super().__init__()
-        self.img_mod = modulation(width, 6, 0, shared)
-        self.txt_mod = modulation(width, 2, 6, shared)
+        self.img_mod = modulation(width, 6, 0)
+        self.txt_mod = modulation(width, 2, 6)
         self.attn = Attention(width, head_width, last=True)
         self.img_mlp = FeedForward(width)
 
@@ -207,17 +218,17 @@ class MMDiT(nn.Module):
             raise ValueError(f"backbone width {config.width} is not a multiple of head_width {config.head_width}")
         self.config = config
         width, inside = config.width, channels * config.patch**2
-        shared = config.modulation == "shared"
+        modulation = MODULATIONS[config.modulation]
         self.time_text_embed = TimeTextEmbed(width, cond_width) if config.pooled else TimeEmbed(width)
         self.txt_norm = RMSNorm(cond_width) if config.text_norm else nn.Identity()
         self.absolute = absolute(config)
         self.img_in = nn.Linear(inside, width)
         self.txt_in = nn.Linear(cond_width, width)
-        self.modulation = Modulation(width, 12) if shared else nn.Identity()
+        self.modulation = modulation.of_all(width)
         self.transformer_blocks = nn.ModuleList(
-            Block(width, config.head_width, shared) for _ in range(config.depth - 1)
+            Block(width, config.head_width, modulation.of_block) for _ in range(config.depth - 1)
         )
-        self.transformer_blocks.append(LastBlock(width, config.head_width, shared))
+        self.transformer_blocks.append(LastBlock(width, config.head_width, modulation.of_block))
         self.norm_out = NormOut(width)
         self.proj_out = nn.Linear(width, inside)
         self.init_weights()

@@ -52,8 +52,8 @@ def ddpm() -> Run:
     """DDPM (Ho et al. 2020) on MNIST: a U-Net finds the noise, and takes it out in 1000 small random steps.
 
     Hardware: two CPU cores.
-    Expect:   a validation loss of .0236; digits without guidance, some of them torn. A thousand steps a digit take long on a
-              CPU, and ten thousand were not judged.
+    Expect:   a validation loss of .0236; digits without guidance, some of them torn. A thousand steps a digit take long
+              on a CPU, and ten thousand were not judged.
     Command:  fromnoise train ddpm --directory runs/ddpm
     """
     objective = Objective(target="eps", measure="eps", times=Uniform())

@@ -161,10 +161,12 @@ def test_stop_ends_a_picture_and_the_next_one_is_drawn(page: Any, studio: Any) -
     settings(page)
     before = len(list((studio.folder / "pictures").glob("*.png")))
     page.fill("#draw-steps input", "1000")
+    page.fill("#draw-size textarea", "256")  # so large that no click is late
     page.click("#draw-go")
     page.wait_for_selector("#draw-canvas img")
     page.click("#draw-stop")
     page.fill("#draw-steps input", "2")
+    page.fill("#draw-size textarea", "32")
 
     def again() -> bool:
         page.click("#draw-go")  # while the stop is on its way, the button does nothing

@@ -74,9 +74,12 @@ import torch
 from fromnoise.core.device import keep_freed_memory
 
 def pages():
-    for _ in range(8):
+    for _ in range(16):  # small things between them may keep the first few apart
         torch.zeros(10 * 2**20)  # 40 MiB: 10,240 pages
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(8):
+        torch.zeros(10 * 2**20)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 if "keep" in sys.argv:
     keep_freed_memory(shared=True)

@@ -65,24 +65,11 @@ def ask_of(subject: Subject, prompt: str, guidance: float | None = None) -> Ask:
     return ask
 
 
-class Usual(NamedTuple):
-    """How a model draws where nothing else is asked for, and what it may be asked."""
-
-    steps: int
-    guidance: float
-    sampler: str
-    size: str
-    examples: list[str]
-    about: str
-
-
-def usual(subject: Subject) -> Usual:
-    """What the page is filled with when a model is chosen."""
-    config, sampling = subject.config, subject.pipeline.config.sampling
-    label = isinstance(config.conditioner, LabelConfig)
+def examples(subject: Subject) -> list[str]:
+    """What a model may be asked."""
+    label = isinstance(subject.config.conditioner, LabelConfig)
     asks = subject.asks(Wish(), 10 if label else 4)
-    examples = [str(ask.label) if label else ask.prompt for ask in asks if label or ask.prompt]
-    return Usual(sampling.steps, sampling.guidance, sampling.sampler, str(config.size), examples, about(subject))
+    return [str(ask.label) if label else ask.prompt for ask in asks if label or ask.prompt]
 
 
 def about(subject: Subject) -> str:

@@ -96,15 +96,20 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> gr.Blocks:
 
         @told
         def choose(name: str) -> tuple[Any, ...]:
-            from fromnoise.studio.drawing import usual
+            config = shelf.config(name)
+            return config.sampling.steps, config.sampling.guidance, config.sampling.sampler, str(config.size)
 
-            found = usual(shelf.subject(name))
-            examples = gr.Dataset(samples=[[one] for one in found.examples], visible=bool(found.examples))
-            line = f"<p>{escape(found.about)}</p>"
-            return line, found.steps, found.guidance, found.sampler, found.size, examples
+        @told
+        def describe(name: str) -> tuple[Any, ...]:
+            drawing = floor("drawing")
+            subject = shelf.subject(name)
+            examples = [[one] for one in drawing.examples(subject)]
+            return f"<p>{escape(drawing.about(subject))}</p>", gr.Dataset(samples=examples, visible=bool(examples))
 
-        filled = [about, *drawn]
-        gr.on([page.load, model.change], choose, model, filled, **QUIET)
+        # settings come at once, before anybody could have typed others; a model takes its time, and while one is
+        # waited for, the choice of the next must not be dropped
+        chosen = gr.on([page.load, model.change], choose, model, drawn[:-1], trigger_mode="always_last", **QUIET)
+        chosen.success(describe, model, [about, drawn[-1]], trigger_mode="always_last", **QUIET)
         page.load(lambda: gr.Dropdown(choices=shelf.names()), outputs=model, **AT_ONCE)
     return page
 

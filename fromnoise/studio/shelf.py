@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.core.config import hint, read_mapping
-from fromnoise.pipeline.place import chosen_sampling, weights
+from fromnoise.pipeline.config import ModelConfig
+from fromnoise.pipeline.place import chosen_sampling, config_at, weights
 
 if TYPE_CHECKING:
     from fromnoise.plots.subject import Subject
@@ -36,14 +37,19 @@ class Shelf:
         """Where the model called `name` is.
 
         Raises:
-            ValueError: one line, when there is none, or it lies outside the folder of runs.
+            ValueError: one line, when there is none, it lies outside the folder of runs, or it has no weights yet.
         """
         if name in self.given:
             return self.given[name]
         place = inside(self.runs, name)
         if not place.exists():
             raise ValueError(f"there is no run {shown(name)} (any more); {hint(name, self.names())}")
+        inside(self.runs, weights(place))  # nor may a link lead out of it
         return place
+
+    def config(self, name: str) -> ModelConfig:
+        """The config of the model called `name`, which draws as is usual for it; errors as in `subject`."""
+        return config_at(self.place(name))
 
     def subject(self, name: str) -> Subject:
         """The model called `name`.
@@ -55,8 +61,6 @@ class Shelf:
 
         place = self.place(name)
         file = weights(place)
-        if name not in self.given:
-            inside(self.runs, file)  # nor may a link lead out of it
         with self.lock:
             key = (file, file.stat().st_mtime_ns)
             if key not in self.held:

@@ -192,6 +192,33 @@ def test_another_model_brings_its_settings_and_what_is_outside_is_refused(page: 
         assert said in toast(page)
 
 
+def test_what_is_typed_or_chosen_while_a_model_loads_stays(page: Any) -> None:
+    first, asked, held = page.input_value("#model input"), [0], []
+
+    def slowly(route: Any) -> None:  # its settings are asked first, then its weights: these are waited for
+        asked[0] += route.request.post_data_json["data"] == [first]
+        held.append(route) if asked[0] == 2 and not held else route.continue_()
+
+    page.route("**/queue/join*", slowly)
+    page.reload()
+    settings(page)
+    until(lambda: bool(page.wait_for_timeout(20) or held))
+    page.fill("#draw-steps input", "9")
+    held[0].continue_()
+    page.wait_for_function("document.querySelector('.about').textContent.includes('million')")
+    assert page.input_value("#draw-steps input") == "9"
+
+    asked[0] = 0
+    held.clear()
+    page.reload()
+    settings(page)
+    until(lambda: bool(page.wait_for_timeout(20) or held))
+    choose(page, "#model input", "one")
+    page.wait_for_function("document.querySelector('#draw-steps input').value == '3'")
+    held[0].continue_()
+    page.wait_for_function("document.querySelector('.about').textContent.includes('0.0 million')")
+
+
 def test_words_are_laid_over_the_picture(page: Any) -> None:
     tab(page, "Words")
     page.fill("#words-prompt textarea", "a red circle")

@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from fromnoise.data.scenes import BACKGROUND, COLOURS, RADII, SHAPES, SIDE, Thing
@@ -116,6 +117,7 @@ def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, floa
     """
     half = known.masks.shape[-1] // 2
     padded = np.pad(alpha, half)  # centres near the edge keep a whole window
+    windows = sliding_window_view(padded, (2 * half, 2 * half))  # (H + 1, W + 1, w, w)
     total = alpha.sum()
     rows, columns = np.arange(alpha.shape[0]) + 0.5, np.arange(alpha.shape[1]) + 0.5
     middle = (alpha.sum(1) @ rows / total, alpha.sum(0) @ columns / total)
@@ -123,28 +125,26 @@ def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, floa
     for shape in range(len(SHAPES)):
         radius = np.sqrt(total / known.areas[shape])
         at = (radius, middle[0] - known.centroids[shape] * radius, middle[1])
-        best = max(best, _try_around(padded, half, known, shape, at))
-    return max(best, _try_around(padded, half, known, best[1], (best[2], best[4], best[3])))
+        best = max(best, _try_around(windows, known, shape, at))
+    return max(best, _try_around(windows, known, best[1], (best[2], best[4], best[3])))
 
 
 def _try_around(
-    padded: np.ndarray, half: int, known: Templates, shape: int, at: tuple[float, float, float]
+    windows: np.ndarray, known: Templates, shape: int, at: tuple[float, float, float]
 ) -> tuple[float, int, float, float, float]:
     """The best of the 27 templates of a shape around (radius, y, x)."""
     radius, y, x = at
     r = int(np.abs(known.radii - radius).argmin())
-    choices = np.arange(max(r - 1, 0), min(r + 2, len(known.radii)))
-    best = (-1.0, shape, 0.0, 0.0, 0.0)
-    last_row, last_column = (PHASES * (n - 2 * half) - 1 for n in padded.shape)  # the centre is inside the picture
-    for i in range(-1, 2):
-        for j in range(-1, 2):
-            row = min(max(int(np.floor(y * PHASES)) + i, 0), last_row)
-            column = min(max(int(np.floor(x * PHASES)) + j, 0), last_column)
-            (top, p), (left, q) = divmod(row, PHASES), divmod(column, PHASES)
-            window = padded[top : top + 2 * half, left : left + 2 * half]  # (w, w)
-            masks = known.masks[shape, choices, p, q]  # (3, w, w)
-            overlaps = np.minimum(masks, window).sum((1, 2)) / np.maximum(masks, window).sum((1, 2))
-            n = int(overlaps.argmax())
-            found = (float(overlaps[n]), shape, float(known.radii[choices[n]]))
-            best = max(best, (*found, (column + 0.5) / PHASES, (row + 0.5) / PHASES))
-    return best
+    choices = slice(max(r - 1, 0), r + 2)
+    last = PHASES * (np.array(windows.shape[:2]) - 1) - 1  # the centre is inside the picture
+    guess = np.floor(np.array((y, x)) * PHASES).astype(int)
+    rows, columns = (guess + np.arange(-1, 2)[:, None]).clip(0, last).T  # (3,) each
+    (top, p), (left, q) = divmod(rows[:, None], PHASES), divmod(columns, PHASES)
+    seen = windows[top, left, None]  # (3, 3, 1, w, w)
+    masks = known.masks[shape, choices].transpose(1, 2, 0, 3, 4)[p, q]  # (3, 3, R, w, w), of R radii
+    overlaps = np.minimum(masks, seen).sum((-2, -1)) / np.maximum(masks, seen).sum((-2, -1))  # (3, 3, R)
+    radii = known.radii[choices][overlaps.argmax(-1)]  # (3, 3)
+    places = [(column, row) for row in rows.tolist() for column in columns.tolist()]
+    found = zip(overlaps.max(-1).flat, radii.flat, places, strict=True)
+    overlap, radius, (column, row) = max((float(overlap), float(radius), place) for overlap, radius, place in found)
+    return overlap, shape, radius, (column + 0.5) / PHASES, (row + 0.5) / PHASES

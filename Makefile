@@ -33,11 +33,13 @@ quickstart: ## install, train the shapes recipe, draw four prompts, measure adhe
 	took=$$((SECONDS - start)); \
 	printf 'quickstart took %d min %02d s\n' $$((took / 60)) $$((took % 60))
 
-test: $(VENV)/test.stamp ## install, then run all tests but that of the lessons
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not lessons"
+test: $(VENV)/test.stamp ## install, then run all tests but the lessons
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lessons-toy: $(VENV)/test.stamp ## run the seven lessons at toy size, with their solutions
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m lessons
+	$(BIN)/python -m tests.lessons.solved build/lessons
+	FROMNOISE_TOY=1 PYTHONPATH=$(CURDIR)/lessons OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	  --nbmake --nbmake-timeout 600 build/lessons
 
 lint: $(VENV)/test.stamp ## check style, types and floors
 	$(BIN)/ruff check .

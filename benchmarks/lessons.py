@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -28,39 +27,22 @@ COVERS = ROOT / "docs" / "images" / "lessons"
 RECORD = ROOT / "benchmarks" / "results" / "lessons.json"
 MOST_BYTES = 1_500_000  # of a notebook, pictures included
 MOST_SECONDS = 1800  # of a cell
-ANSWER = re.compile(r"^answer_\d+ = None.*$", re.M)
 
 
-def execute(notebook: NotebookNode, allow_errors: bool = False) -> None:
+def execute(notebook: NotebookNode) -> None:
     """Run all cells in a fresh kernel of this Python, with what they show written into `notebook`.
 
     Raises:
-        CellExecutionError: a cell failed, and errors are not allowed.
+        CellExecutionError: a cell failed.
     """
     NotebookClient(
         notebook,
         kernel_name="python3",
         timeout=MOST_SECONDS,
-        allow_errors=allow_errors,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(ROOT / "lessons")}},
     ).execute()
-
-
-def solutions(notebook: NotebookNode) -> str:
-    """The code that is folded away at the end of a lesson."""
-    (last,) = (cell.source for cell in notebook.cells if "<summary>Solutions</summary>" in cell.source)
-    (code,) = re.findall(r"^```python\n(.*?)^```$", last, re.M | re.S)
-    return code
-
-
-def solve(notebook: NotebookNode) -> None:
-    """Put the solutions in the place of the answers that readers are to give."""
-    code = solutions(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.source = ANSWER.sub(lambda found: code, cell.source)
 
 
 def cover(notebook: NotebookNode) -> bytes:

@@ -1,9 +1,8 @@
-"""The lessons, run from end to end at toy size with their solutions filled in; and what is committed of them."""
+"""What is committed of the lessons, and their exercises. `make lessons-toy` runs them, with their solutions."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -12,63 +11,43 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from benchmarks.lessons import (
-    ANSWER,
-    COVERS,
-    LESSONS,
-    MOST_BYTES,
-    ROOT,
-    chosen,
-    cover,
-    execute,
-    solutions,
-    solve,
-)
+from benchmarks.lessons import COVERS, LESSONS, MOST_BYTES, ROOT, chosen, cover
+from tests.lessons.solved import ANSWER, main, solutions
 
-MNIST = Path(os.environ.get("FROMNOISE_DATA", "nowhere")) / "mnist"
-WITHOUT_DIGITS = ("6", "7")
 PAGE = ROOT / "docs" / "lessons.md"
 NAMES = [lesson.stem for lesson in LESSONS]
 MACHINE = re.compile(r"/(?:home|root|tmp|work|Users|usr|opt|mnt)/|\bC:\\\\")
 
 
-def begun(lesson: Path) -> NotebookNode:
-    """The lesson with its solutions and nothing of what it showed; it begins by forgetting the one before."""
-    notebook = nbformat.read(lesson, 4)
-    solve(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
-    return notebook
+def test_solutions_take_the_place_of_answers(tmp_path: Path) -> None:
+    """So that `make lessons-toy`, which runs these, checks them."""
+    main(tmp_path)
+    for lesson in LESSONS:
+        asked, solved = map(source, (lesson, tmp_path / lesson.name))
+        assert len(ANSWER.findall(asked)) == 3 and not ANSWER.findall(solved)
+        assert re.findall(r"^check\(\s*(\d)", solved, re.M) == ["1", "2", "3"]
 
 
-@pytest.mark.lessons
-@pytest.mark.timeout(1200)
-def test_lessons_run_and_their_solutions_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one kernel: importing torch for each of them, as nbmake does, would take most of the time; nor could
-    nbmake put a solution in front of the check in its cell."""
-    monkeypatch.setenv("FROMNOISE_TOY", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    lessons = [one for one in LESSONS if MNIST.is_dir() or one.name[0] in WITHOUT_DIGITS]
-    notebooks = {lesson.stem: begun(lesson) for lesson in lessons}
-    every = nbformat.v4.new_notebook()
-    every.cells = [cell for notebook in notebooks.values() for cell in notebook.cells]
-    wrong = 'from lesson import check\ncheck(1, 3, lambda answer: answer == 2, "One less.")'
-    every.cells.append(nbformat.v4.new_code_cell(wrong))
-    execute(every, allow_errors=True)
-    for name, notebook in notebooks.items():
-        assert not [(name, one.source, said.evalue) for one in code(notebook) for said in one.outputs if is_error(said)]
-        printed = "".join(said.text for one in code(notebook) for said in one.outputs if said.output_type == "stream")
-        assert re.findall(r"Exercise (\d): right", printed) == ["1", "2", "3"], name
-        assert cover(notebook).startswith(b"\x89PNG")
-    (refused,) = every.cells[-1].outputs
-    assert refused.evalue == "exercise 1: not yet. One less."
+def test_an_answer_is_right_or_not_yet_or_still_to_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    check = helper().check
+    check(1, 2, lambda answer: answer == 2, "One less.")
+    check(2, None, lambda answer: answer == 2, "One less.")
+    assert capsys.readouterr().out.splitlines() == [
+        "Exercise 1: right.",
+        "Exercise 2: write your answer in place of None, and run this cell again.",
+    ]
+    with pytest.raises(AssertionError, match=r"^exercise 3: not yet\. One less\.$"):
+        check(3, 3, lambda answer: answer == 2, "One less.")
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:
     """The cells of a notebook that are run."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def source(lesson: Path) -> str:
+    """All code of a lesson."""
+    return "\n".join(cell.source for cell in code(nbformat.read(lesson, 4)))
 
 
 def is_error(output: NotebookNode) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -45,6 +46,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if (asked := _asked_for(error)) is None:
+            raise
+        less = "smaller or fewer pictures at once need less, and so does --training.recompute true of a training"
+        print(f"fromnoise: memory is too small{asked}; {less}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)
@@ -123,6 +130,17 @@ TOLD: dict[str, Callable[[list[str]], str]] = {
     "--complete": _complete,
 }
 """What is told without a command, by the first word; what a completion script asks is the last."""
+
+
+def _asked_for(error: RuntimeError | MemoryError) -> str | None:
+    """How much memory was asked for where there was none left, as far as that is told; None for any other fault."""
+    said = str(error)
+    if not isinstance(error, MemoryError) and not re.search(r"can't allocate memory|out of memory", said):
+        return None
+    if told := re.search(r"allocate (\d+) bytes", said):  # PyTorch on a CPU
+        return f": {int(told[1]) / 2**30:,.1f} GiB more were asked for"
+    told = re.search(r"allocate ([\d.]+ [KMGTPE]iB)", said)
+    return f": {told[1]} more were asked for" if told else ""
 
 
 def _line(error: ValueError | OSError) -> str:

@@ -84,6 +84,10 @@ def test_a_run_with_frozen_encoders_is_silent(examined: Any, folders: dict[str, 
     conditioner = FrozenTextConfig(width=16, encoders=(text,))
     data = PreparedConfig(path=tmp_path / "prepared")
     assert wrong(examine(examined(data=data, conditioner=conditioner))) == []
+    shorter = conditioner.model_copy(update={"encoders": (text.model_copy(update={"length": 6}),)})
+    with pytest.raises(ValueError, match=r"other text encoders than .* has: encoders\.text\.1\.length 8, not 6; prep"):
+        subject = examined(data=data, conditioner=shorter)
+        subject.trainee.rehearse(subject.model)
 
 
 def test_a_vae_run_is_silent(examined: Any, vae_run: VAERun) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from fromnoise.core.needs import lacked
 from fromnoise.core.ranks import let_first_speak
 
 COMMANDS = {
@@ -45,6 +46,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not (said := lacked(error)):
+            raise
+        let_first_speak()
+        print(f"fromnoise: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)

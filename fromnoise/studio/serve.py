@@ -68,7 +68,7 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    blocks = page.build(shelf, trainings, served.out).queue(max_size=served.queue, default_concurrency_limit=8)
+    blocks = page.build(shelf, trainings, served.out, served.queue).queue(default_concurrency_limit=8)
     blocks.launch(
         server_name=served.host,
         server_port=served.port,

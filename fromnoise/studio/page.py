@@ -59,10 +59,9 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blo
             with gr.Tab("Between", id="between") as fifth:
                 between_tab(line, shelf, model)
             with gr.Tab("Train", id="train") as train:
-                timer = train_tab(trainings)
+                timer = train_tab(page, train, trainings)
         for tab in (first, second, third, fourth, fifth):  # a run is looked at only while somebody sees it
             tab.select(lambda: gr.Timer(active=False), outputs=timer, **AT_ONCE)
-        train.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
 
         @told
         def choose(name: str) -> tuple[Any, ...]:
@@ -80,8 +79,14 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blo
         # waited for, the choice of the next must not be dropped
         chosen = gr.on([page.load, model.change], choose, model, drawn[:-1], trigger_mode="always_last", **QUIET)
         chosen.success(describe, model, [about, drawn[-1]], trigger_mode="always_last", **QUIET)
-        page.load(lambda: gr.Dropdown(choices=shelf.names()), outputs=model, **AT_ONCE)
+        offer(page, shelf, model)
     return page
+
+
+def offer(page: gr.Blocks, shelf: Shelf, *lists: gr.Dropdown) -> None:
+    """Let `lists` have what there is to draw with by now, when the page is opened and when they are."""
+    for one in lists:
+        gr.on([page.load, one.focus], lambda: gr.Dropdown(choices=shelf.names()), outputs=one, **AT_ONCE)
 
 
 def seed_row(name: str, **more: Any) -> gr.Number:
@@ -229,6 +234,7 @@ def two_tab(line: Line, shelf: Shelf) -> None:
     with gr.Row():
         first = gr.Dropdown(names, value=names[0], label="One", allow_custom_value=True, elem_id="two-first")
         second = gr.Dropdown(names, value=names[-1], label="Other", allow_custom_value=True, elem_id="two-second")
+    offer(line.page, shelf, first, second)
     prompt, seed = prompt_box("two"), seed_row("two")
     blind = gr.Checkbox(label="Blind: guess which is which", elem_id="two-blind")
     given = begin("two", "Draw both")
@@ -278,7 +284,7 @@ def between_tab(line: Line, shelf: Shelf, model: gr.Dropdown) -> None:
     line.on([first.submit, second.submit, count.submit], given, between, inputs, [canvas])
 
 
-def train_tab(trainings: Trainings) -> gr.Timer:
+def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
     """A run in training: followed, begun, stopped, gone on with; what looks at it every few seconds."""
     names = trainings.names()
     with gr.Row(elem_classes="beside"):
@@ -303,6 +309,10 @@ def train_tab(trainings: Trainings) -> gr.Timer:
         )  # fmt: skip
         start = gr.Button("Start", variant="primary", elem_id="train-start")
     seen, timer = gr.State(""), gr.Timer(SECONDS, active=False)
+
+    def offered(name: str | None) -> Any:
+        names = trainings.names()
+        return gr.Dropdown(choices=names, value=name or next(iter(names), None))
 
     def look(name: str | None, seen: str) -> tuple[Any, ...]:
         try:
@@ -330,7 +340,8 @@ def train_tab(trainings: Trainings) -> gr.Timer:
     gr.on([start.click, name.submit, settings.submit], begin, [recipe, name, settings], run, **QUIET)
     resume.click(go_on, run, line, **QUIET)
     stop.click(end, run, line, **QUIET)
-    run.focus(lambda: gr.Dropdown(choices=trainings.names()), outputs=run, **AT_ONCE)
+    gr.on([page.load, tab.select, run.focus], offered, run, run, **AT_ONCE)
+    tab.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
     return timer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from fromnoise.core.files import content_hash
 from fromnoise.studio.asked import restored
 from fromnoise.studio.serve import serve
-from tests.studio.conftest import WAITING
+from tests.studio.conftest import TEXT, WAITING, make_run
 
 TABS = ["Draw", "Words", "Sweep", "Two runs", "Between", "Train"]
 SHIPPED = Path(serve.__code__.co_filename).parent.parent / "assets" / "shapes.safetensors"
@@ -370,6 +371,16 @@ def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> N
     page.wait_for_function("s => document.querySelector('#train-line').textContent.includes(s)", arg=said)
 
 
+def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> None:
+    new = make_run(studio.folder / "runs" / "since", TEXT, 3)
+    for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):
+        tab(page, name)
+        page.click(f"{field} input")
+        page.get_by_role("option", name="since", exact=True).wait_for()
+        page.keyboard.press("Escape")
+    shutil.rmtree(new)
+
+
 @pytest.mark.parametrize("name", TABS)
 def test_a_phone_scrolls_down_only(browser: Any, studio: Any, name: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
@@ -383,14 +394,18 @@ def test_a_phone_scrolls_down_only(browser: Any, studio: Any, name: str) -> None
     page.close()
 
 
-def test_the_gallery_survives_a_restart(page: Any, studio: Any) -> None:
+def test_the_gallery_survives_a_restart_and_runs_that_come_after_it_are_followed(page: Any, studio: Any) -> None:
     page.locator("#draw-gallery img").first.wait_for()
     before = page.locator("#draw-gallery img").count()
     assert before == len(list((studio.folder / "pictures").glob("*.png"))) > 0
     assert studio.stop() == 0
+    (studio.folder / "runs").rename(studio.folder / "away")
     studio.start()
     page.goto(studio.address)
     page.locator("#draw-gallery img").first.wait_for()
     assert page.locator("#draw-gallery img").count() == before
     page.locator("#draw-gallery button.thumbnail-item").first.click()
     page.wait_for_function("document.querySelector('#draw-origin').textContent.includes('Settings of a picture')")
+    (studio.folder / "away").rename(studio.folder / "runs")
+    tab(page, "Train")
+    page.locator("#facts", has_text="of 1,000,000").wait_for()

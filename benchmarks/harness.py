@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
+from torch.profiler import ProfilerActivity, profile
 
 from fromnoise.core.config import explain
 from fromnoise.core.files import read_lines, write_text
@@ -60,6 +61,19 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     call()
     _wait(device)
     return time.perf_counter() - start
+
+
+def allocated(call: Callable[[], object]) -> int:
+    """Bytes that PyTorch's allocator has given out at most, beyond those before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        call()
+    kineto: Any = watched.profiler
+    events = [one for one in kineto.kineto_results.events() if one.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Ratio:

@@ -18,9 +18,8 @@ import torch
 import torch._dynamo  # which torch's optimizers import: part of the program, not of what a model adds to it
 from pydantic import PositiveInt
 from rich.console import Console
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.harness import describe_machine, put, run_main, write_record
+from benchmarks.harness import allocated, describe_machine, put, run_main, write_record
 from fromnoise.cli.flags import parse
 from fromnoise.cli.started import find
 from fromnoise.core.config import Config
@@ -125,19 +124,6 @@ def alone(trainee: Any, state: Any, batch: int) -> dict[str, Any]:
         fused = allocated(lambda: accumulate_gradients(model, sample, 1, dtype))
     model.zero_grad()
     return {"compiled_time": statistics.median(ratios), "compiled_memory": fused / eager, "allocated": eager}
-
-
-def allocated(call: Callable[[], object]) -> int:
-    """Bytes that PyTorch's allocator has given out at most, beyond those before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        call()
-    kineto: Any = watched.profiler
-    events = [one for one in kineto.kineto_results.events() if one.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
 
 
 def seconds(call: Callable[[], object]) -> float:

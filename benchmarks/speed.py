@@ -136,17 +136,17 @@ def main(args: Sequence[str]) -> None:
                     results.append(found)
                 else:
                     gaps[device][name] = found
-    record = {
-        "command": " ".join(["python -m benchmarks.speed", *args]),
-        "machine": machine,
-        "settings": settings.model_dump(mode="json", exclude={"out"}),
-        "relative_difference_in_float32": gaps,
-        "results": [summary(result) for result in results],
-        "seconds_to_start": {
-            what: {"seconds": statistics.median(spent), "each": spent} for what, spent in begun.items()
-        },
-    }
-    write_record(settings.out, record)
+            record = {
+                "command": " ".join(["python -m benchmarks.speed", *args]),
+                "machine": machine,
+                "settings": settings.model_dump(mode="json", exclude={"out"}),
+                "relative_difference_in_float32": gaps,
+                "results": [summary(result) for result in results],
+                "seconds_to_start": {
+                    what: {"seconds": statistics.median(spent), "each": spent} for what, spent in begun.items()
+                },
+            }
+            write_record(settings.out, record)  # after each, for all take long
     Console().print(show(results))
     if begun:
         Console().print(show_starts(begun))

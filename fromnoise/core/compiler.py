@@ -9,8 +9,6 @@ from pathlib import Path
 
 from torch import nn
 
-from fromnoise.core.device import keep_freed_memory
-
 LINKING = 60.0  # seconds in which a compiler links for sure
 SIZES = 1024  # batches and sizes that a module is compiled for, more than anyone waits for
 
@@ -24,7 +22,6 @@ def compiled(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     from torch._dynamo import config  # slow to import
 
-    keep_freed_memory()
     remove_unlinked()
     for module in modules:
         module.compile(dynamic=False)

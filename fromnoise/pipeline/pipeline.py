@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from fromnoise.core.compiler import compiled
 from fromnoise.core.config import explain
-from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import Model, guided
@@ -309,6 +309,7 @@ class Pipeline(nn.Module):
         times = schedule(sampling.steps, sampling.shift, largest_start(path, target))  # (N + 1,)
         check(path, target, float(times[-2]), float(times[0]))
         dtype = torch.bfloat16 if request.precision == "bfloat16" else None
+        keep_freed_memory()
         network = self.network(dtype)
         features = self.conditioner.encode(request.prompts, torch.tensor(request.labels))
         with autocast(device, dtype):

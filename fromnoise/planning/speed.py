@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fromnoise.core.chips import Chip
+from fromnoise.core.device import keep_freed_memory
 from fromnoise.core.files import read_lines
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import peak_memory, used_memory
@@ -91,6 +92,7 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
     if rows < 1:
         how = f"assumed, not measured, since a step takes too long: {UTILISATION:.0%} of this machine's products"
         return Speed(_from_step(each * batch, batch), plain, False, how, None)
+    keep_freed_memory()
     before = used_memory()
     trainee = trainee_of(run, data, quiet)
     model: Model = pieces.pipeline(run.model) if isinstance(run, Run) and pieces else trainee.build()

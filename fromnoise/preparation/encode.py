@@ -134,7 +134,7 @@ class Encoder:
         """Inside, there are threads; what they have not begun at its end is never done."""
         before, on_cpu = torch.get_num_threads(), self.models.device.type == "cpu"
         if on_cpu:
-            keep_freed_memory(shared=True)
+            keep_freed_memory()
         self.workers = ThreadPoolExecutor(self.threads, "decode", torch.set_num_threads, (1,))
         self.encoders = self.workers if on_cpu else ThreadPoolExecutor(1, "encode")
         self.pixels = PIXELS["cpu" if on_cpu else "other"]

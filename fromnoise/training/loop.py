@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from fromnoise.core.device import peak_flops, pick
+from fromnoise.core.device import keep_freed_memory, peak_flops, pick
 from fromnoise.core.ranks import ALONE, Ranks, joined
 from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
@@ -126,6 +126,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root, ranks = trainee.run.training, directory / "checkpoints", parallel.ranks
     model, ema, optimizer, progress = state
+    keep_freed_memory()
     sizes = len(trainee.data.sizes)
     choices = choose(
         model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes, ranks

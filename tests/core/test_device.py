@@ -82,7 +82,7 @@ def pages():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 if "keep" in sys.argv:
-    keep_freed_memory(shared=True)
+    keep_freed_memory()
 with ThreadPoolExecutor(1) as thread:
     print(thread.submit(pages).result())
 """

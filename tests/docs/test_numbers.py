@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import adherence, mnist, optimizers_page, planning, positions, scaling, shapes_judge, sweep
+from benchmarks import adherence, costs, mnist, optimizers_page, planning, positions, scaling, shapes_judge, sweep
 
 ROOT = Path(mnist.__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -62,7 +62,7 @@ WRITTEN: dict[str, list[Callable[[], str]]] = {
         lambda: optimizers_page.table(record("optimizers")),
         lambda: optimizers_page.shared_table(record("optimizers")),
     ],
-    "plan.md": [lambda: planning.table(record("planning"))],
+    "plan.md": [lambda: costs.table(record("costs")), lambda: planning.table(record("planning"))],
     "positions.md": [lambda: positions.table(record("positions"))],
     "scaling.md": [
         lambda: scaling.table_of_paper(record("scaling")),

@@ -28,11 +28,10 @@ from fromnoise.studio.film import Frame, download, film, note, strip, table
 
 EVERY = 0.08  # seconds between what is shown while a picture forms
 LONGEST = 49  # frames of a film
-LARGEST = 16  # times the pixels that a model is trained at: attention to more would take the memory of a whole machine
+LARGEST = 16  # times the pixels that a model is trained at: everybody else waits while more are drawn
 SAMPLE, EXPECTED = "the sample x_t", "the picture it expects"
 computing = Lock()
-"""Held while a network is asked: its matrices are exchanged for bfloat16 ones for as long, and one that is watched must
-not see another's picture."""
+"""Held while a network is asked: one that is watched must not see another's picture."""
 Shown = TypeVar("Shown")
 
 

@@ -19,5 +19,5 @@ def test_a_lack_of_memory_is_told_and_nothing_else_is_taken_for_one() -> None:
     )
     assert "no memory for 20.50 GiB more" in str(lacked(torch.OutOfMemoryError(cuda)))
     with pytest.raises(RuntimeError) as failed:
-        torch.ones(2) @ torch.ones(3)
+        torch.dot(torch.ones(2), torch.ones(3))
     assert lacked(failed.value) is None

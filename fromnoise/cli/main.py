@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from fromnoise.core.needs import lacked
 from fromnoise.core.ranks import let_first_speak
 
 COMMANDS = {
@@ -41,10 +42,21 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(args)
+        code = _run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it told when Python ends
+        return 141
     except (ValueError, OSError) as error:
         let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not (said := lacked(error)):
+            raise
+        let_first_speak()
+        print(f"fromnoise: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)

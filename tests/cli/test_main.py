@@ -54,6 +54,15 @@ def test_help_never_imports_torch_and_is_quick(args: list[str], tmp_path_factory
     pytest.fail(f"fromnoise {' '.join(args)} took {min(seconds):.2f} s of processor time")
 
 
+def test_who_stops_reading_is_told_nothing() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "fromnoise", "recipes"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert ended.stderr == b"" and ended.returncode == 141
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out

@@ -107,7 +107,7 @@ def drawn(client: Client, seed: int) -> tuple[float, bool]:
     began = time.perf_counter()
     seed = abs(seed)
     asked = (SHIPPED, PROMPTS[seed % len(PROMPTS)], seed, STEPS, GUIDANCE, "ddim", "32")
-    shown = client.predict(*asked, api_name="/draw")
+    shown, _ = client.predict(*asked, api_name="/draw")
     return time.perf_counter() - began, "Save PNG" in shown
 
 

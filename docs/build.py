@@ -7,7 +7,9 @@ of commands is what each `--help` says, that of settings every config there is, 
 from __future__ import annotations
 
 import argparse
+import base64
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -67,6 +69,7 @@ found = fromnoise.evaluate("runs/mine", Wanted(n=60))  # of shapes: the share th
 def page(text: str) -> str:
     """A page of docs/, for the site: comments in it are the tests', and links that leave docs/ lead elsewhere."""
     text = re.sub(r"^<!--.*?-->$", "", text, flags=re.M | re.S)
+    text = re.sub(r"\]\(\.\./lessons/(\w+)\.ipynb\)", r"](lessons/\1.md)", text)
     text = text.replace("](../README.md)", "](index.md)").replace("](../benchmarks/results/", "](results/")
     text = re.sub(r"\]\(\.\./fromnoise/(\w+)/(\w+)\.py\)", r"](reference/fromnoise.\1.md#fromnoise.\1.\2)", text)
     return re.sub(r"\[([^\]]*)\]\(\.\./([^)]*)\)", r"\1 (`\2`)", text)  # what has no page in the site is named
@@ -80,6 +83,35 @@ def stage_pages(place: Path) -> None:
         file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
     first = re.sub(r"\]\((?!docs/|\w+:|#)", "](../", (ROOT / "README.md").read_text(encoding="utf-8"))
     (place / "index.md").write_text(page(first.replace("](docs/", "](")), encoding="utf-8")
+
+
+def lesson(file: Path, place: Path) -> str:
+    """The page of an executed notebook; its pictures are written into the directory `place`."""
+    lines: list[str] = []
+    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            lines += [source.replace(".ipynb)", ".md)").replace("<details>", "<details markdown>"), ""]
+            continue
+        lines += ["```python", source, "```", ""]
+        for output in cell["outputs"]:
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                picture = place / f"{file.stem}_{len(lines)}.png"
+                picture.write_bytes(base64.b64decode(shown["image/png"]))
+                lines += [f"![What the code above shows]({picture.name})", ""]
+            else:
+                lines += ["```text", "".join(output.get("text", shown.get("text/plain", ""))).rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def stage_lessons(place: Path) -> list[str]:
+    """All lessons as pages in the new directory `place`; their names."""
+    place.mkdir()
+    files = sorted((ROOT / "lessons").glob("*.ipynb"))
+    for file in files:
+        (place / f"{file.stem}.md").write_text(lesson(file, place), encoding="utf-8")
+    return [file.stem for file in files]
 
 
 def told(*args: str) -> tuple[str, Parser | None]:
@@ -191,6 +223,7 @@ def stage(place: Path) -> Path:
     what is in docs/ without being listed there."""
     shutil.rmtree(place, ignore_errors=True)
     stage_pages(place / "docs")
+    lessons = stage_lessons(place / "docs" / "lessons")
     made = {f"commands/{name}.md": command(name) for name in COMMANDS}
     made |= {"reference/recipes.md": recipes(), "reference/settings.md": settings(), "reference/python.md": PYTHON}
     made |= {f"reference/{name}.md": api(name) for name in packages()}
@@ -202,6 +235,7 @@ def stage(place: Path) -> Path:
     listed = set(re.findall(r"[\w./-]+\.md", str(config["nav"])))
     sections: dict[str, list[Any]] = {name: part for entry in config["nav"] for name, part in entry.items()}
     sections["How to"] += sorted(file.name for file in (place / "docs").glob("*.md") if file.name not in listed)
+    sections["Lessons"] += [f"lessons/{name}.md" for name in lessons]
     sections["Commands"] += [{name: f"commands/{name}.md"} for name in COMMANDS]
     sections["Python"] += [{name.removeprefix("fromnoise."): f"reference/{name}.md"} for name in packages()]
     config |= {"docs_dir": "docs", "site_dir": "site"}
@@ -227,4 +261,5 @@ def build(place: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", type=Path, default=ROOT / "build" / "docs", help="directory that is made anew")
-    print(build(parser.parse_args().place.absolute()) / "index.html")
+    site = build(parser.parse_args().place.absolute())
+    print(f"{site / 'index.html'}\nto search in it, too: python -m http.server --directory {site}")

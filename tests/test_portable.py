@@ -20,6 +20,7 @@ POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 CALLS = {"fork", "getloadavg", "getuid", "killpg", "mkfifo", "sched_getaffinity", "setsid", "sysconf", "wait4", "uname"}
 SIGNALS = {"SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2", "alarm", "setitimer"}
 CLOSED = {"rename", "link"}  # os.replace alone takes the place of a file on every system
+ENDS = {"terminate", "SO_REUSEADDR"}  # on Windows the one ends a process unsaved, the other takes another's port
 TEXT = {"read_text", "write_text"}  # of pathlib; fromnoise's own write_text always writes UTF-8
 
 
@@ -35,6 +36,8 @@ def foreign(source: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             yield from ((node.lineno, name) for name in names if name in POSIX)
+        if isinstance(node, ast.Attribute) and node.attr in ENDS:
+            yield node.lineno, node.attr
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             of = {"os": CALLS | CLOSED, "signal": SIGNALS}.get(node.value.id, set())
             if node.attr in of:
@@ -85,6 +88,8 @@ def test_every_system_bears_it(file: Path) -> None:
         "p.write_text(s)",
         "subprocess.run(c, text=True)",
         "Path('/tmp')",
+        "process.terminate()",
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)",
         "if a:\n    import pwd",
         "if hasattr(os, 'sysconf'):\n    open(p)",
     ],

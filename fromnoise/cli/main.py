@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from fromnoise.core.needs import lacked
 from fromnoise.core.ranks import let_first_speak
 
 COMMANDS = {
@@ -42,16 +42,21 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(args)
+        code = _run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it told when Python ends
+        return 141
     except (ValueError, OSError) as error:
         let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
         return 2
-    except (RuntimeError, MemoryError) as error:
-        if (asked := _asked_for(error)) is None:
+    except RuntimeError as error:
+        if not (said := lacked(error)):
             raise
-        less = "smaller or fewer pictures at once need less, and so does --training.recompute true of a training"
-        print(f"fromnoise: memory is too small{asked}; {less}", file=sys.stderr)
+        let_first_speak()
+        print(f"fromnoise: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fromnoise: stopped", file=sys.stderr)
@@ -130,17 +135,6 @@ TOLD: dict[str, Callable[[list[str]], str]] = {
     "--complete": _complete,
 }
 """What is told without a command, by the first word; what a completion script asks is the last."""
-
-
-def _asked_for(error: RuntimeError | MemoryError) -> str | None:
-    """How much memory was asked for where there was none left, as far as that is told; None for any other fault."""
-    said = str(error)
-    if not isinstance(error, MemoryError) and not re.search(r"can't allocate memory|out of memory", said):
-        return None
-    if told := re.search(r"allocate (\d+) bytes", said):  # PyTorch on a CPU
-        return f": {int(told[1]) / 2**30:,.1f} GiB more were asked for"
-    told = re.search(r"allocate ([\d.]+ [KMGTPE]iB)", said)
-    return f": {told[1]} more were asked for" if told else ""
 
 
 def _line(error: ValueError | OSError) -> str:

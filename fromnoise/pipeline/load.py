@@ -18,7 +18,7 @@ def load(place: str | os.PathLike[str] | None = None, *, raw: bool = False, devi
     of shapes that comes with fromnoise.
     raw: the weights as trained, in place of their average (EMA). device: cpu, cuda, mps, or auto for the best.
     What is not asked for when drawing is as the run directory's sampling.yaml has it, if there is one, which is told on
-    stderr in one line; else as the run was trained with.
+    stderr in one line; else as the run was trained with. Threads may draw with it at once (see `Pipeline`).
 
     Raises:
         ValueError: one line, when there is no model there, or it cannot be read.

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -36,10 +37,16 @@ from fromnoise.pipeline.place import recorded_config
 Precision = Literal["float32", "bfloat16"]
 LARGEST_SIDE = 4096
 CHUNK = 64  # pictures drawn together by a call
+exchanging = Lock()
+"""Held while a backbone is asked: for as long, its matrices may stand exchanged for bfloat16 ones, in place."""
 
 
 class Pipeline(nn.Module):
-    """A text-to-image model. Make one with `build` (fresh), or `load` (from a file that `save` wrote)."""
+    """A text-to-image model. Make one with `build` (fresh), or `load` (from a file that `save` wrote).
+
+    Threads may draw with one at once: each picture is as if it were drawn alone, and they take turns step by step, as
+    two steps at once take no less time. `draw_as` and `compiled` are for all threads; training is for one alone.
+    """
 
     def __init__(self, config: ModelConfig, conditioner: nn.Module, space: nn.Module):
         super().__init__()
@@ -290,7 +297,7 @@ class Pipeline(nn.Module):
         cast = {name: p.detach().to(dtype).T.contiguous().T for name, p in matrices.items()}
 
         def network(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-            with autocast(device, dtype):
+            with exchanging, autocast(device, dtype):
                 return functional_call(self.backbone, cast, (x, t, cond)).float()  # (B, C, H, W)
 
         return network

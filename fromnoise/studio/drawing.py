@@ -28,10 +28,10 @@ from fromnoise.studio.film import Frame, download, film, note, strip, table
 
 EVERY = 0.08  # seconds between what is shown while a picture forms
 LONGEST = 49  # frames of a film
+LARGEST = 16  # times the pixels that a model is trained at: everybody else waits while more are drawn
 SAMPLE, EXPECTED = "the sample x_t", "the picture it expects"
 computing = Lock()
-"""Held while a network is asked: its matrices are exchanged for bfloat16 ones for as long, and one that is watched must
-not see another's picture."""
+"""Held while a network is asked: one that is watched must not see another's picture."""
 Shown = TypeVar("Shown")
 
 
@@ -96,7 +96,10 @@ def warm_up(subject: Subject) -> None:
 def draw(subject: Subject, asked: Asked, folder: Path) -> Iterator[str]:
     """The picture while it forms, then its film; kept in `folder` as a PNG that says how it was drawn."""
     ask = ask_of(subject, asked.prompt, asked.guidance)
-    pipeline = subject.pipeline
+    pipeline, usual = subject.pipeline, subject.config.size
+    if asked.size and asked.size[0] * asked.size[1] > LARGEST * usual**2:
+        given = f"{asked.size[0]}x{asked.size[1]} (height x width)"
+        raise ValueError(f"size is {given}; allowed here: up to {LARGEST} times the pixels of {usual}x{usual}")
     sampling = pipeline.sampling(asked.sampler, asked.steps, asked.guidance)
     places = way(
         pipeline,

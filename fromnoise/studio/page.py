@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -21,14 +19,13 @@ from fromnoise.pipeline.place import config_at
 from fromnoise.recipes import all_recipes
 from fromnoise.studio.asked import Asked, numbers, restored, seed_of
 from fromnoise.studio.gallery import Gallery
+from fromnoise.studio.line import AT_ONCE, Line, begin, told, words
 from fromnoise.studio.shelf import Shelf
 from fromnoise.studio.trainings import Trainings
 
-ONE = "network"  # what shares it waits in one line: two pictures at once would take twice as long each
 SECONDS = 3.0  # between looks at a run in training
 LARGEST_SEED = 2**31
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 FIRST = '<p class="empty">Say what to draw, and press Enter.</p>'
 
 
@@ -41,58 +38,30 @@ def floor(name: str) -> Any:
         return import_module(f"fromnoise.studio.{name}")
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, whose ValueErrors and OSErrors are shown in the page, in a line."""
-
-    def shown(error: ValueError | OSError) -> gr.Error:
-        line = " ".join(str(error).split())
-        return gr.Error(escape(line), title="Not possible", print_exception=False)
-
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def stepwise(*args: Any) -> Iterator[Any]:
-            try:
-                yield from function(*args)
-            except (ValueError, OSError) as error:
-                raise shown(error) from None
-
-        return stepwise
-
-    @functools.wraps(function)
-    def once(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except (ValueError, OSError) as error:
-            raise shown(error) from None
-
-    return once
-
-
-def build(shelf: Shelf, trainings: Trainings, folder: Path) -> gr.Blocks:
-    """The page of a studio that draws with the models on `shelf` into `folder`."""
+def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blocks:
+    """The page of a studio that draws with the models on `shelf` into `folder`, and lets `most` people wait."""
     gallery = Gallery(folder)
     with gr.Blocks(title="fromnoise studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML("<h1>fromnoise</h1><p>Pictures from noise, and how they come out of it.</p>", elem_id="title")
+        line = Line(page, most)
         names, usual = shelf.names(), config_at(next(iter(shelf.given.values())))
         model = gr.Dropdown(names, value=names[0], label="Model", allow_custom_value=True, elem_id="model")
         about = gr.HTML("<p>It is being loaded.</p>", elem_classes="about")
         with gr.Tabs():
             with gr.Tab("Draw", id="draw") as first:
-                drawn = draw_tab(page, shelf, gallery, model, usual)
+                drawn = draw_tab(line, shelf, gallery, model, usual)
             with gr.Tab("Words", id="words") as second:
-                words_tab(shelf, model)
+                words_tab(line, shelf, model)
             with gr.Tab("Sweep", id="sweep") as third:
-                sweep_tab(shelf, model)
+                sweep_tab(line, shelf, model)
             with gr.Tab("Two runs", id="two") as fourth:
-                two_tab(shelf)
+                two_tab(line, shelf)
             with gr.Tab("Between", id="between") as fifth:
-                between_tab(shelf, model)
+                between_tab(line, shelf, model)
             with gr.Tab("Train", id="train") as train:
-                timer = train_tab(trainings)
+                timer = train_tab(page, train, trainings)
         for tab in (first, second, third, fourth, fifth):  # a run is looked at only while somebody sees it
             tab.select(lambda: gr.Timer(active=False), outputs=timer, **AT_ONCE)
-        train.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
 
         @told
         def choose(name: str) -> tuple[Any, ...]:
@@ -110,8 +79,14 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path) -> gr.Blocks:
         # waited for, the choice of the next must not be dropped
         chosen = gr.on([page.load, model.change], choose, model, drawn[:-1], trigger_mode="always_last", **QUIET)
         chosen.success(describe, model, [about, drawn[-1]], trigger_mode="always_last", **QUIET)
-        page.load(lambda: gr.Dropdown(choices=shelf.names()), outputs=model, **AT_ONCE)
+        offer(page, shelf, model)
     return page
+
+
+def offer(page: gr.Blocks, shelf: Shelf, *lists: gr.Dropdown) -> None:
+    """Let `lists` have what there is to draw with by now, when the page is opened and when they are."""
+    for one in lists:
+        gr.on([page.load, one.focus], lambda: gr.Dropdown(choices=shelf.names()), outputs=one, **AT_ONCE)
 
 
 def seed_row(name: str, **more: Any) -> gr.Number:
@@ -129,32 +104,11 @@ def prompt_box(name: str, **more: Any) -> gr.Textbox:
     return gr.Textbox(lines=1, max_lines=3, elem_id=f"{name}-prompt", **more)
 
 
-def buttons(name: str, words: str) -> tuple[gr.Button, gr.Button]:
-    """What begins, and what stops it."""
-    with gr.Row():
-        begin = gr.Button(words, variant="primary", elem_id=f"{name}-go", scale=3)
-        stop = gr.Button("Stop", elem_id=f"{name}-stop", scale=1, min_width=80)
-    return begin, stop
-
-
-def on(
-    starts: list[Any], stop: gr.Button, function: Callable[..., Any], inputs: Any, outputs: Any, api: str = ""
-) -> Any:
-    """Let any of `starts` wait for the network and run `function`, and `stop` end it."""
-    visible: dict[str, Any] = {"api_name": api} if api else {"api_visibility": "private"}
-    event = gr.on(
-        starts, told(function), inputs, outputs, concurrency_id=ONE, concurrency_limit=1, show_progress="minimal",
-        **visible,
-    )  # fmt: skip
-    stop.click(None, cancels=[event], **AT_ONCE)
-    return event
-
-
-def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usual: ModelConfig) -> list[Any]:
+def draw_tab(line: Line, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usual: ModelConfig) -> list[Any]:
     """Drawing, settings, the gallery; the components that depend on the model."""
     prompt = prompt_box("draw", autofocus=True)
     examples = gr.Dataset(components=[prompt], samples=[["a red circle"]], label="Examples", show_label=False)
-    begin, stop = buttons("draw", "Draw")
+    given = begin("draw", "Draw")
     canvas = gr.HTML(FIRST, elem_id="draw-canvas")
     origin = gr.HTML("", elem_classes="about", elem_id="draw-origin")
     with gr.Accordion("Settings", open=False, elem_id="draw-settings"):
@@ -198,10 +152,10 @@ def draw_tab(page: gr.Blocks, shelf: Shelf, gallery: Gallery, model: gr.Dropdown
         return [(str(one.file), one.drawn.asked.prompt) for one in gallery.newest()]
 
     inputs = [model, prompt, seed, steps, guidance, sampler, size]
-    event = on([begin.click, prompt.submit, seed.submit, steps.submit, guidance.submit, size.submit],
-               stop, draw, inputs, canvas, api="draw")  # fmt: skip
+    starts = [prompt.submit, seed.submit, steps.submit, guidance.submit, size.submit]
+    event = line.on(starts, given, draw, inputs, [canvas], api="draw")
     event.success(pictures, outputs=shown, **QUIET)
-    page.load(pictures, outputs=shown, **QUIET)
+    line.page.load(pictures, outputs=shown, **QUIET)
     examples.click(lambda one: one[0], examples, prompt, **AT_ONCE)
 
     @told
@@ -231,10 +185,10 @@ def _restored(file: Path) -> tuple[Any, ...]:
     return asked.prompt, asked.seed, asked.steps, asked.guidance, asked.sampler, side, line
 
 
-def words_tab(shelf: Shelf, model: gr.Dropdown) -> None:
+def words_tab(line: Line, shelf: Shelf, model: gr.Dropdown) -> None:
     """Which part of the picture looks at which word."""
     prompt, seed = prompt_box("words"), seed_row("words")
-    begin, stop = buttons("words", "Draw and watch")
+    given = begin("words", "Draw and watch")
     canvas = gr.HTML(
         '<p class="empty">Each word over the parts of the picture that look at it.</p>', elem_id="words-canvas"
     )
@@ -252,17 +206,17 @@ def words_tab(shelf: Shelf, model: gr.Dropdown) -> None:
         drawing = floor("drawing")
         return drawing.word(seen, number)
 
-    on([begin.click, prompt.submit], stop, watch, [model, prompt, seed], [canvas, choice, closer, state])
+    line.on([prompt.submit], given, watch, [model, prompt, seed], [canvas, choice, closer, state])
     choice.input(told(look), [choice, state], closer, **QUIET)
 
 
-def sweep_tab(shelf: Shelf, model: gr.Dropdown) -> None:
+def sweep_tab(line: Line, shelf: Shelf, model: gr.Dropdown) -> None:
     """Guidance by steps, from one noise."""
     prompt, seed = prompt_box("sweep"), seed_row("sweep")
     with gr.Row():
         guidances = gr.Textbox("0 1 2 3 5 8", label="Guidance", elem_id="sweep-guidances", min_width=120)
         steps = gr.Textbox("2 4 8 24", label="Steps", elem_id="sweep-steps", min_width=120)
-    begin, stop = buttons("sweep", "Draw them all")
+    given = begin("sweep", "Draw them all")
     canvas = gr.HTML('<p class="empty">The same noise under more guidance, in more steps.</p>', elem_id="sweep-canvas")
 
     def sweep(name: str, text: str, seed: float, guidances: str, steps: str) -> Iterator:
@@ -271,18 +225,19 @@ def sweep_tab(shelf: Shelf, model: gr.Dropdown) -> None:
         yield from drawing.sweep(shelf.subject(name), text, seed_of(seed), scales, counts)
 
     inputs = [model, prompt, seed, guidances, steps]
-    on([begin.click, prompt.submit, guidances.submit, steps.submit], stop, sweep, inputs, canvas)
+    line.on([prompt.submit, guidances.submit, steps.submit], given, sweep, inputs, [canvas])
 
 
-def two_tab(shelf: Shelf) -> None:
+def two_tab(line: Line, shelf: Shelf) -> None:
     """Two models from the same noise, told or to be guessed."""
     names = shelf.names()
     with gr.Row():
         first = gr.Dropdown(names, value=names[0], label="One", allow_custom_value=True, elem_id="two-first")
         second = gr.Dropdown(names, value=names[-1], label="Other", allow_custom_value=True, elem_id="two-second")
+    offer(line.page, shelf, first, second)
     prompt, seed = prompt_box("two"), seed_row("two")
     blind = gr.Checkbox(label="Blind: guess which is which", elem_id="two-blind")
-    begin, stop = buttons("two", "Draw both")
+    given = begin("two", "Draw both")
     canvas = gr.HTML('<p class="empty">The same prompt and noise, two models.</p>', elem_id="two-canvas")
     guess = gr.Radio([], label="Which one drew the left picture?", visible=False, elem_id="two-guess")
     verdict = gr.HTML("", elem_id="two-verdict", elem_classes="about")
@@ -304,12 +259,12 @@ def two_tab(shelf: Shelf) -> None:
         return drawing.pair(made, True), gr.Radio(interactive=False), line, (right, of)
 
     inputs = [first, second, prompt, seed, blind]
-    on([begin.click, prompt.submit], stop, draw, inputs, [canvas, guess, verdict, state])
+    line.on([prompt.submit], given, draw, inputs, [canvas, guess, verdict, state])
     outputs = [canvas, guess, verdict, score]
     guess.input(see, [guess, state, score], outputs, **QUIET)
 
 
-def between_tab(shelf: Shelf, model: gr.Dropdown) -> None:
+def between_tab(line: Line, shelf: Shelf, model: gr.Dropdown) -> None:
     """From one prompt and seed to another."""
     with gr.Row():
         with gr.Column(min_width=200):
@@ -317,7 +272,7 @@ def between_tab(shelf: Shelf, model: gr.Dropdown) -> None:
         with gr.Column(min_width=200):
             second, seed_b = prompt_box("to", label="To", value="two green triangles"), seed_row("to")
     count = gr.Number(9, label="Pictures", precision=0, elem_id="between-count")
-    begin, stop = buttons("between", "Draw the way")
+    given = begin("between", "Draw the way")
     canvas = gr.HTML('<p class="empty">Noise turns, words blend.</p>', elem_id="between-canvas")
 
     def between(name: str, a: str, b: str, seed_a: float, seed_b: float, count: float) -> Iterator:
@@ -326,10 +281,10 @@ def between_tab(shelf: Shelf, model: gr.Dropdown) -> None:
         yield from drawing.between(shelf.subject(name), (a, b), seeds, int(count or 0))
 
     inputs = [model, first, second, seed_a, seed_b, count]
-    on([begin.click, first.submit, second.submit, count.submit], stop, between, inputs, canvas)
+    line.on([first.submit, second.submit, count.submit], given, between, inputs, [canvas])
 
 
-def train_tab(trainings: Trainings) -> gr.Timer:
+def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
     """A run in training: followed, begun, stopped, gone on with; what looks at it every few seconds."""
     names = trainings.names()
     with gr.Row(elem_classes="beside"):
@@ -355,11 +310,15 @@ def train_tab(trainings: Trainings) -> gr.Timer:
         start = gr.Button("Start", variant="primary", elem_id="train-start")
     seen, timer = gr.State(""), gr.Timer(SECONDS, active=False)
 
+    def offered(name: str | None) -> Any:
+        names = trainings.names()
+        return gr.Dropdown(choices=names, value=name or next(iter(names), None))
+
     def look(name: str | None, seen: str) -> tuple[Any, ...]:
         try:
             return followed(trainings, name, seen)
         except (ValueError, OSError) as error:  # told where it stands, not anew every few seconds
-            return f"<p>{escape(' '.join(str(error).split()))}</p>", "", "", "", ""
+            return f"<p>{escape(words(error))}</p>", "", "", "", ""
 
     @told
     def begin(recipe: str, name: str, settings: str) -> Any:
@@ -381,7 +340,8 @@ def train_tab(trainings: Trainings) -> gr.Timer:
     gr.on([start.click, name.submit, settings.submit], begin, [recipe, name, settings], run, **QUIET)
     resume.click(go_on, run, line, **QUIET)
     stop.click(end, run, line, **QUIET)
-    run.focus(lambda: gr.Dropdown(choices=trainings.names()), outputs=run, **AT_ONCE)
+    gr.on([page.load, tab.select, run.focus], offered, run, run, **AT_ONCE)
+    tab.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
     return timer
 
 

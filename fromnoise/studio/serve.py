@@ -68,7 +68,7 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    blocks = page.build(shelf, trainings, served.out).queue(max_size=served.queue, default_concurrency_limit=8)
+    blocks = page.build(shelf, trainings, served.out, served.queue).queue(default_concurrency_limit=8)
     blocks.launch(
         server_name=served.host,
         server_port=served.port,
@@ -88,7 +88,8 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
     if served.host not in LOOPBACK:
         print("note: whoever can reach this address can draw and train here", file=sys.stderr, flush=True)
     threading.Thread(target=_ready, args=(shelf, next(iter(given)), page.floor), daemon=True).start()
-    ended.wait()
+    while not ended.wait(1.0):  # Windows hears of Ctrl-C only between two waits
+        pass
     blocks.close(verbose=False)
     trainings.close()
 
@@ -104,7 +105,8 @@ def refuse_taken(host: str, port: int) -> None:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, proto) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would take an address that another process listens on
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

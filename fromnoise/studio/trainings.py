@@ -1,14 +1,14 @@
 """Trainings that are started from the studio: commands in processes of their own, whose directories lie in one folder.
 
-They are asked to stop by SIGTERM, upon which a training finishes its step and saves; the same command goes on. When the
-studio ends, so do they, saved.
+They are asked to stop by a signal, upon which a training finishes its step and saves; the same command goes on. When
+the studio ends, so do they, saved.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +23,10 @@ from fromnoise.studio.shelf import inside, runs_in, shown
 MOST = 2  # at once
 LOGS = ".studio"  # in the folder of runs: what each training printed
 TOLD = 4000  # bytes of that which are looked at
-STOPPED = 143  # the exit code of a training that SIGTERM ended, saved
+# On Windows SIGTERM ends a process at once, and asks nothing; only a group of its own can be asked.
+ASK = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM
+OWN_GROUP = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+STOPPED = (143, 149)  # exit codes of a training that was asked, and saved: 128 and SIGTERM, or Windows' SIGBREAK
 
 
 class Under(NamedTuple):
@@ -87,7 +90,7 @@ class Trainings:
                 raise ValueError(f"{shown(name)} is not being trained from here; what trains it stops it, by Ctrl-C")
             under = self.begun[name]
             if not under.stopping:  # a second signal would end it unsaved
-                under.process.terminate()
+                under.process.send_signal(ASK)
                 self.begun[name] = under._replace(stopping=True)
 
     def alive(self, name: str) -> bool:
@@ -102,7 +105,8 @@ class Trainings:
         last = _last(under.log)
         if code is None:
             return "it finishes its step and saves" if under.stopping else last or "it begins"
-        return {0: "it is trained to its end", STOPPED: "it was stopped, and saved"}.get(code, last or f"ended: {code}")
+        saved = dict.fromkeys(STOPPED, "it was stopped, and saved")
+        return ({0: "it is trained to its end"} | saved).get(code, last or f"ended: {code}")
 
     def close(self) -> None:
         """Stop all, and wait until they have saved."""
@@ -134,7 +138,12 @@ class Trainings:
             with open(log, "wb") as file:
                 # In a session of its own, so that Ctrl-C in the studio's terminal asks it once, by `close`.
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=os.environ
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                    creationflags=OWN_GROUP,
                 )
             self.begun[name] = Under(process, log)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 
+ASKED = [signal.SIGINT, signal.SIGTERM]
+if sys.platform == "win32":  # where SIGTERM ends a process at once, and asks nothing
+    ASKED.append(signal.SIGBREAK)
+
 
 class Stop:
-    """Inside this context the first SIGINT or SIGTERM only sets `signal`; the second ends the program at once."""
+    """Inside this context the first signal of `ASKED` only sets `signal`; the second ends the program at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -18,7 +23,7 @@ class Stop:
     def __enter__(self) -> Stop:
         # Python takes signals in the main thread only; a training in another one is stopped by its owner.
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._note) for number in ASKED}
         return self
 
     def __exit__(self, *raised: object) -> None:

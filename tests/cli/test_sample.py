@@ -196,3 +196,12 @@ def test_a_damaged_file_is_one_line(checkpoint: Path, tmp_path: Path, capsys: py
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert name in said
+
+
+def test_too_little_memory_is_one_line(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Pipeline, "stream", lambda *asked, **more: torch.empty(2**52))
+    assert main(["sample", str(checkpoint), "a red circle"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fromnoise: there is no memory for 16,384 TiB more") and told.count("\n") == 1

@@ -84,6 +84,11 @@ def test_the_site(tmp_path: Path, visit: Callable[[str, Path], tuple[str, list[s
     )
     for name in fromnoise.__all__:
         assert f'id="fromnoise.{name}"' in pages["reference/python.html"]
+    for lesson in docs.ROOT.glob("lessons/*.ipynb"):
+        told = pages[f"lessons/{lesson.stem}.html"]
+        shown = lesson.read_text(encoding="utf-8").count('"image/png"')
+        assert told.count('alt="What the code above shows"') == shown > 3
+        assert "Exercise 1: write your answer" in told and f'href="lessons/{lesson.stem}.html"' in pages["lessons.html"]
     equations = pages["concepts.html"].count('class="arithmatex"')
     assert equations > 40
 
@@ -100,6 +105,7 @@ def test_the_site(tmp_path: Path, visit: Callable[[str, Path], tuple[str, list[s
         ("[a](../README.md) and [b](mnist.md#c)", "[a](index.md) and [b](mnist.md#c)"),
         ("[r](../benchmarks/results/a.json)", "[r](results/a.json)"),
         ("[p](../fromnoise/diffusion/path.py)", "[p](reference/fromnoise.diffusion.md#fromnoise.diffusion.path)"),
+        ("[1](../lessons/1_a.ipynb)", "[1](lessons/1_a.md)"),
         ("[one](../examples/one_file.py).", "one (`examples/one_file.py`)."),
         ("a\n<!-- from: x:y;\n  z -->\n- b", "a\n\n- b"),
     ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,28 @@ def test_the_stream_ends_in_the_picture_and_shows_where_it_goes(pipeline: Pipeli
     assert torch.equal(steps[-1].x, steps[-1].x0)  # the last step of Euler's method is to x0
     drawn = pipeline("a red circle", steps=7, seed=3, precision="float32")[0]
     assert np.array_equal(pixels(pipeline.pictures(steps[-1].x)[0]), pixels(drawn))
+
+
+def test_threads_draw_at_once_as_if_each_were_alone() -> None:
+    pipeline = build()
+    before = {name: p.clone() for name, p in pipeline.backbone.named_parameters()}
+    asked: list[dict[str, Any]] = [
+        {"prompts": "a red circle", "seed": 1, "precision": "bfloat16"},
+        {"prompts": "two yellow rings", "seed": 2, "precision": "bfloat16"},
+        {"prompts": "two yellow rings", "seed": 2, "precision": "float32"},
+    ]
+    alone = [pipeline(steps=3, **one)[0].tobytes() for one in asked]
+    inside = threading.Barrier(2)  # whoever is asked waits there a while for another one
+
+    def wait(*_: Any) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            inside.wait(0.1)
+
+    with pipeline.backbone.register_forward_pre_hook(wait), ThreadPoolExecutor(3) as threads:
+        together = [one[0].tobytes() for one in threads.map(lambda one: pipeline(steps=3, **one), asked)]
+    assert together == alone
+    after = dict(pipeline.backbone.named_parameters())
+    assert after.keys() == before.keys() and all(torch.equal(after[name], p) for name, p in before.items())
 
 
 def test_between_its_steps_a_stream_leaves_the_caller_alone(pipeline: Pipeline) -> None:

@@ -30,6 +30,7 @@ QUIET = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
     " --disable-sync --disable-default-apps --disable-extensions --disable-breakpad"
 ).split()
+WAITING = 2  # how many may wait in the studio of the tests
 WAIT = 60.0  # seconds until a busy machine has done something
 CAPTIONS = ["a red circle", "a blue square", "two green triangles"]
 TEXT = ModelConfig(
@@ -83,7 +84,8 @@ class Studio:
 
     def start(self) -> None:
         """Serve, and wait until the page is there."""
-        command = [sys.executable, "-m", "fromnoise.cli.main", "studio", "--port", str(self.port)]
+        options = ["--port", str(self.port), "--queue", str(WAITING)]
+        command = [sys.executable, "-m", "fromnoise.cli.main", "studio", *options]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         until = time.monotonic() + WAIT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from fromnoise.core.files import content_hash
 from fromnoise.studio.asked import restored
 from fromnoise.studio.serve import serve
+from tests.studio.conftest import TEXT, WAITING, make_run
 
 TABS = ["Draw", "Words", "Sweep", "Two runs", "Between", "Train"]
 SHIPPED = Path(serve.__code__.co_filename).parent.parent / "assets" / "shapes.safetensors"
@@ -46,6 +48,13 @@ def toast(page: Any) -> str:
     page.locator("[data-testid=toast-close]").first.click()
     page.locator("[data-testid=toast-text]").first.wait_for(state="detached")
     return text
+
+
+def refusal(page: Any, name: str) -> str:
+    """Why the page says below its buttons that there is no picture; it stays there until the next one."""
+    page.wait_for_selector(f"#{name}-said .refused")
+    assert page.locator("[data-testid=toast-text]").count() == 0
+    return page.inner_text(f"#{name}-said")
 
 
 def drawn(page: Any) -> None:
@@ -100,12 +109,13 @@ def test_what_cannot_be_drawn_is_told_in_a_line_and_the_next_picture_is_drawn(pa
     def refused(field: str, value: str, usual: str) -> str:
         page.fill(field, value)
         page.click("#draw-go")
-        said = toast(page)
+        page.wait_for_function("s => document.querySelector('#draw-said').innerText != s", arg=told[-1])
+        told.append(said := refusal(page, "draw"))
         page.fill(field, usual)
         assert "\n" not in said and "Traceback" not in said
         return said
 
-    prompt, usual = "#draw-prompt textarea", "a red circle"
+    prompt, size, usual, told = "#draw-prompt textarea", "#draw-size textarea", "a red circle", [""]
     assert "no prompt is given" in refused(prompt, "  ", usual)
     assert "the prompt has 5,000 characters; allowed: up to 1,000" in refused(prompt, "a" * 5000, usual)
     assert "U+0007, a control character" in refused(prompt, "a \a red", usual)
@@ -113,13 +123,14 @@ def test_what_cannot_be_drawn_is_told_in_a_line_and_the_next_picture_is_drawn(pa
     assert "steps: given 5000" in refused("#draw-steps input", "5000", "2")
     assert "guidance: given -1" in refused("#draw-guidance input", "-1", "3")
     assert "seed is -4" in refused("#draw-seed input", "-4", "0")
-    assert "size is 30x30" in refused("#draw-size textarea", "30", "32")
-    assert "size is 9996x9996" in refused("#draw-size textarea", "9996", "32")
-    assert "given 'wide'" in refused("#draw-size textarea", "wide", "32x40")
+    assert "size is 30x30" in refused(size, "30", "32")
+    assert "size is 9996x9996" in refused(size, "9996", "32")
+    assert "size is 160x128 (height x width); allowed here: up to 16 times" in refused(size, "160x128", "32")
+    assert "given 'wide'" in refused(size, "wide", "32x40")
     page.click("#draw-go")
     drawn(page)
     picture = page.evaluate("[document.querySelector('#draw-canvas img').naturalWidth]")
-    assert picture == [40]
+    assert picture == [40] and page.inner_text("#draw-said") == ""
 
 
 def test_markup_is_text_and_no_program(page: Any) -> None:
@@ -133,7 +144,7 @@ def test_markup_is_text_and_no_program(page: Any) -> None:
     tab(page, "Two runs")
     choose(page, "#two-first input", attack)
     page.click("#two-go")
-    assert "<img src=x" in toast(page)
+    assert "<img src=x" in refusal(page, "two")
     assert page.evaluate("window.broken") is None
 
 
@@ -179,6 +190,40 @@ def test_stop_ends_a_picture_and_the_next_one_is_drawn(page: Any, studio: Any) -
     assert len(names) > before
     steps = [restored(studio.folder / "pictures" / name).asked.steps for name in names]
     assert 1000 not in steps
+
+
+def test_who_finds_the_line_full_is_told_in_words_that_stay(page: Any, browser: Any, studio: Any) -> None:
+    settings(page)
+    page.fill("#draw-steps input", "1000")
+    page.fill("#draw-size textarea", "96")
+    page.click("#draw-go")
+    page.wait_for_selector("#draw-canvas img")
+    for name in ("Words", "Sweep"):  # as many as may wait, behind a picture that takes minutes
+        tab(page, name)
+        page.click(f"#{name.lower()}-go")
+        page.wait_for_function(
+            "s => document.querySelector(s).innerText.includes('queue')", arg=f"#{name.lower()}-canvas"
+        )
+
+    other = browser.new_page()
+    other.goto(studio.address)  # all but drawing goes on: the model is told, and runs are followed
+    other.locator(".about", has_text="million").first.wait_for()
+    other.click("#draw-go")
+    told = other.get_by_text(f"The line is full: {WAITING} pictures are waited for. Press again in a minute.").first
+    told.wait_for()
+    tab(other, "Train")
+    choose(other, "#train-run input", "one")
+    other.wait_for_function("document.querySelector('#facts').textContent.includes('recipe shapes')")
+    tab(other, "Draw")
+    assert told.is_visible() and other.locator("[data-testid=toast-text]").count() == 0
+    assert "Error" not in other.inner_text("#draw-canvas")
+
+    for name in ("Words", "Sweep", "Draw"):
+        tab(page, name)
+        page.click(f"#{name.lower()}-stop")
+    until(lambda: bool(other.click("#draw-go") or other.wait_for_timeout(300) or other.locator(FILM).count()))
+    assert not told.is_visible()
+    other.close()
 
 
 def test_another_model_brings_its_settings_and_what_is_outside_is_refused(page: Any, studio: Any) -> None:
@@ -237,11 +282,12 @@ def test_a_sweep_fills_a_grid(page: Any) -> None:
     page.fill("#sweep-steps textarea", "1 2 3")
     page.press("#sweep-steps textarea", "Enter")
     page.wait_for_function("document.querySelectorAll('#sweep-canvas img').length == 6")
-    sources = page.evaluate("[...document.querySelectorAll('#sweep-canvas img')].map(i => i.src)")
-    assert len(set(sources)) == 6
+    made = sources(page, "#sweep-canvas")
+    assert len(set(made)) == 6
     page.fill("#sweep-steps textarea", "2 many")
     page.click("#sweep-go")
-    assert "steps: given '2 many'; allowed: numbers" in toast(page)
+    assert "steps: given '2 many'; allowed: numbers" in refusal(page, "sweep")
+    assert sources(page, "#sweep-canvas") == made  # what was drawn before stays, too
 
 
 def test_two_runs_are_told_apart_or_guessed(page: Any) -> None:
@@ -281,7 +327,7 @@ def test_between_two_prompts_is_a_strip_and_an_animation(page: Any) -> None:
         assert film.format == "WEBP" and getattr(film, "n_frames", 1) == 4
     page.fill("#between-count input", "1")
     page.click("#between-go")
-    assert "count is 1; allowed: 2 to 64" in toast(page)
+    assert "count is 1; allowed: 2 to 64" in refusal(page, "between")
 
 
 def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio: Any) -> None:
@@ -325,6 +371,16 @@ def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> N
     page.wait_for_function("s => document.querySelector('#train-line').textContent.includes(s)", arg=said)
 
 
+def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> None:
+    new = make_run(studio.folder / "runs" / "since", TEXT, 3)
+    for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):
+        tab(page, name)
+        page.click(f"{field} input")
+        page.get_by_role("option", name="since", exact=True).wait_for()
+        page.keyboard.press("Escape")
+    shutil.rmtree(new)
+
+
 @pytest.mark.parametrize("name", TABS)
 def test_a_phone_scrolls_down_only(browser: Any, studio: Any, name: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
@@ -338,14 +394,18 @@ def test_a_phone_scrolls_down_only(browser: Any, studio: Any, name: str) -> None
     page.close()
 
 
-def test_the_gallery_survives_a_restart(page: Any, studio: Any) -> None:
+def test_the_gallery_survives_a_restart_and_runs_that_come_after_it_are_followed(page: Any, studio: Any) -> None:
     page.locator("#draw-gallery img").first.wait_for()
     before = page.locator("#draw-gallery img").count()
     assert before == len(list((studio.folder / "pictures").glob("*.png"))) > 0
     assert studio.stop() == 0
+    (studio.folder / "runs").rename(studio.folder / "away")
     studio.start()
     page.goto(studio.address)
     page.locator("#draw-gallery img").first.wait_for()
     assert page.locator("#draw-gallery img").count() == before
     page.locator("#draw-gallery button.thumbnail-item").first.click()
     page.wait_for_function("document.querySelector('#draw-origin').textContent.includes('Settings of a picture')")
+    (studio.folder / "away").rename(studio.folder / "runs")
+    tab(page, "Train")
+    page.locator("#facts", has_text="of 1,000,000").wait_for()

@@ -7,10 +7,13 @@ import html
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
+import torch
 from PIL import Image
 
 from fromnoise.core.files import content_hash
@@ -19,6 +22,7 @@ from fromnoise.studio import drawing
 from fromnoise.studio.asked import Asked, restored
 from fromnoise.studio.drawing import ask_of
 from fromnoise.studio.film import Frame, film, source
+from fromnoise.studio.line import said_below
 from fromnoise.studio.shelf import Shelf
 
 
@@ -109,6 +113,18 @@ def test_the_way_between_ends_where_the_pictures_are(runs: Path) -> None:
     for made, prompt in ((first, "3"), (end, "8")):
         (alone,) = subject.pipeline(prompt, seed=1)
         assert max(abs(a - b) for a, b in zip(made.tobytes(), alone.tobytes(), strict=True)) <= 2
+
+
+def test_what_a_drawing_lacks_is_said_below_the_buttons_and_other_faults_are_raised() -> None:
+    def draws(wanted: int) -> Iterator[str]:
+        yield "half a picture"
+        yield f"<p>{torch.empty(wanted).add(torch.ones(2))}"
+
+    first, (kept, said) = said_below(draws, 1)(2**52)
+    assert first == ("half a picture", "") and kept == gr.skip()
+    assert "Not possible: there is no memory for 16,384 TiB more" in said
+    with pytest.raises(RuntimeError, match="must match the size"):
+        list(said_below(draws, 1)(3))
 
 
 def test_a_film_escapes_what_it_is_told() -> None:

@@ -1,4 +1,4 @@
-"""`fromnoise buckets`: how the pictures of a directory fall into buckets, before anything is trained on them."""
+"""`fromnoise buckets`: how the pictures of a source fall into buckets, before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from fromnoise.core.config import Config
 
 if TYPE_CHECKING:
     from fromnoise.data.buckets import Buckets
+    from fromnoise.data.sheet import Opened
     from fromnoise.data.survey import Survey
 
 USAGE = "fromnoise buckets SOURCE [--option VALUE ...]"
 DESCRIPTION = """\
-Shows what training with --data.type buckets makes of the pictures in the directory SOURCE: which buckets there are, how
-many pictures fall into each, how much of them is cropped, and which are left out and why. Only headers are read, and
-captions are not looked at; --sheet draws what a model will see.
+Shows what training with --data.type buckets, or fromnoise prepare --buckets, makes of the pictures of SOURCE: which
+buckets there are, how many pictures fall into each, how much of them is cropped, and which are left out and why. Only
+headers are decoded, and captions are not looked at; --sheet draws what a model will see.
+
+SOURCE is a directory of pictures, or any other source that fromnoise prepare takes: a table, parquet files, webdataset
+tars, hub:owner/name.
 """
 
 
@@ -45,6 +49,10 @@ class Options(Config):
     """File to write a contact sheet to (PNG): some pictures of each bucket, scaled and cropped."""
     columns: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures of each bucket on the sheet."""
+    picture_column: str | None = None
+    """Column of a table with the pictures, as of fromnoise prepare."""
+    caption_columns: tuple[str, ...] = ()
+    """Columns of a table with captions, as of fromnoise prepare."""
     output: Literal["table", "json"] = "table"
     """How results are printed; --json is short for --output json."""
 
@@ -53,35 +61,55 @@ def main(args: Sequence[str]) -> None:
     args = ["--output=json" if arg == "--json" else arg for arg in args]
     options, words = parse(Options(), args, usage=USAGE, description=DESCRIPTION)
     if not words:
-        raise ValueError(f"a directory of pictures must be given; usage: {USAGE}")
+        raise ValueError(f"a source of pictures must be given; usage: {USAGE}")
     if len(words) > 1:
         raise ValueError(f"{words[1]!r} is not expected here; usage: {USAGE}")
     if options.sheet and options.sheet.suffix.lower() != ".png":
         raise ValueError(f"sheet is {options.sheet}; allowed: the name of a .png file")
     from fromnoise.data.buckets import Buckets
-    from fromnoise.data.listing import list_files, no_pictures
-    from fromnoise.data.survey import survey
+    from fromnoise.data.listing import list_files
 
-    folder = Path(words[0])
     buckets = Buckets(options.size, options.multiple, options.largest_aspect, options.tiers, options.upscale)
-    names = list_files(folder)
-    if not names:
-        raise ValueError(no_pictures(folder))
-    with progress("reading headers") as advance:
-        found = survey(folder, names, buckets, advance)
+    folder = Path(words[0])
+    names = list_files(folder) if folder.is_dir() else []
+    found, opened = _in_folder(folder, names, buckets) if names else _in_source(words[0], options, buckets)
     print(json.dumps(record(buckets, found)) if options.output == "json" else table(found), flush=True)
     if options.sheet:
-        draw(folder, found, options)
+        draw(opened, found, options)
 
 
-def draw(folder: Path, found: Survey, options: Options) -> None:
+def _in_folder(folder: Path, names: list[str], buckets: Buckets) -> tuple[Survey, Opened]:
+    from fromnoise.data.survey import survey
+
+    with progress("reading headers") as advance:
+        return survey(folder, names, buckets, advance), folder.joinpath
+
+
+def _in_source(where: str, options: Options, buckets: Buckets) -> tuple[Survey, Opened]:
+    from fromnoise.data.sheet import chosen
+    from fromnoise.data.survey import sorted_out
+    from fromnoise.preparation.sources.config import SourceOptions
+    from fromnoise.preparation.sources.headers import contents_of, sizes_of
+    from fromnoise.preparation.sources.open import open_source
+
+    columns = {"picture_column": options.picture_column, "caption_columns": options.caption_columns}
+    source = open_source(where, SourceOptions.model_validate(columns))
+    with progress("reading headers") as advance:
+        sizes, unreadable = sizes_of(source, advance)
+    found = sorted_out(where, sizes, unreadable, buckets)
+    shown = [name for bucket in found.filled for name in chosen(bucket, options.columns)] if options.sheet else []
+    contents = contents_of(source, set(shown)) if shown else {}
+    return found, lambda name: io.BytesIO(contents[name])
+
+
+def draw(opened: Opened, found: Survey, options: Options) -> None:
     """Write the contact sheet, over an older one."""
     from fromnoise.core.files import write_bytes
     from fromnoise.data.sheet import contact_sheet
 
     assert options.sheet is not None
     with progress("drawing the sheet") as advance:
-        sheet = contact_sheet(folder, found.filled, options.columns, options.background, advance)
+        sheet = contact_sheet(opened, found.filled, options.columns, options.background, advance)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_bytes(options.sheet, buffer.getvalue())

@@ -19,7 +19,7 @@ COMMANDS = {
     "doctor": "examine a run or data before it is trained on: what is wrong, why it matters, what to do",
     "train": "train a model by a recipe or a run.yaml, or go on with a training that was stopped",
     "sample": "draw pictures of prompts",
-    "buckets": "show how pictures of a directory fall into buckets of one shape each",
+    "buckets": "show how the pictures of a source fall into buckets of one shape each",
     "evaluate": "measure a model: what was asked for, distance from real pictures, copies, whether it listens",
     "report": "write what a run is and how it went, as an HTML page and a model card",
     "diff": "show how two runs differ: settings, curves, pictures from the same noise, metrics",

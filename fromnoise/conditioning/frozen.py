@@ -69,6 +69,9 @@ class FrozenEncoder:
         self.sha256 = place.sha256
         self.lock = threading.Lock()  # a tokenizer keeps its padding as state, and samples are made by threads
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenEncoder:
+        return self  # nothing changes it: copies of what holds it read by the same weights
+
     @property
     def width(self) -> int:
         """W_i."""

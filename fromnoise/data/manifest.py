@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -187,13 +188,22 @@ def refuse_another(directory: Path, there: Layout, asked: Layout) -> None:
     Raises:
         ValueError: one line that names the first difference.
     """
-    old, new = _told(there), _told(asked)
-    for name in [*old, *new]:
-        if old.get(name) != new.get(name):
-            difference = f"{name} {old.get(name)!r}, not {new.get(name)!r}"
-            raise ValueError(f"{directory} was prepared with {difference}; choose another directory")
+    if different := first_difference(_told(there), _told(asked)):
+        raise ValueError(f"{directory} was prepared with {different}; choose another directory")
+
+
+def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """The first name whose values differ, and both; "" where none do."""
+    names = (name for name in [*old, *new] if old.get(name) != new.get(name))
+    return next((f"{name} {old.get(name)!r}, not {new.get(name)!r}" for name in names), "")
+
+
+def text_identity(identity: str | None) -> dict[str, object]:
+    """What identifies text encoders, each in turn, as `Layout.encoders` tells it, field by field."""
+    every = enumerate(json.loads(identity or "[]"), 1)
+    return {f"encoders.text.{i}.{name}": value for i, fields in every for name, value in fields.items()}
 
 
 def _told(layout: Layout) -> dict[str, object]:
-    encoders: dict[str, object] = {f"encoders.{name}": identity for name, identity in layout.encoders.items()}
-    return encoders | layout.model_dump(exclude={"encoders"})
+    text = text_identity(layout.encoders.get("text"))
+    return {"encoders.vae": layout.encoders.get("vae")} | text | layout.model_dump(exclude={"encoders"})

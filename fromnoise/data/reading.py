@@ -46,10 +46,10 @@ def reason(error: Exception, path: Path) -> str:
     return " ".join(said.replace(f" {str(path)!r}", "").split()) or type(error).__name__
 
 
-def none_readable(folder: Path, unreadable: dict[str, str]) -> str:
-    """What to tell when not one of the pictures of `folder` can be read."""
+def none_readable(where: str | Path, unreadable: dict[str, str]) -> str:
+    """What to tell when not one of the pictures of `where` can be read."""
     name, why = next(iter(unreadable.items()))
-    return f"none of the {len(unreadable):,} pictures of {folder} can be read: {name}: {why}"
+    return f"none of the {len(unreadable):,} pictures of {where} can be read: {name}: {why}"
 
 
 def few(problems: Sequence[str]) -> str:

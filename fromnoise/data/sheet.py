@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,8 +18,12 @@ GAP = 6  # pixels
 TEXT, TITLE = 11, 15  # heights of letters, in pixels
 
 
+Opened = Callable[[str], Path | BinaryIO]
+"""The file of a picture, by its name."""
+
+
 def contact_sheet(
-    folder: Path, filled: Sequence[Filled], columns: int, background: int, advance: Callable[[int, int], None]
+    opened: Opened, filled: Sequence[Filled], columns: int, background: int, advance: Callable[[int, int], None]
 ) -> Image.Image:
     """A row for each bucket, `columns` of its pictures in it, from the one that is cropped least to that cropped most.
 
@@ -26,7 +31,7 @@ def contact_sheet(
     """
     rows = []
     for done, bucket in enumerate(filled, start=1):
-        rows.append(_row(folder, bucket, columns, background))
+        rows.append(_row(opened, bucket, columns, background))
         advance(done, len(filled))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
@@ -43,7 +48,7 @@ def chosen(bucket: Filled, columns: int) -> dict[str, float]:
     return dict(crops[place] for place in places)
 
 
-def _row(folder: Path, bucket: Filled, columns: int, background: int) -> Image.Image:
+def _row(opened: Opened, bucket: Filled, columns: int, background: int) -> Image.Image:
     width, height = _shown(bucket.size)
     small, large = ImageFont.load_default(TEXT), ImageFont.load_default(TITLE)
     title = f"{bucket.size} (height x width): {len(bucket.pictures):,} pictures"
@@ -57,9 +62,8 @@ def _row(folder: Path, bucket: Filled, columns: int, background: int) -> Image.I
     draw.text((GAP, GAP), title, fill="black", font=large)
     for column, (name, crop) in enumerate(chosen(bucket, columns).items()):
         x, y = GAP + column * (cell + GAP), 2 * GAP + TITLE
-        row.paste(
-            _picture(folder / name, bucket.size, background).resize((width, height), _filter(bucket.size)), (x, y)
-        )
+        picture = _picture(opened, name, bucket.size, background)
+        row.paste(picture.resize((width, height), _filter(bucket.size)), (x, y))
         label = f"{100 * crop:.0f} % off, {Path(name).stem}"
         while small.getlength(label) > cell:
             label = label[:-1]
@@ -67,9 +71,9 @@ def _row(folder: Path, bucket: Filled, columns: int, background: int) -> Image.I
     return row
 
 
-def _picture(path: Path, size: Size, background: int) -> Image.Image:
+def _picture(opened: Opened, name: str, size: Size, background: int) -> Image.Image:
     try:
-        return Image.fromarray(read_picture(path, size, background).transpose(1, 2, 0))
+        return Image.fromarray(read_picture(opened(name), size, background).transpose(1, 2, 0))
     except Exception:  # a damaged file can make Pillow's decoders raise almost anything; training says what and why
         return Image.new("RGB", (size.width, size.height), "grey")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +56,19 @@ def survey(folder: Path, names: Sequence[str], buckets: Buckets, advance: Callab
         ValueError: one line, when no picture can be read or all are too small.
     """
     sizes, unreadable = read_all(folder, names, lambda place: measure(folder / names[place]), advance)
+    return sorted_out(str(folder), sizes, unreadable, buckets)
+
+
+def sorted_out(where: str, sizes: Mapping[str, Size], unreadable: dict[str, str], buckets: Buckets) -> Survey:
+    """Sort pictures of `where` whose sizes are known; errors as in `survey`."""
     if not sizes:
-        raise ValueError(none_readable(folder, unreadable))
+        raise ValueError(none_readable(where, unreadable))
     places = {name: buckets.choose(size) for name, size in sizes.items()}
     small = {name: sizes[name] for name, place in places.items() if place is None}
     if len(small) == len(sizes):
         largest = max(small.values(), key=lambda size: size.area)
         raise ValueError(
-            f"all {len(small):,} pictures of {folder} are smaller than every bucket: the largest is {largest}, the "
+            f"all {len(small):,} pictures of {where} are smaller than every bucket: the largest is {largest}, the "
             f"buckets are {', '.join(map(str, buckets.sizes))}"
         )
     groups: dict[Size, dict[str, Size]] = {}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fromnoise.data.prepared import PreparedData
 from fromnoise.doctor.finding import Finding, judged, left_out
 from fromnoise.doctor.subject import Subject
 
@@ -54,10 +55,23 @@ def cut(subject: Subject) -> Finding:
     silent = (
         f"; the end of {lost} of the {LONGEST} longest is not read, and nobody says so" if lost and not share else ""
     )
+    return _cut(share, len(captions), silent)
+
+
+def cut_when_prepared(subject: Subject) -> Finding | None:
+    """The share of captions that were cut as their tokens were stored; a run is asked by `cut`."""
+    data = subject.data
+    if subject.run is not None or not isinstance(data, PreparedData) or not data.layout.texts:
+        return None
+    counts = data.manifest.counts
+    return _cut(counts.cut / max(counts.texts, 1), counts.texts, "")
+
+
+def _cut(share: float, count: int, silent: str) -> Finding:
     return judged(
-        name,
+        "captions cut",
         share <= LARGEST_CUT and not silent,
-        f"{share:.1%} of {len(captions):,} are longer than is read{silent}",
+        f"{share:.1%} of {count:,} are longer than is read{silent}",
         "what stands at the end of a caption that is cut is never learned",
         "raise the encoder's length, or shorten the captions",
     )

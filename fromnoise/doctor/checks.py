@@ -27,11 +27,13 @@ Check = Callable[[Subject], Finding | None]
 
 OF_DATA: tuple[Check, ...] = (
     latents.stored_scale,
+    captions.cut_when_prepared,
     captions.contents,
     data.flips,
     data.held_out,
     data.memory,
     data.stored,
+    data.shards,
 )
 """What can be said of data by themselves."""
 

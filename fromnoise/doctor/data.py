@@ -21,6 +21,7 @@ from fromnoise.data.labelled import LabelledData
 from fromnoise.data.manifest import MANIFEST
 from fromnoise.data.prepared import PreparedData
 from fromnoise.data.shapes import ShapesData
+from fromnoise.data.shards import verify_shard
 from fromnoise.doctor.finding import Finding, judged, left_out
 from fromnoise.doctor.schedule import recorded
 from fromnoise.doctor.subject import Subject
@@ -42,6 +43,7 @@ mapped takes 8 bytes a sample; what is held must leave room for a model."""
 SLACK = 32 * 2**20  # bytes of memory that any reading takes
 LARGEST_LEFTOVER = 0.05  # share of the shards' bytes in files that training never reads
 ROWS = 64  # samples that are looked at
+READ = 2**31  # bytes of shards that are read in full: some seconds
 PADDED = 0.01  # share of the stored tokens that are 0 throughout: no encoder says that of a real token
 
 
@@ -254,4 +256,28 @@ def stored(subject: Subject) -> Finding | None:
         f"{mib(other)} in files that training never reads",
         "padding to 77 tokens takes most of the room of text features; pictures left over, ten times that of latents",
         "store real tokens only (fromnoise prepare does), and remove what is left over",
+    )
+
+
+def shards(subject: Subject) -> Finding | None:
+    """Whether the shards of a prepared data set hold what was written: all of them, or of many a draw."""
+    data = subject.data
+    if not isinstance(data, PreparedData):
+        return None
+    every = data.manifest.shards
+    drawn = [every[at] for at in np.random.default_rng(0).permutation(len(every))]
+    enough = int(np.searchsorted(np.cumsum([entry.bytes for entry in drawn]), READ)) + 1
+    faults = list[str]()
+    for entry in drawn[:enough]:
+        try:
+            verify_shard(data.directory, data.layout, entry)
+        except ValueError as error:
+            faults.append(str(error))
+    told = f"{len(faults)} of {len(drawn[:enough])} are not what was written, of {len(every)} in all"
+    return judged(
+        "shards",
+        not faults,
+        f"{told}: {'; '.join(sorted(faults)[:3])}" if faults else told,
+        "a training reads what it needs and checks no hash on its way: numbers that a disk lost are trained on",
+        "remove the file that is named, and say the same fromnoise prepare again: it alone is written anew",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from PIL import Image
@@ -30,15 +31,28 @@ def decode(content: bytes, choose: Callable[[Size], Size], background: int) -> D
         ValueError: one line, the same for the same bytes: no picture, damaged, or one of more pixels than Pillow
             opens (`Image.MAX_IMAGE_PIXELS`), whose number is told; or what `choose` raises.
     """
+    with _opened(content) as image:
+        animated = getattr(image, "is_animated", False) and image.format != "TIFF"  # whose frames are pages
+        wanted = choose(upright(image))
+        return Decoded(load(image, wanted, background), wanted, animated)
+
+
+def measured(content: bytes) -> Size:
+    """Height and width of the upright picture in `content`, from its header alone; errors as in `decode`."""
+    with _opened(content) as image:
+        return upright(image)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """The picture in `content`, not decoded yet; errors, also of what is done with it, as in `decode`."""
     if not content:
         raise ValueError("the file is empty")
     # A filter of the process, as those of a block are not safe with threads. It is added once, however often it is set.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     try:
         with Image.open(io.BytesIO(content)) as image:
-            animated = getattr(image, "is_animated", False) and image.format != "TIFF"  # whose frames are pages
-            wanted = choose(upright(image))
-            return Decoded(load(image, wanted, background), wanted, animated)
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = next(iter(re.findall(r"\d+", str(error))), "many")
         raise ValueError(f"{int(pixels):,} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are opened") from None

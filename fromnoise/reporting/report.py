@@ -107,9 +107,7 @@ def picture(file: Path) -> bytes:
 
 
 def _curves(record: Record) -> str:
-    curve = reference.shipped(record.run.recipe)
-    if curve and next(reference.deciding(curve.run, record.run), None):
-        curve = None
+    curve, why = reference.comparable(record.run)
     charts = training_charts(sides([record], [""]), curve)
     if not charts:
         return "<p>Nothing was logged yet.</p>"
@@ -127,6 +125,8 @@ def _curves(record: Record) -> str:
             f"{curve.machine['processor']}, {curve.machine['device']}) with its band of {reference.WIDTH:g} standard "
             f"deviations. {escape(' '.join(curve.made))}</p>"
         )
+    else:
+        told += f"<p>No reference to compare these losses with: {escape(why)}.</p>"
     return figures(charts, pairwise=True) + how(told)
 
 
@@ -252,8 +252,9 @@ def _environment(record: Record) -> str:
     rows = []
     for line in record.environment:
         software = ", ".join(f"{name} {number}" for name, number in line["versions"].items())
-        rows.append([data(line["step"], count), line["date"], escape(_machine(line["machine"])), escape(software)])
-    return table(["from step", "began (UTC)", "machine", "versions"], rows)
+        said = "<br>".join(map(escape, (_machine(line["machine"]), software)))
+        rows.append((f"from step {line['step']:,}", f"began {escape(line['date'])} (UTC)<br>{said}"))
+    return pairs(rows)
 
 
 def _machine(machine: Tree) -> str:

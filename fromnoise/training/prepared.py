@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fromnoise.data.config import PreparedConfig
+from fromnoise.data.manifest import first_difference, text_identity
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
@@ -52,8 +53,8 @@ def agree(pipeline: Pipeline, data: PreparedData) -> None:
         ValueError: one line, when they are others'.
     """
     here, there = pipeline.conditioner.state.get("encoders"), data.layout.encoders.get("text")
-    if here and there and here != there:
+    if here and there and (different := first_difference(text_identity(there), text_identity(here))):
         raise ValueError(
-            f"the data was prepared with other text encoders than model.conditioner has: {there}, not {here}; prepare "
-            f"the data anew, or give the encoders that it was prepared with"
+            f"the data was prepared with other text encoders than model.conditioner has: {different}; prepare the data "
+            f"anew, or give the encoders that it was prepared with"
         )

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from pydantic import PositiveInt
 
 from fromnoise.core.config import Config
+from fromnoise.data.config import BucketsConfig, FolderConfig, PreparedConfig
 from fromnoise.training.directory import HARMLESS, differences, leaves
 from fromnoise.training.run import Run, VAERun
 
@@ -41,6 +42,11 @@ HARDWARE = ("training.device", "training.precision", "training.compile")
 LOGGING = tuple(f"training.{name}" for name in HARMLESS)
 UNRELATED = {"recipe", "training.seed", *DIRECTORIES, *HARDWARE, *LOGGING}
 """Settings that change no loss beyond what a seed does; nor does any of `model.sampling`."""
+OWN_DATA = (FolderConfig, BucketsConfig, PreparedConfig)
+OWN = (
+    ", whose losses depend on your own pictures; fromnoise doctor looks for faults, and fromnoise diff lays a run "
+    "beside an earlier one of yours"
+)
 
 
 class Validated(Config):
@@ -187,20 +193,25 @@ class Reference:
 
 def find(run: Run | VAERun, directory: Path, say: Callable[[str], None]) -> Reference | None:
     """What to compare the losses of `run` with, told in one line; None, and why, where there is nothing."""
-    curve = shipped(run.recipe)
+    curve, why = comparable(run)
     if curve is None:
-        say(f"no reference to compare losses with: none comes with the recipe {run.recipe}")
-        return None
-    if found := next(deciding(curve.run, run), None):
-        key, there, here = found
-        say(
-            f"no reference to compare losses with: {key} is {here!r} here, {there!r} in that of the recipe {run.recipe}"
-        )
+        say(f"no reference to compare losses with: {why}")
         return None
     seeds = ", ".join(map(str, curve.seeds))
     last = round(curve.training.steps[-1])
     say(f"losses are compared with those of the recipe {run.recipe} (seed {seeds}) up to step {last:,}")
     return Reference(curve, directory, say)
+
+
+def comparable(run: Run | VAERun) -> tuple[Curve | None, str]:
+    """The curve that the losses of `run` may be compared with; or None, and why there is none."""
+    curve = shipped(run.recipe)
+    if curve is None:
+        return None, f"none comes with the recipe {run.recipe}" + (OWN if isinstance(run.data, OWN_DATA) else "")
+    if found := next(deciding(curve.run, run), None):
+        key, there, here = found
+        return None, f"{key} is {here!r} here, {there!r} in that of the recipe {run.recipe}"
+    return curve, ""
 
 
 def shipped(recipe: str) -> Curve | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -67,6 +71,34 @@ def test_a_contact_sheet(pictures: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert colours[(255, 0, 0)] == 2 * 112 * 144 + 128 * 128  # twice the pixels of 56x72, two of them; and of 64x64
 
 
+@pytest.mark.parametrize("kind", ["table.csv", "all.tar", "all.parquet"])
+def test_any_source_of_preparing_is_sorted_alike(
+    kind: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(source: Path) -> tuple[dict[str, Any], bytes]:
+        assert main(["buckets", str(source), "--json", "--sheet", str(tmp_path / "sheet.png")]) == 0
+        return json.loads(capsys.readouterr().out), (tmp_path / "sheet.png").read_bytes()
+
+    names = [path.relative_to(pictures).as_posix() for path in sorted(pictures.rglob("*")) if path.is_file()]
+    expected, sheet = told(pictures)
+    place = pictures.parent / kind
+    if kind == "table.csv":
+        place.write_text("".join(f"{line}\n" for line in ["image,text", *(f"pictures/{name},a" for name in names)]))
+    elif kind == "all.tar":
+        with tarfile.open(place, "w") as file:
+            for name in names:
+                file.add(pictures / name, name)
+    else:
+        rows = {"image": [(pictures / name).read_bytes() for name in names], "text": ["a"] * len(names)}
+        pq.write_table(pa.table(rows), place)
+    found, drawn = told(place)
+    assert found["buckets"] == expected["buckets"] and found["empty"] == expected["empty"]
+    assert list(found["small"].values()) == [[12, 9]]
+    assert list(found["unreadable"].values()) == ["cannot identify image file"]
+    if kind != "all.parquet":  # there names are places, which the sheet shows
+        assert drawn == sheet
+
+
 def test_its_settings_are_those_of_the_data() -> None:
     for name in SHARED:
         ours, theirs = Options.model_fields[name], BucketsConfig.model_fields[name]
@@ -78,10 +110,10 @@ def test_its_settings_are_those_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ("", ["a directory of pictures must be given", "fromnoise buckets SOURCE"]),
-        ("nowhere", ["data folder nowhere does not exist"]),
+        ("", ["a source of pictures must be given", "fromnoise buckets SOURCE"]),
+        ("nowhere", ["no source at nowhere: neither a file nor a directory"]),
         ("bare", ["data folder bare holds no pictures (looked for .avif"]),
-        ("file", ["data folder file is not a directory"]),
+        ("file", ["file is no source", "allowed: a directory, .jsonl"]),
         ("bad", ["none of the 1 pictures of bad can be read: a.png: cannot identify image file"]),
         ("pictures more", ["'more' is not expected here"]),
         ("pictures --size 60", ["size is 60; allowed: multiples of 8"]),

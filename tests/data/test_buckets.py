@@ -300,7 +300,7 @@ class TestSheet:
     def test_pictures_are_drawn_as_the_model_sees_them(self, made):
         found = sort_made(made)
         rows = []
-        sheet = contact_sheet(made, found.filled, 3, 255, lambda done, total: rows.append((done, total)))
+        sheet = contact_sheet(made.joinpath, found.filled, 3, 255, lambda done, total: rows.append((done, total)))
         assert rows == [(k, 5) for k in range(1, 6)]
         colours = np.asarray(sheet).transpose(2, 0, 1)
         tall = read_picture(made / "tall.png", Size(72, 56), 255).repeat(2, 1).repeat(2, 2)  # 144 of at least 128
@@ -312,7 +312,7 @@ class TestSheet:
         (made / "wide.png").write_bytes(whole[: len(whole) // 2])
         found = sort_made(made)
         bucket = next(b for b in found.filled if "wide.png" in b.pictures)
-        sheet = contact_sheet(made, [bucket], 1, 255, lambda done, total: None)
+        sheet = contact_sheet(made.joinpath, [bucket], 1, 255, lambda done, total: None)
         assert (np.asarray(sheet) == 128).all(2).sum() == 112 * 144
 
 

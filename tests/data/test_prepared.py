@@ -19,8 +19,9 @@ from fromnoise.data.shards import Fault, Latent, Sample, Text, faults_of, finish
 from fromnoise.data.split import chance, split
 from fromnoise.training.prefetch import ahead
 
+TEXT = '[{"sha256": "bb", "length": 5}]'
 LAYOUT = Layout(
-    encoders={"vae": "aa", "text": "bb"}, size=24, factor=8, latent=4, sizes=((3, 2),), texts=(5, 2), flipped=True
+    encoders={"vae": "aa", "text": TEXT}, size=24, factor=8, latent=4, sizes=((3, 2),), texts=(5, 2), flipped=True
 )
 COUNT, SHARD = 45, 8  # samples: five shards, and a part of one
 
@@ -166,8 +167,9 @@ class TestRefusalsOfTheWriter:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"encoders": {"vae": "zz", "text": "bb"}}, "encoders.vae 'aa', not 'zz'"),
-            ({"encoders": {"vae": "aa"}}, "encoders.text 'bb', not None"),
+            ({"encoders": {"vae": "zz", "text": TEXT}}, "encoders.vae 'aa', not 'zz'"),
+            ({"encoders": {"vae": "aa"}}, "encoders.text.1.sha256 'bb', not None"),
+            ({"encoders": {"vae": "aa", "text": TEXT.replace(": 5", ": 7")}}, "encoders.text.1.length 5, not 7"),
             ({"dtype": "bfloat16"}, "dtype 'float16', not 'bfloat16'"),
             ({"sizes": ((2, 3),)}, r"sizes \(\(3, 2\),\), not \(\(2, 3\),\)"),
         ],

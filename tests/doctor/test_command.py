@@ -12,11 +12,15 @@ import torch
 from PIL import Image
 
 from fromnoise.cli.main import main
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.line import quiet
+from fromnoise.data.config import PreparedConfig
 from fromnoise.doctor import blocks, checks, latents, optimisation, sampling, time
 from fromnoise.doctor.checks import OF_DATA, OF_STEPS, examine, tried, wrong
 from fromnoise.doctor.finding import Finding
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.recipes import RECIPES, VAE_RECIPES
 from fromnoise.training import checkpoint, loop
 from fromnoise.training.ema import Ema
@@ -69,6 +73,21 @@ def test_a_run_that_has_begun(examined: Any, tiny: Callable[..., Any], tmp_path:
     assert "of trained weights" in by_name["attention logits"].number
     assert by_name["checkpoints there"].number == "0 of 3 files lack their config"
     assert by_name["data wait so far"].number == "1.0% of the time"
+
+
+def test_a_run_with_frozen_encoders_is_silent(examined: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    for i, said in enumerate(("one cat", "a red circle", "a blue square", "two green", "photo of a cat", "above")):
+        Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(said)
+    text = EncoderConfig(path=str(folders["bert"]), length=8)
+    prepare(str(tmp_path), tmp_path / "prepared", Preparation(size=16, text=(text,)), "cpu")
+    conditioner = FrozenTextConfig(width=16, encoders=(text,))
+    data = PreparedConfig(path=tmp_path / "prepared")
+    assert wrong(examine(examined(data=data, conditioner=conditioner))) == []
+    shorter = conditioner.model_copy(update={"encoders": (text.model_copy(update={"length": 6}),)})
+    with pytest.raises(ValueError, match=r"other text encoders than .* has: encoders\.text\.1\.length 8, not 6; prep"):
+        subject = examined(data=data, conditioner=shorter)
+        subject.trainee.rehearse(subject.model)
 
 
 def test_a_vae_run_is_silent(examined: Any, vae_run: VAERun) -> None:

@@ -53,6 +53,15 @@ def prepared(pictures: Path, vae: Path, folders: dict[str, Path], tmp_path_facto
     return place
 
 
+@pytest.fixture(scope="module")
+def prepared_in_parts(pictures: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in three shards, as pixels, by an encoder that reads six tokens: too few to name a side."""
+    place = tmp_path_factory.mktemp("prepared") / "parts"
+    text = (EncoderConfig(path=str(folders["bert"]), length=6),)
+    prepare(str(pictures), place, Preparation(size=8, text=text, shard=8), "cpu")
+    return place
+
+
 @pytest.fixture
 def ready(prepared: Path) -> Subject:
     return of_data("prepared", PreparedConfig(path=prepared))
@@ -117,6 +126,31 @@ def test_padding_that_is_stored(tmp_path: Path, is_wrong: Judge, is_fine: Judge)
     is_fine(data.stored(of_data("data", PreparedConfig(path=of_numbers(tmp_path / "real")))))
     padded = of_data("data", PreparedConfig(path=of_numbers(tmp_path / "padded", padded=72)))
     is_wrong(data.stored(padded), "93.5% of the text's tokens are padding")
+
+
+def test_a_shard_that_the_disk_altered(tmp_path: Path, is_wrong: Judge, is_fine: Judge, monkeypatch: Any) -> None:
+    place = of_numbers(tmp_path / "data")
+    subject = of_data("data", PreparedConfig(path=place))
+    is_fine(data.shards(subject))
+    with open(place / "0.safetensors", "r+b") as file:
+        file.seek(-100, 2)
+        (old,) = file.read(1)
+        file.seek(-100, 2)
+        file.write(bytes([old ^ 1]))
+    is_wrong(data.shards(subject), "1 of 1 are not what was written, of 1 in all", "0.safetensors was altered")
+
+
+def test_of_many_shards_some_are_read(prepared_in_parts: Path, is_fine: Judge, monkeypatch: Any) -> None:
+    subject = of_data("data", PreparedConfig(path=prepared_in_parts))
+    monkeypatch.setattr(data, "READ", 1)
+    found = data.shards(subject)
+    is_fine(found)
+    assert found and found.number == "0 of 1 are not what was written, of 3 in all"
+
+
+def test_captions_that_were_cut_as_they_were_stored(prepared_in_parts: Path, is_wrong: Judge) -> None:
+    subject = of_data("data", PreparedConfig(path=prepared_in_parts))
+    is_wrong(captions.cut_when_prepared(subject), "25.0% of 24 are longer than is read")
 
 
 def test_pictures_left_over_from_preparation(tmp_path: Path, is_wrong: Judge) -> None:

@@ -64,7 +64,9 @@ def test_rows_about_one_picture_are_put_together_in_the_order_of_the_table(made,
         ("c.png", (), 0, made.png(2)),
     ]
     assert source.portions == [{"first": 0, "count": 3}, {"first": 3, "count": 1}]
-    assert source.classes == 4 and source.about == "4 pictures, 4 captions, 4 classes from metadata.jsonl"
+    assert source.classes == 4 and source.about == (
+        "4 pictures, 4 captions, 4 classes from metadata.jsonl; of 2 pictures nothing is said"
+    )
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])
@@ -117,6 +119,21 @@ def test_columns_that_are_not_there(made, tmp_path, row, options, said):
     table = write(tmp_path, made, [row])
     refusal = made.refusal(lambda: made.source(table, **options))
     assert said in refusal and refusal.startswith(str(table))
+
+
+def test_rows_that_name_their_captions_otherwise(made, tmp_path):
+    rows = [
+        {"image": "a.png", "captions": ["first", "second"]},
+        {"image": "b.png", "text": "third"},
+        {"image": "c.png", "caption": None},
+        {"image": "d.png", "summary": "a column that nobody asked for"},
+    ]
+    table = write(tmp_path, made, rows)
+    source = made.source(table)
+    assert [entry.captions for entry in made.entries(source)] == [("first", "second"), ("third",), (), ()]
+    assert source.about == "4 pictures, 3 captions from metadata.jsonl; of 2 pictures nothing is said"
+    asked = made.source(table, caption_columns=("captions",))
+    assert [entry.captions for entry in made.entries(asked)] == [("first", "second"), (), (), ()]
 
 
 def test_rows_that_cannot_be_used_are_faults(made, tmp_path):

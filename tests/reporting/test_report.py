@@ -51,6 +51,14 @@ def test_a_browser_asks_for_nothing_and_scrolls_down_only(width: int, toy: Path,
     assert wide <= width and high > 2000
 
 
+def test_no_table_is_scrolled_sideways_on_a_usual_screen(toy: Path, browse: Browse) -> None:
+    text = (toy / "report.html").read_text()
+    scrolls = ".wide { overflow-x: auto;"
+    assert scrolls in text
+    wide, *_ = browse(text.replace(scrolls, ".wide {"), 1280)
+    assert wide <= 1280
+
+
 def test_a_browser_that_asks_is_seen(browse: Browse) -> None:
     page = '<!DOCTYPE html><img src="http://pictures.invalid/a.png"><p style="width:500px">words'
     wide, _, broken, asked = browse(page, 360)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,27 @@ def test_only_what_decides_losses_must_be_the_recipes(monkeypatch: pytest.Monkey
         line = said.pop()
         assert not said and told in line and line.startswith("no reference to compare losses with: ")
     assert fingerprint(changed(run, batch=32)) != fingerprint(run)
+
+
+@pytest.mark.parametrize("recipe", ["folder", "vae"])
+def test_losses_of_pictures_of_ones_own_are_compared_with_nothing(recipe: str) -> None:
+    said: list[str] = []
+    assert find({**RECIPES, **VAE_RECIPES}[recipe](), Path(), said.append) is None
+    (line,) = said
+    assert f"none comes with the recipe {recipe}, whose losses depend on your own pictures" in line
+    assert "fromnoise doctor" in line and "fromnoise diff" in line
+
+
+def test_the_docs_tell_which_recipes_have_a_curve() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \| (.*) \|$", page, re.M)
+    told = {name: said for names, said in rows for name in re.findall(r"`([^`]+)`", names)}
+    every = {**RECIPES, **VAE_RECIPES}
+    assert sorted(told) == sorted(every)
+    assert sorted(name for name in every if told[name] == "comes with fromnoise") == SHIPPED
+    for name in every:
+        own = dict(every[name]().data).get("path") in (Path("your-pictures"), Path("prepared/pictures"))
+        assert ("your own pictures" in told[name]) == own, name
 
 
 def test_a_curve_of_an_older_version_has_what_came_since_by_default() -> None:

@@ -13,7 +13,10 @@ from fromnoise.preparation.sources.columns import CAPTIONS, Columns
 
 def captions_of(cells: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
     """What a row says; errors as in `cleaned`."""
-    return cleaned(cells.get(name) for name in columns.captions)
+    names = columns.captions
+    if not columns.asked and not any(name in cells for name in names):
+        names = tuple(name for name in CAPTIONS if name in cells)[:1]
+    return cleaned(cells.get(name) for name in names)
 
 
 def cleaned(values: Iterable[object]) -> tuple[str, ...]:

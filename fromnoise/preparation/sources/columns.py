@@ -20,6 +20,8 @@ class Columns(NamedTuple):
     picture: str
     captions: tuple[str, ...]
     label: str | None
+    asked: bool = False
+    """Whether the captions' columns were asked for: else a row of JSON that lacks them may have another usual one."""
 
     def __str__(self) -> str:
         said = f"captions from {', '.join(self.captions)}" if self.captions else "no captions"
@@ -52,4 +54,4 @@ def find_columns(there: Sequence[str], options: SourceOptions, where: str) -> Co
     if not captions and label is None:
         wanted = f"looked for {', '.join((*CAPTIONS, *LABELS))}; {hint('caption', there)}"
         raise ValueError(f"{where}: no column with captions or classes: {wanted}; say which by caption_columns")
-    return Columns(picture, captions, label)
+    return Columns(picture, captions, label, bool(options.caption_columns))

@@ -53,8 +53,9 @@ class TableSource(Source):
         self.portions = ranges(self.entries, options.shard)
         self.parts = {table.name: content, "columns": hashed([repr(self.columns)]), "pictures": self.files.sha256()}
         self.about = (
-            f"{self.entries - len(self.faults):,} pictures, {index.captions:,} captions"
+            f"{self.entries - len(self.faults):,} pictures, {sum(index.captions):,} captions"
             f"{f', {self.classes:,} classes' if self.columns.label else ''} from {table.name}"
+            f"{f'; of {bare:,} pictures nothing is said' if (bare := index.bare()) and self.columns.captions else ''}"
         )
 
     def read(self, portion: Portion) -> Iterator[Picture | Fault]:
@@ -87,7 +88,7 @@ class _Index:
         self.classes = Classes()
         self.labels = array("q")  # of each place
         self.offsets, self.owners = array("q"), array("q")  # of each row, its first byte and its picture's place
-        self.captions = 0
+        self.captions = array("q")  # how many, of each place
 
     def add(self, row: Row) -> None:
         """Take in the next row."""
@@ -103,13 +104,14 @@ class _Index:
         if name not in self.places:
             self.places[name] = len(self.places)
             self.labels.append(number)
+            self.captions.append(0)
         place = self.places[name]
         if number != self.labels[place]:
             self.miss(f"{self.table}:{row.line}", f"another class for {shown(name)}, {label!r}; the first is kept")
             return
         self.offsets.append(row.offset)
         self.owners.append(place)
-        self.captions += len(captions)
+        self.captions[place] += len(captions)
 
     def miss(self, name: str, reason: str) -> None:
         """Take in what cannot be used, where it is not there yet."""
@@ -117,6 +119,11 @@ class _Index:
             self.faults[len(self.places)] = reason
             self.places[name] = len(self.places)
             self.labels.append(0)
+            self.captions.append(0)
+
+    def bare(self) -> int:
+        """How many pictures have no caption."""
+        return self.captions.count(0) - len(self.faults)
 
     def grouped(self) -> tuple[np.ndarray, np.ndarray]:
         """First bytes of all rows, those of one place after another; and where each place ends."""

@@ -77,11 +77,20 @@ def places(rival: Rival) -> int:
     return (rival.side // getattr(rival.backbone, "patch", 1)) ** 2
 
 
+def at(rival: Rival, side: int) -> Rival:
+    """The same for pictures of `side` pixels; positions that are learnt or cut from a table reach as far."""
+    backbone: Any = rival.backbone
+    if getattr(backbone, "largest", None):
+        reach = max(backbone.largest, side // backbone.patch)
+        backbone = backbone.model_copy(update={"largest": reach})
+    return rival.model_copy(update={"side": side, "backbone": backbone})
+
+
 def by_side(rival: Rival, settings: Settings) -> list[dict[str, Any]]:
     """Seconds a picture, side by side."""
     found = []
     for times in settings.times:
-        larger = rival.model_copy(update={"side": times * rival.side})
+        larger = at(rival, times * rival.side)
         seconds = take_turns(
             steps_of(larger, settings.pictures), settings.rounds, torch.device("cpu"), lambda done, rounds: None
         )
@@ -165,7 +174,7 @@ def main(args: Sequence[str]) -> None:
         rival = getattr(speed.Settings(), name)
         found[name] = {"by_side": by_side(rival, settings), "by_batch": by_batch(rival, settings)}
         say(table({"networks": {name: found[name]}}).splitlines()[-1])
-    record = {
+    record: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.costs", *args]),
         "machine": machine,
         "settings": settings.model_dump(mode="json", exclude={"out"}),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 import venv
 import zipfile
@@ -14,6 +16,8 @@ from collections.abc import Sequence
 from email.parser import HeaderParser
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from packaging.requirements import Requirement
@@ -119,6 +123,27 @@ def test_it_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> N
     assert run("sample", "a red circle", "--steps", "2").split() == [str(Path("pictures", "a-red-circle_0.png"))]
     assert (folder / "pictures" / "a-red-circle_0.png").stat().st_size > 1000
     assert run("--complete", "train", "vae-").split() == ["vae-small"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with subprocess.Popen(
+        [Path(paths["scripts"]) / "fromnoise", "studio", "--port", port], cwd=folder, env=bare()
+    ) as studio:
+        try:
+            assert "fromnoise studio" in page_of(f"http://127.0.0.1:{port}/", studio)
+        finally:
+            studio.terminate()
+
+
+def page_of(address: str, server: subprocess.Popen[bytes]) -> str:
+    """The page at `address`, once `server` is up."""
+    while server.poll() is None:
+        try:
+            with urlopen(address) as answer:
+                return answer.read().decode()
+        except (URLError, ConnectionError):
+            time.sleep(0.1)
+    return pytest.fail(f"it ended with {server.returncode}")
 
 
 def test_every_extra_is_told_where_one_installs() -> None:

@@ -371,6 +371,23 @@ def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> N
     page.wait_for_function("s => document.querySelector('#train-line').textContent.includes(s)", arg=said)
 
 
+def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    page.click("#train-begin button >> nth=0")
+    page.wait_for_selector("#train-name textarea", state="visible")
+    page.fill("#train-name textarea", "begun")
+    tiny = "--model.backbone.width 16 --model.backbone.depth 1 --model.backbone.head_width 8 --training.batch 2"
+    plain = "--training.compile off --training.precision float32 --training.device cpu --training.log_every 1"
+    page.fill("#train-settings textarea", f"--training.steps 2 {tiny} {plain}")
+    page.press("#train-settings textarea", "Enter")
+    page.wait_for_function("document.querySelector('#train-line').textContent.includes('trained to its end')")
+    page.wait_for_selector("#previews img")
+    run = studio.folder / "runs" / "begun"
+    assert (run / "checkpoints" / "step-00000002" / "ema.safetensors").is_file()
+    assert "steps: 2\n" in (run / "run.yaml").read_text()
+    shutil.rmtree(run)
+
+
 def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> None:
     new = make_run(studio.folder / "runs" / "since", TEXT, 3)
     for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):

@@ -64,9 +64,11 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blo
             tab.select(lambda: gr.Timer(active=False), outputs=timer, **AT_ONCE)
 
         @told
-        def choose(name: str) -> tuple[Any, ...]:
-            config = shelf.config(name)
-            return config.sampling.steps, config.sampling.guidance, config.sampling.sampler, str(config.size)
+        def choose(name: str, before: tuple[Any, ...]) -> tuple[Any, ...]:
+            found = settings_of(shelf.config(name))
+            if (name, *found) == before:  # the page has them, or what somebody typed meanwhile
+                return (*(gr.skip() for _ in found), before)
+            return (*found, (name, *found))
 
         @told
         def describe(name: str) -> tuple[Any, ...]:
@@ -75,12 +77,18 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blo
             examples = [[one] for one in drawing.examples(subject)]
             return f"<p>{escape(drawing.about(subject))}</p>", gr.Dataset(samples=examples, visible=bool(examples))
 
-        # settings come at once, before anybody could have typed others; a model takes its time, and while one is
-        # waited for, the choice of the next must not be dropped
-        chosen = gr.on([page.load, model.change], choose, model, drawn[:-1], trigger_mode="always_last", **QUIET)
-        chosen.success(describe, model, [about, drawn[-1]], trigger_mode="always_last", **QUIET)
+        # a model takes its time: while one is waited for, the choice of the next must not be dropped
+        last: dict[str, Any] = {"trigger_mode": "always_last"} | QUIET
+        filled = gr.State((names[0], *settings_of(usual)))
+        chosen = gr.on([page.load, model.change], choose, [model, filled], [*drawn[:-1], filled], **last)
+        chosen.success(describe, model, [about, drawn[-1]], **last)
         offer(page, shelf, model)
     return page
+
+
+def settings_of(config: ModelConfig) -> tuple[int, float, str, str]:
+    """What Draw's settings are filled with: steps, guidance, sampler and size."""
+    return config.sampling.steps, config.sampling.guidance, config.sampling.sampler, str(config.size)
 
 
 def offer(page: gr.Blocks, shelf: Shelf, *lists: gr.Dropdown) -> None:

@@ -238,11 +238,11 @@ def test_another_model_brings_its_settings_and_what_is_outside_is_refused(page: 
 
 
 def test_what_is_typed_or_chosen_while_a_model_loads_stays(page: Any) -> None:
-    first, asked, held = page.input_value("#model input"), [0], []
+    first, asked, held = page.input_value("#model input"), [1], []
 
-    def slowly(route: Any) -> None:  # its settings are asked first, then its weights: these are waited for
-        asked[0] += route.request.post_data_json["data"] == [first]
-        held.append(route) if asked[0] == 2 and not held else route.continue_()
+    def slowly(route: Any) -> None:  # its settings are asked for, or its weights: what comes `asked`th is held
+        asked[0] -= route.request.post_data_json["data"][:1] == [first]
+        held.append(route) if asked[0] == 0 and not held else route.continue_()
 
     page.route("**/queue/join*", slowly)
     page.reload()
@@ -253,7 +253,7 @@ def test_what_is_typed_or_chosen_while_a_model_loads_stays(page: Any) -> None:
     page.wait_for_function("document.querySelector('.about').textContent.includes('million')")
     assert page.input_value("#draw-steps input") == "9"
 
-    asked[0] = 0
+    asked[0] = 2
     held.clear()
     page.reload()
     settings(page)

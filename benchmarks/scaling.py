@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def compared(settings: Settings, say: Any) -> dict[str, Any]:
                 told[way].append(together(size, threads, _changed(run, parallel=kind), settings.steps))
         found[model] = {}
         for way, (size, _, kind) in WAYS.items():
-            memory = planned(_changed(run, parallel=kind), size)["memory"]
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # one that keeps no memory of an earlier plan
+                memory = fresh.submit(planned, _changed(run, parallel=kind), size).result()["memory"]
             found[model][way] = {
                 "images_per_second": run.training.batch / min(one["seconds"] for one in told[way]),
                 "grown_mib": max(one["grown"] for one in told[way]) / MIB,

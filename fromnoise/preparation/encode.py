@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.config import FrozenTextConfig
 from fromnoise.conditioning.frozen import FrozenTextConditioner
-from fromnoise.core.device import keep_freed_memory, pick, release_freed_memory
+from fromnoise.core.device import autocast, keep_freed_memory, pick, release_freed_memory
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.folder import SIDED
 from fromnoise.data.manifest import Layout
@@ -128,6 +128,7 @@ class Encoder:
     def __init__(self, models: Models, settings: Preparation, threads: int, stages: Stages):
         self.models, self.settings, self.threads, self.stages = models, settings, threads, stages
         self.layout, self.half = models.layout, HALVES[models.layout.dtype]
+        self.product = torch.bfloat16 if settings.precision == "bfloat16" else None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -241,7 +242,8 @@ class Encoder:
 
     def _stored(self, images: Tensor) -> list[Latent]:
         """What is kept of pictures (B, C, H, W), each."""
-        stored = self.models.space.encode(images).cpu().to(self.half)  # (B, 2 Z, h, w) or (B, Z, h, w)
+        with autocast(self.models.device, self.product):
+            stored = self.models.space.encode(images).cpu().to(self.half)  # (B, 2 Z, h, w) or (B, Z, h, w)
         return [Latent(*one.split(self.layout.latent)) for one in stored]
 
     def _texts(self, captions: Sequence[str], pictures: int) -> tuple[dict[str, Text], int]:
@@ -265,7 +267,8 @@ class Encoder:
         model = self.models.text
         assert model is not None, "called for texts only"
         with self.stages.timed("text", 0):
-            features = model.encode(texts, torch.zeros(len(texts), dtype=torch.int64))
+            with autocast(self.models.device, self.product):
+                features = model.encode(texts, torch.zeros(len(texts), dtype=torch.int64))
             every = range(len(model.encoders))
             said = {}
             for row, text in enumerate(texts):

@@ -129,6 +129,21 @@ class TestWhatIsStored:
         assert done.manifest.counts.cut == len(cut) * len(done.manifest.shards) > 0
         assert done.manifest.layout.encoders["text"] == text.state["encoders"]
 
+    def test_in_bfloat16_the_encoders_say_about_the_same(
+        self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation]
+    ) -> None:
+        prepare(str(folder), tmp_path / "exact", settings())
+        prepare(str(folder), tmp_path / "rounded", settings(precision="bfloat16"))
+        kinds: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"latent": [], "tokens": []}
+        for exact, rounded in zip(shards(tmp_path / "exact"), shards(tmp_path / "rounded"), strict=True):
+            for at in range(len(exact.chance)):
+                kinds["latent"].append((exact.stored(at, True), rounded.stored(at, True)))
+            for at in range(len(exact.texts.offsets) - 1):
+                kinds["tokens"].append((exact.read(at).tokens[0], rounded.read(at).tokens[0]))
+        for pairs in kinds.values():
+            one, other = (torch.cat([part.flatten() for part in parts]) for parts in zip(*pairs, strict=True))
+            assert 1e-4 < (one - other).std() / one.std() < 2e-2  # 8 bits: rounding is seen, and no more than that
+
     def test_without_a_vae_pixels_are_stored(self, folder: Path, tmp_path: Path) -> None:
         done = prepare(str(folder), tmp_path / "out", Preparation(size=SIZE, shard=SHARD))
         (shard, *_) = shards(tmp_path / "out")
@@ -219,6 +234,7 @@ class TestWhatCannotBeRead:
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "size": ({"size": 8}, "size 16, not 8"),
     "dtype": ({"dtype": "bfloat16"}, "dtype 'float16', not 'bfloat16'"),
+    "precision": ({"precision": "bfloat16"}, "precision 'float32', not 'bfloat16'"),
     "flip": ({"flip": False}, "flipped True, not False"),
     "no vae": ({"vae": None}, "encoders.vae"),
     "no text": ({"text": ()}, "encoders.text"),

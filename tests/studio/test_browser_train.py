@@ -1,0 +1,78 @@
+"""The studio's trainings in a real browser: begun, gone on with, followed, stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+from tests.studio.conftest import TEXT, make_run
+from tests.studio.hands import choose, tab, toast, until
+
+
+def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    choose(page, "#train-run input", "long")
+    page.click("#train-resume")
+    log = studio.folder / "runs" / "long" / "metrics.jsonl"
+    until(lambda: log.is_file() and '"loss"' in log.read_text())
+    page.wait_for_selector("#charts svg")
+    page.wait_for_function("/images\\/s/.test(document.querySelector('#facts').textContent)")
+    page.click("#train-resume")
+    assert "long is being trained" in toast(page)
+    page.click("#train-stop")
+    page.wait_for_function("document.querySelector('#train-line').textContent.includes('stopped, and saved')")
+    (saved,) = (studio.folder / "runs" / "long" / "checkpoints").iterdir()
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert int(saved.name.removeprefix("step-")) >= last > 0
+    page.click("#train-stop")
+    assert "is not being trained from here" in toast(page)
+
+
+def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    page.click("#train-begin button >> nth=0")
+    page.wait_for_selector("#train-name textarea", state="visible")
+
+    def refused(name: str, settings: str) -> str:
+        page.fill("#train-name textarea", name)
+        page.fill("#train-settings textarea", settings)
+        page.click("#train-start")
+        return toast(page)
+
+    assert "without folders" in refused("../out", "")
+    assert "is there already" in refused("one", "")
+    assert "--directory is the run's name" in refused("new", "--directory /tmp/elsewhere")
+    assert sorted(path.name for path in (studio.folder / "runs").glob("[!.]*")) == ["long", "one", "other"]
+    page.fill("#train-name textarea", "new")
+    page.fill("#train-settings textarea", "--training.stps 3")
+    page.click("#train-start")
+    said = "unknown flag --training.stps; nearest: --training.steps"
+    page.wait_for_function("s => document.querySelector('#train-line').textContent.includes(s)", arg=said)
+
+
+def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> None:
+    tab(page, "Train")
+    page.click("#train-begin button >> nth=0")
+    page.wait_for_selector("#train-name textarea", state="visible")
+    page.fill("#train-name textarea", "begun")
+    tiny = "--model.backbone.width 16 --model.backbone.depth 1 --model.backbone.head_width 8 --training.batch 2"
+    plain = "--training.compile off --training.precision float32 --training.device cpu --training.log_every 1"
+    page.fill("#train-settings textarea", f"--training.steps 2 {tiny} {plain}")
+    page.press("#train-settings textarea", "Enter")
+    page.wait_for_function("document.querySelector('#train-line').textContent.includes('trained to its end')")
+    page.wait_for_selector("#previews img")
+    run = studio.folder / "runs" / "begun"
+    assert (run / "checkpoints" / "step-00000002" / "ema.safetensors").is_file()
+    assert "steps: 2\n" in (run / "run.yaml").read_text()
+    shutil.rmtree(run)
+
+
+def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> None:
+    new = make_run(studio.folder / "runs" / "since", TEXT, 3)
+    for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):
+        tab(page, name)
+        page.click(f"{field} input")
+        page.get_by_role("option", name="since", exact=True).wait_for()
+        page.keyboard.press("Escape")
+    shutil.rmtree(new)

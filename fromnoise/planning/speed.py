@@ -28,9 +28,7 @@ from fromnoise.training.trainee import Model
 
 UTILISATION = 0.35  # share of a chip's peak that products of a training reach, unless told otherwise
 LAUNCH = 8e-6  # seconds that an eager operation takes at least: to be asked for, and begun
-# What a step of a compiled training takes, as a share of the best eager one tried in the same precision: of blocks that
-# have convolutions, which compiling makes little faster, and of others.
-WITH_CONVOLUTIONS, WITHOUT = 1.05, 0.9
+WITH_CONVOLUTIONS, WITHOUT = 1.05, 0.9  # a step of a compiled training over the best eager one, by what blocks have
 COMPILED_MEMORY = 0.76  # of its activations
 COMPILER, GRAPH = 140 * 2**20, 28 * 2**20  # bytes that the compiler keeps, and of each kind of block it compiles
 BUDGET = 5.0  # seconds that steps are tried for
@@ -113,7 +111,7 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
         return Speed(pace, plain, False, f"measured here: {tried}, eager in {plain}", grown)
     if fused != plain:
         pace = measure_pace(trainee, model, batch, dtype_of(fused), rows, repeats)
-    share = WITH_CONVOLUTIONS if _convolves(model) else WITHOUT
+    share = compiled_share(model)
     how = (
         f"measured here: {tried}, eager in {fused}; a step of a compiled training is assumed to take {share:g} of the "
         f"best of them, activations {COMPILED_MEMORY:g}"
@@ -121,9 +119,10 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
     return Speed(pace._replace(step=share * pace.step), fused, True, how, grown)
 
 
-def _convolves(model: Model) -> bool:
-    """Whether a block that is compiled has convolutions."""
-    return any(isinstance(module, nn.Conv2d) for block in model.blocks() for module in block.modules())
+def compiled_share(model: Model) -> float:
+    """What a step of a compiled training of `model` is assumed to take of the best eager one."""
+    convolves = any(isinstance(module, nn.Conv2d) for block in model.blocks() for module in block.modules())
+    return WITH_CONVOLUTIONS if convolves else WITHOUT
 
 
 def measured_flops(device: torch.device) -> float:

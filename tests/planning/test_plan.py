@@ -16,13 +16,13 @@ from fromnoise.core.chips import CHIPS
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.data.config import FolderConfig, PreparedConfig, ShapesConfig
 from fromnoise.evaluation import cost
-from fromnoise.models.config import DiTConfig
+from fromnoise.models.config import DiTConfig, UNetConfig
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.planning.counts import Flops, Pieces, autoencoder, count_look, count_step, counts_of, drawing, pieces_of
 from fromnoise.planning.fit import Memory, fitting
-from fromnoise.planning.speed import LAUNCH, of_run, on_chip
+from fromnoise.planning.speed import LAUNCH, compiled_share, of_run, on_chip
 from fromnoise.recipes import VAE_RECIPES
 from fromnoise.space.config import LatentConfig
 from fromnoise.training import reconstruction
@@ -159,6 +159,12 @@ def test_a_look_at_more_pictures_than_a_step_takes_counts(monkeypatch: pytest.Mo
         step = count_step(run, subject, run.training.batch, 1, None, fused=False)
     assert looks[1] - looks[0] == pytest.approx((looks[2] - looks[1]) / 2, rel=0.02)
     assert looks[0] < step.activations < looks[2]
+
+
+@pytest.mark.parametrize(("backbone", "share"), [(MODEL.backbone, 0.9), (UNetConfig(width=8, groups=4), 1.05)])
+def test_what_compiling_saves_hangs_on_what_blocks_are_made_of(backbone: DiTConfig | UNetConfig, share: float) -> None:
+    pipeline = Pipeline.build(MODEL.model_copy(update={"backbone": backbone}), [], 0)
+    assert compiled_share(pipeline) == share
 
 
 def test_a_chip_is_bound_by_products_memory_or_launches() -> None:

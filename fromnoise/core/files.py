@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all: a new file beside it is synced to disk, then takes its name.
+def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write `parts`, one after the other, to `path`, whole or not at all: a new file beside it is synced to disk, then
+    takes its name.
 
     Raises:
         ValueError: one line, when the disk is full or the place cannot be written; an older file stays as it was.
@@ -29,7 +30,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         try:
             with open(partial, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -39,7 +40,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             raise
         sync_directory(path.parent)
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {_reason(error, path.parent, len(data))}") from None
+        raise ValueError(f"cannot write {path}: {_reason(error, path.parent, sum(map(len, parts)))}") from None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -96,7 +97,7 @@ def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metad
 
     assert "sha256" not in metadata, "sha256 is computed here"
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, _ordered(save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)})))
+    write_bytes(path, *_ordered(save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)})))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -163,12 +164,13 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     return load_metadata(path)["sha256"]
 
 
-def _ordered(data: bytes) -> bytes:
-    """A safetensors file with its header in order: the library writes metadata in another order each time."""
+def _ordered(data: bytes) -> tuple[bytes, bytes, memoryview]:
+    """A safetensors file, in parts, with its header in order: the library writes metadata in another order each time.
+    Its tensors are not copied once more, which for a large model would take as much memory again."""
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(data)[8 + size :]])
+    return len(header).to_bytes(8, "little"), header, memoryview(data)[8 + size :]
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

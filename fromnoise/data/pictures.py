@@ -98,14 +98,14 @@ def _shrunk(loaded: Loaded, lying: Size) -> np.ndarray:
     left, top = int(box.left + 0.5), int(box.top + 0.5)
     width, height = max(1, round(box.right - box.left)), max(1, round(box.bottom - box.top))
     cut = loaded.image.crop((left, top, left + width, top + height))
-    if not _torch_has_lanczos():
+    if not torch_has_lanczos():
         return np.asarray(cut.resize(shape, Image.Resampling.LANCZOS))
     pixels = torch.from_numpy(np.array(cut)).permute(2, 0, 1)[None]  # (1, 3, h, w)
     return F.interpolate(pixels, lying, mode="lanczos", antialias=True)[0].permute(1, 2, 0).numpy()  # (H, W, 3)
 
 
 @cache
-def _torch_has_lanczos() -> bool:
+def torch_has_lanczos() -> bool:
     """Whether PyTorch can resize by Lanczos' filter. Asked once: it takes its version apart for each comparison."""
     import torch
 

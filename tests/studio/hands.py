@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from playwright.sync_api import TimeoutError
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -31,6 +34,18 @@ def toast(page: Any) -> str:
     page.locator("[data-testid=toast-close]").first.click()
     page.locator("[data-testid=toast-text]").first.wait_for(state="detached")
     return text
+
+
+def unfold(page: Any, place: str) -> None:
+    """Open what is folded away in `place`. While a page is still put together it may fold again: then once more."""
+    field = page.locator(f"{place} input, {place} textarea").first
+    for _ in range(6):
+        if field.is_visible():
+            return
+        page.click(f"{place} button >> nth=0")
+        with suppress(TimeoutError):
+            field.wait_for(state="visible", timeout=5000)
+    raise AssertionError(f"{place} stays folded")
 
 
 def choose(page: Any, field: str, value: str) -> None:

@@ -14,7 +14,7 @@ from fromnoise.core.files import content_hash
 from fromnoise.studio.asked import restored
 from fromnoise.studio.serve import serve
 from tests.studio.conftest import WAITING
-from tests.studio.hands import choose, tab, toast, until
+from tests.studio.hands import choose, tab, toast, unfold, until
 
 TABS = ["Draw", "Words", "Sweep", "Two runs", "Between", "Train"]
 SHIPPED = Path(serve.__code__.co_filename).parent.parent / "assets" / "shapes.safetensors"
@@ -34,8 +34,7 @@ def drawn(page: Any) -> None:
 
 
 def settings(page: Any) -> None:
-    page.click("#draw-settings button")
-    page.wait_for_selector("#draw-steps input", state="visible")
+    unfold(page, "#draw-settings")
 
 
 def test_enter_draws_and_the_slider_goes_back_in_time(page: Any, studio: Any) -> None:

@@ -7,7 +7,7 @@ import shutil
 from typing import Any
 
 from tests.studio.conftest import TEXT, make_run
-from tests.studio.hands import choose, tab, toast, until
+from tests.studio.hands import choose, tab, toast, unfold, until
 
 
 def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio: Any) -> None:
@@ -31,8 +31,7 @@ def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio
 
 def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> None:
     tab(page, "Train")
-    page.click("#train-begin button >> nth=0")
-    page.wait_for_selector("#train-name textarea", state="visible")
+    unfold(page, "#train-begin")
 
     def refused(name: str, settings: str) -> str:
         page.fill("#train-name textarea", name)
@@ -53,8 +52,7 @@ def test_a_training_is_begun_only_inside_the_folder(page: Any, studio: Any) -> N
 
 def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> None:
     tab(page, "Train")
-    page.click("#train-begin button >> nth=0")
-    page.wait_for_selector("#train-name textarea", state="visible")
+    unfold(page, "#train-begin")
     page.fill("#train-name textarea", "begun")
     tiny = "--model.backbone.width 16 --model.backbone.depth 1 --model.backbone.head_width 8 --training.batch 2"
     plain = "--training.compile off --training.precision float32 --training.device cpu --training.log_every 1"

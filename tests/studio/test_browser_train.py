@@ -71,6 +71,6 @@ def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> N
     for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):
         tab(page, name)
         page.click(f"{field} input")
-        page.get_by_role("option", name="since", exact=True).wait_for()
+        page.locator(field).get_by_role("option", name="since", exact=True).wait_for()
         page.keyboard.press("Escape")
     shutil.rmtree(new)

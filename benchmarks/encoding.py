@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.harness import describe_machine, ratio, run_main, take_turns, write_record
+from fromnoise.autoencoder.fidelity import psnr
 from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config
 from fromnoise.core.device import autocast, keep_freed_memory
@@ -70,11 +71,10 @@ def times(space: LatentSpace, images: Tensor, rounds: int) -> dict[str, object]:
     return {"seconds": seconds, "speed": ratio(took["bfloat16"], took["float32"])._asdict()}
 
 
-def psnr(space: LatentSpace, stored: Tensor, images: Tensor) -> float:
-    """Of pictures in [0, 1] that come back, in dB: the mean of the pictures'."""
-    decoded = torch.cat([space.decode(part.float()) for part in stored.split(2)])  # (N, 3, S, S)
-    errors = ((decoded - images) / 2).square().mean((1, 2, 3))  # (N,)
-    return float((-10 * errors.log10()).mean())
+def returned(space: LatentSpace, stored: Tensor, images: Tensor) -> float:
+    """The PSNR of pictures that come back, in dB: the mean of the pictures'."""
+    pairs = zip(stored.split(2), images.split(2), strict=True)
+    return float(torch.cat([psnr(space.decode(part.float()), image) for part, image in pairs]).mean())
 
 
 def main(args: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ def main(args: Sequence[str]) -> None:
     exact, rounded = encode(tiny, images, None), encode(tiny, images, torch.bfloat16)  # (N, Z, h, w) each
     found["taef2"] |= {
         "moved": float((rounded - exact).float().std() / exact.float().std()),
-        "psnr": {"float32": psnr(tiny, exact, images), "bfloat16": psnr(tiny, rounded, images)},
+        "psnr": {"float32": returned(tiny, exact, images), "bfloat16": returned(tiny, rounded, images)},
     }
     command = " ".join(["python -m benchmarks.encoding", Path(words[0]).name, *args[1:]])
     told = settings.model_dump(mode="json", exclude={"out"})

@@ -19,7 +19,7 @@ def shapes() -> Run:
     steps of drawing are shifted there. Guidance before anything is found would wipe the picture clean. Pixels are
     shifted so that the background is 0.
 
-    Hardware: two CPU cores; 4,200 steps in 8.5 minutes, compilation included.
+    Hardware: two CPU cores; 4,200 steps in 9 to 10 minutes, compilation included.
     Expect:   95 % of single objects and four fifths of all six tasks right; with --training.steps 12000, in half an
               hour, 99 % and 95 % (it is the model that ships).
     Command:  fromnoise train shapes --directory runs/shapes

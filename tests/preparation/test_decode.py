@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fromnoise.data.buckets import Size
-from fromnoise.data.pictures import fit, read_picture
+from fromnoise.data.pictures import fit, read_picture, whole_jpeg
 from fromnoise.preparation import decode as module
 
 
@@ -62,6 +62,39 @@ def test_as_from_a_file(tmp_path, size, orientation):
     assert found.shape == (3, *wanted) and found.dtype == np.uint8
     assert (found == read_picture(tmp_path / "a.jpg", size, 255)).all()
     assert size_of(content) == (Size(64, 48) if orientation == 1 else Size(48, 64))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"quality": 80, "subsampling": kind} for kind in ("4:4:4", "4:2:2", "4:2:0")),
+        {"progressive": True, "optimize": True},
+        {"keep_rgb": True},
+        {"restart_marker_rows": 1},
+    ],
+)
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (7, 200), (1, 1)])
+def test_a_whole_jpeg_as_pillow_decodes_it(options, size):
+    content = encoded(NOISE.resize(size), "jpeg", **options)
+    with Image.open(io.BytesIO(content)) as image:
+        pillows = np.asarray(image)
+    with Image.open(io.BytesIO(content)) as image:
+        found = whole_jpeg(image)
+    assert found is not None and (found == pillows).all()
+
+
+def test_what_is_no_sound_jpeg_of_colours_is_left_to_pillow():
+    sound = encoded(NOISE, "jpeg")
+    marked = sound[:-500] + b"\xff\xd0" + sound[-498:]  # libjpeg warns, and goes on
+    grey, cmyk = encoded(NOISE.convert("L"), "jpeg"), encoded(NOISE.convert("CMYK"), "jpeg")
+    for content in (grey, cmyk, encoded(NOISE, "png"), marked):
+        with Image.open(io.BytesIO(content)) as image:
+            assert whole_jpeg(image) is None
+            assert np.asarray(image).shape[:2] == (64, 48)
+    with Image.open(io.BytesIO(sound[:-500])) as image:
+        assert whole_jpeg(image) is None
+        with pytest.raises(OSError, match="truncated"):
+            image.load()
 
 
 @pytest.mark.parametrize("sides", [(10_000, 10_000), (60_000, 60_000)])  # over Pillow's limit, and over twice that

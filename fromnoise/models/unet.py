@@ -24,6 +24,7 @@ from fromnoise.nn.attention import Attention, bias_of
 from fromnoise.nn.double import doubled
 from fromnoise.nn.embed import TimestepEmbedding, time_features
 from fromnoise.nn.linear import Linear
+from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.state import load_strictly
 
 
@@ -32,7 +33,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, source: int, width: int, time_width: int, groups: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, source), nn.GroupNorm(groups, width)
+        self.norm1, self.norm2 = GroupNorm(groups, source), GroupNorm(groups, width)
         self.conv1, self.conv2 = nn.Conv2d(source, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_width, width)
         self.conv_shortcut = nn.Identity() if source == width else nn.Conv2d(source, width, 1)
@@ -90,7 +91,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, cond_width: int, heads: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)  # a tenth of the ResNet blocks' eps, as in SD1
+        self.norm = GroupNorm(groups, width, eps=1e-6)  # a tenth of the ResNet blocks' eps, as in SD1
         self.proj_in, self.proj_out = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, cond_width, heads)])
 
@@ -226,7 +227,7 @@ class UNet(nn.Module):
             beside = [skips.pop() for _ in range(config.layers + 1)]
             self.up_blocks.append(UpBlock(source, beside, widths[level], level == 0, resnet, mixers[level]))
             source = widths[level]
-        self.conv_norm_out = nn.GroupNorm(config.groups, widths[0])
+        self.conv_norm_out = GroupNorm(config.groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.init_weights()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from fromnoise.nn.norm import FEW, GroupNorm
+from fromnoise.nn.norm import FEW, NARROW, GroupNorm
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -25,3 +26,31 @@ def test_a_group_norm_is_pytorchs_in_any_layout_and_keeps_it(width: int, layout:
     found = ours(x)
     assert found.is_contiguous(memory_format=layout)
     torch.testing.assert_close(found, stock(x.contiguous()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0])  # far from 0 the difference of two large sums would be lost
+@pytest.mark.parametrize("groups", [2, 4])
+def test_by_channel_it_is_the_same(mean: float, groups: int) -> None:
+    torch.manual_seed(0)
+    norm = GroupNorm(groups, 8, 1e-5)
+    with torch.no_grad():
+        for p in norm.parameters():
+            p.copy_(torch.randn(8))
+    x = torch.randn(2, 8, 6, 10) + mean + torch.randn(8)[:, None, None]
+    torch.testing.assert_close(norm.by_channel(x), norm(x), atol=2e-4 if mean else 1e-5, rtol=1e-5)
+    assert norm.by_channel(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("width", "drawing", "kept"), [(8, True, False), (8, False, True), (2 * NARROW, True, True)])
+def test_compiled_code_reads_narrow_groups_by_channel_where_it_draws(width: int, drawing: bool, kept: bool) -> None:
+    called: list[object] = []
+
+    def watch(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        called.extend(node.target for node in graph.graph.nodes)
+        return graph
+
+    norm, x = GroupNorm(2, width), torch.randn(2, width, 6, 10)
+    with torch.set_grad_enabled(not drawing):
+        found = torch.compile(norm, backend=watch)(x)
+    assert (F.group_norm in called) == kept
+    torch.testing.assert_close(found, norm(x), atol=1e-5, rtol=1e-5)

@@ -49,7 +49,8 @@ class Work(NamedTuple):
     pictures: int  # drawn together
     steps: int  # from noise to picture
     guidance: float
-    compile: bool  # draw compiled, and also measure the stock class compiled
+    compile: bool  # draw compiled
+    compile_stock: bool  # and also measure the stock class compiled
 
 
 class Result(NamedTuple):
@@ -166,7 +167,7 @@ def time_training(
     contest.enter(EAGER, stock_step(way, False), contest.how[EAGER])
     contest.enter(BARE, bare(bare_way), contest.how[BARE])
     with pipeline.compiled(choices.compile):
-        if work.compile:
+        if work.compile_stock:
             contest.enter_compiled(COMPILED, stock_step(way, True), str(way))
         seconds = contest.run(f"training {name}", rounds)
     device = str(pipeline.device)
@@ -206,7 +207,7 @@ def time_sampling(
         contest.enter_compiled(OURS, compiled, how)
     contest.enter(OURS_EAGER if OURS in contest.calls else OURS, eager, how)
     contest.enter(EAGER, theirs(way, False, work.steps), contest.how[EAGER])
-    if work.compile:
+    if work.compile_stock:
         contest.enter_compiled(COMPILED, theirs(way, True, work.steps), contest.how[EAGER])
     seconds = contest.run(f"drawing by {name}", rounds)
     return Result(str(device), name, rival.stock, "sampling", work.pictures, contest.how, contest.trials, seconds)

@@ -66,7 +66,7 @@ class Settings(Config):
     compile: bool = True
     """Draw compiled."""
     thorough: bool = False
-    """Also measure the stock classes compiled, and a first step that is compiled from nothing: some five minutes more."""
+    """Also measure the stock classes compiled, and a first step that is compiled from nothing: five minutes more."""
     out: Path = RESULTS
     """File to write."""
 

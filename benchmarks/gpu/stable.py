@@ -21,7 +21,7 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.training import learner
 from fromnoise.core.device import autocast, fast_bfloat16, pick
 from fromnoise.pipeline.pipeline import Pipeline, Precision
-from fromnoise.training.fast import dtype_of, eager_precision
+from fromnoise.training.fast import dtype_of, fast_precision
 from fromnoise.training.run import Training as Plan
 from fromnoise.training.step import accumulate_gradients, generator_of
 
@@ -55,7 +55,7 @@ def unet(settings: Settings, device: torch.device, notes: Notes) -> None:
     orders: dict[str, Pipeline] = in_both_orders(pipeline, device)
     told: dict[str, Any] = {"parameters": sum(p.numel() for p in orders[FIRST].parameters())}
     sample = batch_of(orders[FIRST], s.batch).to(device)
-    dtype = dtype_of(eager_precision(device, Plan()))
+    dtype = dtype_of(fast_precision(device, Plan()))
     steps = {
         name: learner(pipeline, partial(accumulate_gradients, pipeline, sample, 1, dtype), 1)
         for name, pipeline in orders.items()

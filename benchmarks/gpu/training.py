@@ -28,7 +28,7 @@ from fromnoise.evaluation.cost import training_flops
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.ema import Ema
-from fromnoise.training.fast import compiled_precision, dtype_of, eager_precision
+from fromnoise.training.fast import dtype_of, fast_precision
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW
 from fromnoise.training.run import Training as Plan
@@ -51,7 +51,7 @@ CHECKED = 2  # pictures by which both classes are seen to do the same
 def measure(settings: Settings, notes: Notes) -> None:
     """Peak, operations, then a contest at every batch."""
     device = pick(settings.device)
-    notes.put("precision", {"eager": eager_precision(device, Plan()), "compiled": compiled_precision(device, Plan())})
+    notes.put("precision", fast_precision(device, Plan()))
     peak = notes.attempt("peak", partial(peak_of, settings, device, notes)) or 0.0
     flops = notes.attempt("operations", partial(operations, settings, device, notes)) or 0
     notes.attempt("attention", partial(attention_kernels, settings, device, notes))
@@ -218,14 +218,14 @@ def our_contestants(pipeline: Pipeline, sample: Sample, settings: Settings, stac
     """fromnoise's steps, and those of a plain loop, on the network of `pipeline`; what runs compiled has a copy of its
     own, and does so until `stack` ends."""
     device, steps, plan = pipeline.device, settings.training.steps, Plan()
-    eager = dtype_of(eager_precision(device, plan))
+    eager = dtype_of(fast_precision(device, plan))
     contestants = {
         EAGER: learner(pipeline, partial(accumulate_gradients, pipeline, sample, 1, eager), steps),
         PLAIN: plain(pipeline, sample, eager, steps),
     }
     if settings.compile:
         quick = copy.deepcopy(pipeline)
-        backward = partial(accumulate_gradients, quick, sample, 1, dtype_of(compiled_precision(device, plan)))
+        backward = partial(accumulate_gradients, quick, sample, 1, dtype_of(fast_precision(device, plan)))
         stack.enter_context(quick.compiled())
         contestants = {
             OURS: learner(quick, backward, steps),
@@ -262,7 +262,7 @@ def stock_contestants(stock: nn.Module, sample: Sample, cond: Cond, settings: Se
     from benchmarks.stock.rival import Way, flow_loss
 
     device, steps, rival = sample.t.device, settings.training.steps, rival_of(settings)
-    way = Way(dtype_of(eager_precision(device, Plan())), torch.float32)
+    way = Way(dtype_of(fast_precision(device, Plan())), torch.float32)
 
     def contestant(compile: bool) -> Call:
         model = rival.held(stock, way, compile)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from fromnoise.core.chips import Chip
 from fromnoise.core.device import keep_freed_memory
@@ -20,7 +19,15 @@ from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.planning.counts import Flops, Pieces
 from fromnoise.training.estimate import Pace, measure_pace
-from fromnoise.training.fast import Choices, compiled_precision, dtype_of, eager_precision, repays
+from fromnoise.training.fast import (
+    Choices,
+    convolves,
+    dtype_of,
+    eager_precisions,
+    fast_precision,
+    quickest,
+    repays,
+)
 from fromnoise.training.hollow import Counted
 from fromnoise.training.loop import trainee_of
 from fromnoise.training.run import Run, VAERun
@@ -86,13 +93,13 @@ def of_run(directory: Path, choices: Choices) -> Speed | None:
 def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, device: torch.device, flops: Flops) -> Speed:
     """The pace of a few real steps, or, where one takes too long to be tried, of this machine's products."""
     training = run.training
-    plain, fused = eager_precision(device, training), compiled_precision(device, training)
+    precisions, fused = eager_precisions(device, training), fast_precision(device, training)
     each = flops.training / (UTILISATION * measured_flops(device))  # seconds of a sample, about
     part = batch // training.accumulate
     rows = batch if each * batch * (TRIED + 1) < BUDGET else min(part, _power(BUDGET / 3 / each))
     if rows < 1:
         how = f"assumed, not measured, since a step takes too long: {UTILISATION:.0%} of this machine's products"
-        return Speed(_from_step(each * batch, batch), plain, False, how, None)
+        return Speed(_from_step(each * batch, batch), precisions[0], False, how, None)
     keep_freed_memory()
     before = used_memory()
     trainee = trainee_of(run, data, quiet)
@@ -100,29 +107,31 @@ def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, devic
     model.to(device)
     recompute(model.blocks(), training.recompute)
     repeats = TRIED if rows == batch else 1
-    pace = measure_pace(trainee, model, batch, dtype_of(plain), rows, repeats)
+    paces: dict[Precision, Pace] = {
+        precisions[0]: measure_pace(trainee, model, batch, dtype_of(precisions[0]), rows, repeats)
+    }
     accumulate = training.accumulate if rows == batch else 1
-    grown = Tried(rows, accumulate, plain, max(0, peak_memory() - before))
+    grown = Tried(rows, accumulate, precisions[0], max(0, peak_memory() - before))
+    paces |= {one: measure_pace(trainee, model, batch, dtype_of(one), rows, repeats) for one in precisions[1:]}
+    seconds: dict[Precision, float] = {one: pace.step for one, pace in paces.items()}
+    plain = quickest(seconds)
     tried = f"{repeats} steps of {rows}" + ("" if rows == batch else f" for {batch}")
     wanted = training.compile == "on" or (
-        training.compile == "auto" and repays(device, training.steps, pace.step, len(data.sizes))
+        training.compile == "auto" and repays(model, training.steps, paces[plain].step, len(data.sizes))
     )
     if not wanted:
-        return Speed(pace, plain, False, f"measured here: {tried}, eager in {plain}", grown)
-    if fused != plain:
-        pace = measure_pace(trainee, model, batch, dtype_of(fused), rows, repeats)
+        return Speed(paces[plain], plain, False, f"measured here: {tried}, eager in {plain}", grown)
     share = compiled_share(model)
     how = (
         f"measured here: {tried}, eager in {fused}; a step of a compiled training is assumed to take {share:g} of the "
         f"best of them, activations {COMPILED_MEMORY:g}"
     )
-    return Speed(pace._replace(step=share * pace.step), fused, True, how, grown)
+    return Speed(paces[fused]._replace(step=share * paces[fused].step), fused, True, how, grown)
 
 
 def compiled_share(model: Model) -> float:
     """What a step of a compiled training of `model` is assumed to take of the best eager one."""
-    convolves = any(isinstance(module, nn.Conv2d) for block in model.blocks() for module in block.modules())
-    return WITH_CONVOLUTIONS if convolves else WITHOUT
+    return WITH_CONVOLUTIONS if convolves(model) else WITHOUT
 
 
 def measured_flops(device: torch.device) -> float:

@@ -6,10 +6,11 @@ A resumed run must make the same choices, or its weights would differ in the las
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.device import fast_bfloat16
@@ -21,7 +22,9 @@ from fromnoise.training.trainee import Model, Sample
 
 SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
 COMPILE_SECONDS = {"cpu": 60.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
-COMPILE_SAVES = 0.25  # share of a step, at the least
+COMPILE_SAVES = 0.25  # share of an eager step
+COMPILE_SAVES_CONVOLUTIONS = 0.05  # where blocks have them, which are the same kernels compiled or not
+CLEARLY = 0.1  # share of an eager step that another precision than float32 must save: timings differ from run to run
 SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
 
 Serve = Callable[[int], Sample]
@@ -76,7 +79,7 @@ def choose(
 
     batch = training.batch
     if batch == 0:
-        dtype = dtype_of(eager_precision(model.device, training))
+        dtype = dtype_of(fast_precision(model.device, training))
         part = _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1, ranks), ranks)
         batch = ranks.size * parts * part
         say(f"batch {batch}, found by trying")
@@ -153,19 +156,28 @@ def _find_part(model: Model, seconds: Callable[[int], float], ranks: Ranks) -> i
     return largest_part(fits)
 
 
-def eager_precision(device: torch.device, training: TrainingBase) -> Precision:
-    """What an eager step runs in: on a CPU bfloat16 only when asked for, since its mixed element-wise work is slow
-    (1.8 s where float32 took .8), however fast the products."""
-    if training.precision != "auto":
-        return training.precision
-    return "bfloat16" if device.type != "cpu" and fast_bfloat16(device) else "float32"
-
-
-def compiled_precision(device: torch.device, training: TrainingBase) -> Precision:
-    """What a compiled step runs in: bfloat16 wherever its products are the faster ones."""
+def fast_precision(device: torch.device, training: TrainingBase) -> Precision:
+    """What a compiled step runs in, and an eager one on a GPU: bfloat16 wherever its products are the faster ones."""
     if training.precision != "auto":
         return training.precision
     return "bfloat16" if fast_bfloat16(device) else "float32"
+
+
+def eager_precisions(device: torch.device, training: TrainingBase) -> tuple[Precision, ...]:
+    """What an eager step may run in. On a CPU only trying tells: a small network spends more time on casting to
+    bfloat16 than its products save."""
+    fast = fast_precision(device, training)
+    return ("float32", fast) if (device.type, training.precision, fast) == ("cpu", "auto", "bfloat16") else (fast,)
+
+
+def quickest(seconds: Mapping[Precision, float]) -> Precision:
+    """The precision of the fewest seconds; float32 where another is not clearly the quicker."""
+    return min(seconds, key=lambda one: seconds[one] * (1 - CLEARLY if one == "float32" else 1))
+
+
+def convolves(model: Model) -> bool:
+    """Whether what would be compiled of it has convolutions."""
+    return any(isinstance(module, nn.Conv2d) for block in model.blocks() for module in block.modules())
 
 
 def _quickest(
@@ -177,7 +189,7 @@ def _quickest(
         ValueError: one line, when it is to compile, and cannot.
     """
     parts, steps = training.accumulate, training.steps
-    plain, fused = eager_precision(model.device, training), compiled_precision(model.device, training)
+    fused = fast_precision(model.device, training)
     if training.compile == "on":
         try:
             with model.compiled():
@@ -186,11 +198,19 @@ def _quickest(
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(f"training.compile is on, and compiling fails: {why}; allowed: auto, off") from error
         return fused, True
+    precisions = eager_precisions(model.device, training)
+    if training.compile == "off" and len(precisions) == 1:
+        return fused, False
+    tried: dict[Precision, float] = {
+        one: seconds_of(model, sample, parts, dtype_of(one), 2, ranks) for one in precisions
+    }
+    plain = quickest(tried)
+    eager = "eager " + " and ".join(f"{seconds:.3g} s in {one}" for one, seconds in tried.items())
     if training.compile == "off":
+        say(f"{plain}, not compiled: a forward and backward takes {eager}")
         return plain, False
-    eager = seconds_of(model, sample, parts, dtype_of(plain), 2, ranks)
-    if not repays(model.device, steps, eager, sizes):
-        say(f"{plain}, not compiled: {steps} steps of {eager:.3g} s would not repay {_compilations(sizes)}")
+    if not repays(model, steps, tried[plain], sizes):
+        say(f"{plain}, not compiled: {steps} steps of {tried[plain]:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
         with model.compiled():
@@ -200,16 +220,17 @@ def _quickest(
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
         say(f"{plain}, not compiled: it fails here ({type(error).__name__})")
         return plain, False
-    pays = quick < eager
-    times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager:.3g} s eager in {plain}"
+    pays = quick < tried[plain]
+    times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
 
 
-def repays(device: torch.device, steps: int, eager: float, sizes: int) -> bool:
+def repays(model: Model, steps: int, eager: float, sizes: int) -> bool:
     """Whether so many steps of `eager` seconds are enough to try to compile them for pictures of so many `sizes`."""
-    cost = COMPILE_SECONDS.get(device.type)
-    return cost is not None and steps * eager * COMPILE_SAVES >= cost * sizes
+    cost = COMPILE_SECONDS.get(model.device.type)
+    saves = COMPILE_SAVES_CONVOLUTIONS if convolves(model) else COMPILE_SAVES
+    return cost is not None and steps * eager * saves >= cost * sizes
 
 
 def _compilations(sizes: int) -> str:

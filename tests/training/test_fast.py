@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fromnoise.core.config import write_yaml
+from fromnoise.models.config import UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training import fast
 from fromnoise.training.fast import Choices, choose, largest_part, quickest_part
@@ -43,8 +44,14 @@ def test_measured_choices_are_told_kept_and_made_again(
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
 @pytest.mark.parametrize(
-    ("quick", "products", "expected"),
-    [(0.5, True, ("bfloat16", True)), (0.5, False, ("float32", True)), (1.5, True, ("float32", False))],
+    ("compiled", "half", "expected"),
+    [
+        (0.5, 0.8, ("bfloat16", True)),
+        (0.5, None, ("float32", True)),
+        (1.5, 0.95, ("float32", False)),  # not clearly the quicker
+        (1.5, 0.8, ("bfloat16", False)),
+        (0.9, 0.8, ("bfloat16", False)),
+    ],
 )
 def test_what_ends_the_steps_soonest_wins(
     pipeline: Pipeline,
@@ -52,17 +59,40 @@ def test_what_ends_the_steps_soonest_wins(
     tiny_run: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    quick: float,
-    products: bool,
+    compiled: float,
+    half: float | None,
     expected: tuple[str, bool],
 ) -> None:
-    """The times are given: no two runs would measure the same ones."""
+    """The times are given: no two runs would measure the same ones. half: in bfloat16, where it has fast products."""
     block = pipeline.backbone.transformer_blocks[0]
-    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: products)
-    monkeypatch.setattr(fast, "seconds_of", lambda *_: quick if block._compiled_call_impl else 1.0)
+
+    def seconds(model: Pipeline, sample: Sample, parts: int, dtype: torch.dtype | None, *_: object) -> float:
+        return compiled if block._compiled_call_impl else half if half and dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: half is not None)
+    monkeypatch.setattr(fast, "seconds_of", seconds)
     training = tiny_run(precision="auto", compile="auto", steps=1000).training
     choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", print)
     assert (choices.precision, choices.compile) == expected
+
+
+def test_what_is_not_to_be_compiled_still_has_its_precision_chosen(
+    pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(fast, "seconds_of", lambda model, sample, parts, dtype, *_: 0.5 if dtype else 1.0)
+    told: list[str] = []
+    training = tiny_run(precision="auto", compile="off").training
+    choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", told.append)
+    assert (choices.precision, choices.compile) == ("bfloat16", False)
+    assert told == ["bfloat16, not compiled: a forward and backward takes eager 1 s in float32 and 0.5 s in bfloat16"]
+
+
+def test_convolutions_gain_too_little_to_be_compiled_for_as_few_steps(pipeline: Pipeline) -> None:
+    backbone = UNetConfig(width=8, multipliers=(1, 2), attention=(1,), heads=2, groups=4)
+    unet = Pipeline.build(pipeline.config.model_copy(update={"backbone": backbone}), ["a red circle"], 0)
+    assert fast.repays(pipeline, 1000, 0.5, 1) and not fast.repays(pipeline, 1000, 0.5, 3)
+    assert not fast.repays(unet, 1000, 0.5, 1) and fast.repays(unet, 4000, 0.5, 1)
 
 
 @pytest.mark.filterwarnings("ignore")

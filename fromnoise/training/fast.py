@@ -21,7 +21,7 @@ from fromnoise.training.step import accumulate_gradients
 from fromnoise.training.trainee import Model, Sample
 
 SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
-COMPILE_SECONDS = {"cpu": 60.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
+COMPILE_SECONDS = {"cpu": 40.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
 COMPILE_SAVES = 0.25  # share of an eager step
 COMPILE_SAVES_CONVOLUTIONS = 0.05  # where blocks have them, which are the same kernels compiled or not
 CLEARLY = 0.1  # share of an eager step that another precision than float32 must save: timings differ from run to run

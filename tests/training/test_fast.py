@@ -91,7 +91,7 @@ def test_what_is_not_to_be_compiled_still_has_its_precision_chosen(
 def test_convolutions_gain_too_little_to_be_compiled_for_as_few_steps(pipeline: Pipeline) -> None:
     backbone = UNetConfig(width=8, multipliers=(1, 2), attention=(1,), heads=2, groups=4)
     unet = Pipeline.build(pipeline.config.model_copy(update={"backbone": backbone}), ["a red circle"], 0)
-    assert fast.repays(pipeline, 1000, 0.5, 1) and not fast.repays(pipeline, 1000, 0.5, 3)
+    assert fast.repays(pipeline, 1000, 0.5, 1) and not fast.repays(pipeline, 1000, 0.5, 4)
     assert not fast.repays(unet, 1000, 0.5, 1) and fast.repays(unet, 4000, 0.5, 1)
 
 

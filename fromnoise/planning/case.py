@@ -89,7 +89,7 @@ def case_of(run: Run | VAERun, directory: Path | None, crew: Crew) -> Case:
 def part_of(case: Case, counts: Counts, training: TrainingBase, speed: Speed | None) -> Part:
     """What one process holds and tells in a step of `training`: of several, or the only one. speed: as found here; None
     elsewhere, on a chip whose attention keeps no scores."""
-    dtype, fused = dtype_of(speed.precision if speed else "bfloat16"), speed is None
+    dtype, fused = dtype_of(speed.heaviest if speed else "bfloat16"), speed is None
     run, crew = case.run, case.crew
     with pretended(training, crew) as parallel, case.hollow() as subject:
         with torch.no_grad():

@@ -64,6 +64,11 @@ class Speed(NamedTuple):
     tried: Tried | None
     """What was tried to know it, where steps were."""
 
+    @property
+    def heaviest(self) -> Precision:
+        """What the step that holds most runs in: `train`, too, tries one in float32 before it goes on in bfloat16."""
+        return self.tried.precision if self.tried and not self.compiled else self.precision
+
 
 def on_chip(chip: Chip, flops: Flops, step: Counted, batch: int, utilisation: float) -> Speed:
     """The pace on a chip that is not here: bound by products, by its memory, or by how soon operations follow."""

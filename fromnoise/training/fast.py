@@ -23,7 +23,7 @@ from fromnoise.training.trainee import Model, Sample
 SMALLEST_PART, LARGEST_PART = 16, 4096  # pictures of one forward that are tried
 COMPILE_SECONDS = {"cpu": 40.0, "cuda": 90.0}  # to compile two kinds of block, forward and backward, and to try them
 COMPILE_SAVES = 0.25  # share of an eager step
-COMPILE_SAVES_CONVOLUTIONS = 0.05  # where blocks have them, which are the same kernels compiled or not
+COMPILE_SAVES_CONVOLUTIONS = 0.05  # where blocks have them: on a CPU the same kernels, compiled or not
 CLEARLY = 0.1  # share of an eager step that another precision than float32 must save: timings differ from run to run
 SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
 
@@ -205,7 +205,7 @@ def _quickest(
         one: seconds_of(model, sample, parts, dtype_of(one), 2, ranks) for one in precisions
     }
     plain = quickest(tried)
-    eager = "eager " + " and ".join(f"{seconds:.3g} s in {one}" for one, seconds in tried.items())
+    eager = ", ".join(f"{seconds:.3g} s eager in {one}" for one, seconds in tried.items())
     if training.compile == "off":
         say(f"{plain}, not compiled: a forward and backward takes {eager}")
         return plain, False
@@ -229,7 +229,7 @@ def _quickest(
 def repays(model: Model, steps: int, eager: float, sizes: int) -> bool:
     """Whether so many steps of `eager` seconds are enough to try to compile them for pictures of so many `sizes`."""
     cost = COMPILE_SECONDS.get(model.device.type)
-    saves = COMPILE_SAVES_CONVOLUTIONS if convolves(model) else COMPILE_SAVES
+    saves = COMPILE_SAVES_CONVOLUTIONS if model.device.type == "cpu" and convolves(model) else COMPILE_SAVES
     return cost is not None and steps * eager * saves >= cost * sizes
 
 

@@ -1,4 +1,4 @@
-"""How the page looks, beside look.css: system fonts, so that nothing is fetched."""
+"""How the page looks and answers keys, beside look.css: system fonts, so that nothing is fetched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from gradio.themes import Base
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+HEAD = """<script>
+addEventListener("keydown", e => e.key === "Tab" && e.target.role === "combobox" && e.stopPropagation(), true);
+</script>"""
+"""Gradio hears of a key a moment late, and would open a list that was just left with Tab."""
 
 
 def theme() -> Base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -82,7 +82,7 @@ def build(shelf: Shelf, trainings: Trainings, folder: Path, most: int) -> gr.Blo
         filled = gr.State((names[0], *settings_of(usual)))
         chosen = gr.on([page.load, model.change], choose, [model, filled], [*drawn[:-1], filled], **last)
         chosen.success(describe, model, [about, drawn[-1]], **last)
-        offer(page, shelf, model)
+        offer(shelf.names, [model], page.load)
     return page
 
 
@@ -91,10 +91,22 @@ def settings_of(config: ModelConfig) -> tuple[int, float, str, str]:
     return config.sampling.steps, config.sampling.guidance, config.sampling.sampler, str(config.size)
 
 
-def offer(page: gr.Blocks, shelf: Shelf, *lists: gr.Dropdown) -> None:
-    """Let `lists` have what there is to draw with by now, when the page is opened and when they are."""
+def offer(names: Callable[[], list[str]], lists: Sequence[gr.Dropdown], *events: Any) -> None:
+    """Let `lists` have the `names` that there are by now, at these events and when they are opened; who has chosen none
+    gets the first.
+
+    Where nothing is new, nothing is sent: a list opens with what it gets, even if a choice was made meanwhile.
+    """
     for one in lists:
-        gr.on([page.load, one.focus], lambda: gr.Dropdown(choices=shelf.names()), outputs=one, **AT_ONCE)
+        sent = gr.State(names())
+
+        def renew(chosen: str | None, sent: list[str]) -> tuple[Any, Any]:
+            now = names()
+            if now == sent:
+                return gr.skip(), gr.skip()
+            return gr.Dropdown(choices=now) if chosen else gr.Dropdown(choices=now, value=next(iter(now), None)), now
+
+        gr.on([*events, one.focus], renew, [one, sent], [one, sent], **AT_ONCE)
 
 
 def seed_row(name: str, **more: Any) -> gr.Number:
@@ -242,7 +254,7 @@ def two_tab(line: Line, shelf: Shelf) -> None:
     with gr.Row():
         first = gr.Dropdown(names, value=names[0], label="One", allow_custom_value=True, elem_id="two-first")
         second = gr.Dropdown(names, value=names[-1], label="Other", allow_custom_value=True, elem_id="two-second")
-    offer(line.page, shelf, first, second)
+    offer(shelf.names, [first, second], line.page.load)
     prompt, seed = prompt_box("two"), seed_row("two")
     blind = gr.Checkbox(label="Blind: guess which is which", elem_id="two-blind")
     given = begin("two", "Draw both")
@@ -318,10 +330,6 @@ def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
         start = gr.Button("Start", variant="primary", elem_id="train-start")
     seen, timer = gr.State(""), gr.Timer(SECONDS, active=False)
 
-    def offered(name: str | None) -> Any:
-        names = trainings.names()
-        return gr.Dropdown(choices=names, value=name or next(iter(names), None))
-
     def look(name: str | None, seen: str) -> tuple[Any, ...]:
         try:
             return followed(trainings, name, seen)
@@ -348,7 +356,7 @@ def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
     gr.on([start.click, name.submit, settings.submit], begin, [recipe, name, settings], run, **QUIET)
     resume.click(go_on, run, line, **QUIET)
     stop.click(end, run, line, **QUIET)
-    gr.on([page.load, tab.select, run.focus], offered, run, run, **AT_ONCE)
+    offer(trainings.names, [run], page.load, tab.select)
     tab.select(lambda: gr.Timer(active=True), outputs=timer, **AT_ONCE)
     return timer
 

@@ -77,6 +77,7 @@ def serve(served: Served, given: Mapping[str, Path]) -> None:
         prevent_thread_lock=True,
         theme=look.theme(),
         css_paths=Path(__file__).with_name("look.css"),
+        head=look.HEAD,
         footer_links=[],
         max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,

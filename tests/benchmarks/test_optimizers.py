@@ -52,10 +52,11 @@ def test_what_was_stopped_goes_on_and_all_is_told(
     assert (
         again[: len(lines) - 1] == lines[:-1] and json.loads(again[len(lines) - 1])["of"] == json.loads(lines[-1])["of"]
     )
-    assert len(trained) - before == len(again) - len(lines) + 1 == 6
-
     record = json.loads((tmp_path / "out/benchmarks/results/optimizers.json").read_text())
     told, shared = record["tasks"]["shapes"], record["modulation"]
+    kinds = 4 + (told["steps"]["adamw, as many seconds"] != 3)  # else it is AdamW's own training, which is known
+    assert len(trained) - before == len(again) - len(lines) + 1 == 1 + kinds
+
     assert {name: len(tried) for name, tried in told["search"].items()} == {"adamw": 3, "muon": 3}
     assert told["steps"]["adamw, as many seconds"] == round(3 * told["muon_seconds_over_adamw"]["median"])
     for kind in ("ema", "raw"):

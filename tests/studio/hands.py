@@ -49,7 +49,9 @@ def unfold(page: Any, place: str) -> None:
 
 
 def choose(page: Any, field: str, value: str) -> None:
-    """Type a value into a list that takes others than its own."""
+    """Type a value into a list that takes others than its own, and go on to what stands behind; the list closes."""
     page.fill(field, value)
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
+    place = page.locator(field.removesuffix(" input"))
+    until(lambda: place.get_by_role("option").count() == 0)

@@ -74,3 +74,19 @@ def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> N
         page.locator(field).get_by_role("option", name="since", exact=True).wait_for()
         page.keyboard.press("Escape")
     shutil.rmtree(new)
+
+
+def test_a_choice_made_before_a_slow_answer_stays_and_its_list_closed(browser: Any, studio: Any) -> None:
+    page = browser.new_page()
+    page.add_init_script("""
+        const ask = fetch;
+        fetch = (...what) => ask(...what).then(answer => new Promise(go => setTimeout(() => go(answer), 300)));
+    """)
+    with page.expect_response("**/predict"):  # the names of runs, asked for as the page opens
+        page.goto(studio.address)
+    for name, field in (("Draw", "#model input"), ("Train", "#train-run input")):
+        tab(page, name)
+        choose(page, field, "one")
+        page.wait_for_timeout(1000)  # the answers to what was asked before the choice
+        assert page.input_value(field) == "one" and page.get_by_role("option").count() == 0
+    page.close()

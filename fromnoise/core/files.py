@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+KINDS = {
+    "torch.int64": "I64", "torch.float64": "F64", "torch.float32": "F32", "torch.int32": "I32",
+    "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.int16": "I16",
+    "torch.int8": "I8", "torch.uint8": "U8", "torch.bool": "BOOL",
+}  # fmt: skip
+"""Types of numbers as safetensors calls them, in the order in which it stores them."""
+
 
 def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
     """Write `parts`, one after the other, to `path`, whole or not at all: a new file beside it is synced to disk, then
@@ -88,16 +95,23 @@ def names_path(word: str) -> bool:
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all, whose metadata holds "sha256" over everything in it.
 
-    The same tensors and metadata give the same bytes.
+    The same tensors and metadata give the same bytes. safetensors' own `save` writes metadata in another order each
+    time, and holds all tensors twice more meanwhile.
 
     Raises:
         ValueError: as `write_bytes`.
     """
-    from safetensors.torch import save
-
     assert "sha256" not in metadata, "sha256 is computed here"
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, *_ordered(save(stored, metadata={**metadata, "sha256": _digest(stored, metadata)})))
+    header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": _digest(stored, metadata)}}
+    parts, at, order = [], 0, list(KINDS)
+    for name, tensor in sorted(stored.items(), key=lambda one: (order.index(str(one[1].dtype)), one[0])):
+        place = [at, at := at + tensor.nbytes]
+        header[name] = {"dtype": KINDS[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": place}
+        parts.append(_bytes_of(tensor))
+    told = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)  # tensors start at a multiple of 8 bytes
+    write_bytes(path, len(told).to_bytes(8, "little"), told, *parts)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -164,25 +178,22 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     return load_metadata(path)["sha256"]
 
 
-def _ordered(data: bytes) -> tuple[bytes, bytes, memoryview]:
-    """A safetensors file, in parts, with its header in order: the library writes metadata in another order each time.
-    Its tensors are not copied once more, which for a large model would take as much memory again."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    return len(header).to_bytes(8, "little"), header, memoryview(data)[8 + size :]
-
-
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """sha256 (hex) over the metadata and, in order of name, each tensor's name, dtype, shape and bytes."""
-    import torch
-
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        if tensor.numel():  # torch cannot look at the bytes of nothing
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the CPU, not copied."""
+    import torch
+
+    if not tensor.numel():  # torch cannot look at the bytes of nothing
+        return memoryview(b"")
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _reason(error: OSError, directory: Path, size: int) -> str:

@@ -154,11 +154,22 @@ def write_shard(
 ) -> None:
     """Write a shard, whole or not at all; its bytes depend on the arguments alone.
 
+    Raises:
+        ValueError: as `shard_of` and `save_tensors`.
+    """
+    save_tensors(path, *shard_of(layout, samples, texts, faults, cut))
+
+
+def shard_of(
+    layout: Layout, samples: Sequence[Sample], texts: Mapping[str, Text], faults: Sequence[Fault], cut: int
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a shard, and what is told of it: nothing in them is shared with what is given.
+
     texts: of every caption, where the layout has features. faults: entries of the source that belong here and could
     not be read. cut: texts longer than an encoder reads.
 
     Raises:
-        ValueError: as `pack_shard` and `save_tensors`.
+        ValueError: as `pack_shard`.
     """
     arrays = pack_shard(layout, samples, texts)
     counts = StoredCounts(
@@ -180,7 +191,7 @@ def write_shard(
     told = {"format": FORMAT, "counts": counts.model_dump_json(), "faults": json.dumps(faults, ensure_ascii=False)}
     told["statistics"] = _statistics(layout, samples).model_dump_json()
     told["layout"] = digest(layout)
-    save_tensors(path, tensors, told)
+    return tensors, told
 
 
 def digest(layout: Layout) -> str:

@@ -9,6 +9,7 @@ Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, 
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,16 +20,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fromnoise.conditioning.config import FrozenTextConfig
 from fromnoise.conditioning.frozen import FrozenTextConditioner
 from fromnoise.core.device import autocast, keep_freed_memory, pick, release_freed_memory
+from fromnoise.core.files import save_tensors
 from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.folder import SIDED
 from fromnoise.data.manifest import Layout
 from fromnoise.data.pictures import fit
-from fromnoise.data.shards import HALVES, Fault, Latent, Sample, Text, write_shard
+from fromnoise.data.shards import HALVES, Fault, Latent, Sample, Text, shard_of
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.decode import decode
 from fromnoise.preparation.sources.source import Fault as Missing
@@ -37,9 +39,9 @@ from fromnoise.preparation.stages import Stages
 from fromnoise.space.config import LatentConfig, PixelConfig
 from fromnoise.space.latent import sha256_of
 
-PIXELS = {"cpu": 2**17, "other": 2**19}  # encoded together, by one core or by a whole accelerator
-TEXTS = 64  # captions encoded together
-RELEASE = 16  # batches after which freed memory is given back
+PIXELS = {"cpu": 3 * 2**16, "other": 2**19}  # encoded together, by one core or by a whole accelerator, at most
+FEATURES = 2**23  # numbers of an encoder's first layer that a core makes of them, at most
+TEXTS = 32  # captions encoded together
 
 
 class Models:
@@ -138,7 +140,7 @@ class Encoder:
             keep_freed_memory()
         self.workers = ThreadPoolExecutor(self.threads, "decode", torch.set_num_threads, (1,))
         self.encoders = self.workers if on_cpu else ThreadPoolExecutor(1, "encode")
-        self.pixels = PIXELS["cpu" if on_cpu else "other"]
+        self.pixels = min(PIXELS["cpu"], FEATURES // width_of(self.models.space)) if on_cpu else PIXELS["other"]
         try:
             yield
         finally:
@@ -162,12 +164,13 @@ class Encoder:
         return portion
 
     def complete(self, portion: Encoding) -> Encoded:
-        """Wait for the latents of a portion, and read its captions.
+        """Wait for the latents of a portion, which then lets go of them, and read its captions.
 
         Raises:
             ValueError: one line that names a picture of whose numbers some are not finite.
         """
         found = {key: latents for future in portion.latents for key, latents in future.result().items()}
+        portion.latents.clear()
         samples = [
             Sample(one.key, latent, one.captions, one.label, flipped, one.digest, one.animated)
             for one in portion.pictures
@@ -180,11 +183,13 @@ class Encoder:
         """Write the shard of a portion.
 
         Raises:
-            ValueError: as `complete` and `write_shard`.
+            ValueError: as `complete`, `shard_of` and `save_tensors`.
         """
         done = self.complete(portion)
         with self.stages.timed("write", len(done.samples)):
-            write_shard(path, self.layout, *done)
+            shard = shard_of(self.layout, *done)
+            del done  # the pieces are not held while the whole is written
+            save_tensors(path, *shard)
         release_freed_memory()
 
     def _decode(self, entry: Picture | Missing) -> Ready | Fault:
@@ -222,8 +227,6 @@ class Encoder:
             self._encode(portion, portion.batches.pop(size))
 
     def _encode(self, portion: Encoding, batch: list[Ready]) -> None:
-        if len(portion.latents) % RELEASE == 0:
-            release_freed_memory()
         ahead = 2 * self.threads
         if len(portion.latents) >= ahead:
             portion.latents[-ahead].result()
@@ -243,7 +246,7 @@ class Encoder:
     def _stored(self, images: Tensor) -> list[Latent]:
         """What is kept of pictures (B, C, H, W), each."""
         with autocast(self.models.device, self.product):
-            stored = self.models.space.encode(images).cpu().to(self.half)  # (B, 2 Z, h, w) or (B, Z, h, w)
+            stored = apart(self.models.space.encode(images).to(self.half))  # (B, 2 Z, h, w) or (B, Z, h, w)
         return [Latent(*one.split(self.layout.latent)) for one in stored]
 
     def _texts(self, captions: Sequence[str], pictures: int) -> tuple[dict[str, Text], int]:
@@ -269,10 +272,22 @@ class Encoder:
         with self.stages.timed("text", 0):
             with autocast(self.models.device, self.product):
                 features = model.encode(texts, torch.zeros(len(texts), dtype=torch.int64))
-            every = range(len(model.encoders))
-            said = {}
-            for row, text in enumerate(texts):
-                tokens = (features[f"tokens_{i}"][row][features[f"mask_{i}"][row]].to(self.half) for i in every)
-                vectors = (features[f"vector_{i}"][row].to(self.half) for i in every)
-                said[text] = Text(tuple(tokens), tuple(vectors))
+            parts = []
+            for i in range(len(model.encoders)):
+                mask = features[f"mask_{i}"]  # (T, L)
+                tokens = apart(features[f"tokens_{i}"][mask].to(self.half)).split(mask.sum(1).tolist())  # T of (L_t, W)
+                parts.append(zip(tokens, apart(features[f"vector_{i}"].to(self.half)), strict=True))
+            said = {text: Text(*zip(*row, strict=True)) for text, *row in zip(texts, *parts, strict=True)}
             return said
+
+
+def width_of(space: nn.Module) -> int:
+    """Channels of the first layer of what encodes pictures: how much a pixel takes meanwhile."""
+    return next((layer.out_channels for layer in space.modules() if isinstance(layer, nn.Conv2d)), 1)
+
+
+def apart(x: Tensor) -> Tensor:
+    """`x` on the CPU, in memory of its own: in the C library's heap, what is kept long holds back what is freed around
+    it."""
+    memory = torch.frombuffer(mmap.mmap(-1, max(x.nbytes, 1)), dtype=x.dtype, count=x.numel())
+    return memory.view(x.shape).copy_(x)

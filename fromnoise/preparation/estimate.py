@@ -14,7 +14,7 @@ from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source
 
 ROUNDS = (2, 8, 32)  # entries measured, more and more, until it takes long enough to be told; the first warms up
 SECONDS = 0.5
-COPIES = 5  # of a shard in memory at most: two portions on their way, one packed, one serialised, one put in order
+COPIES = 5  # of a shard in memory at most: two portions on their way, one packed, and what the C library keeps freed
 
 
 class Estimate(NamedTuple):

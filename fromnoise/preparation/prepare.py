@@ -53,6 +53,7 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
     encoder = Encoder(models, settings, cores(), stages)
     with alone(out):
         check(out, plan)
+        sweep(out)
         todo = [i for i, name in enumerate(plan.shards) if not (out / name).exists()]
         if todo:
             share = len(todo) / len(plan.shards)
@@ -65,7 +66,6 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
             )
             refuse_full(out, need.disk, "a smaller size or fewer pictures")
             plan.write(out)
-            sweep(out)
             encoder.stages = stages = Stages()  # what was measured for the estimate does not count
             live = Live(line, stages, entries)
             if ray:

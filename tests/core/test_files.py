@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fromnoise.core.files import (
+    KINDS,
     content_hash,
     load_metadata,
     load_tensors,
@@ -67,6 +70,27 @@ def test_the_same_content_is_the_same_bytes(tmp_path: Path) -> None:
         save_tensors(tmp_path / name, {"b": torch.ones(3), "a": torch.ones(2, dtype=torch.bfloat16)}, metadata)
         metadata = dict(reversed(metadata.items()))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_library_writes_the_same(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    shapes = {"none": (0, 3), "number": (), "row": (3,), "square": (2, 5), "é": (1,)}
+    tensors = {
+        f"{name} {kind}": torch.arange(10)[: torch.Size(shape).numel()].view(shape).to(getattr(torch, kind[6:]))
+        for name, shape in shapes.items()
+        for kind in KINDS
+    }
+    save_tensors(tmp_path / "a", tensors, {"note": "ü"})
+    ours, theirs = (tmp_path / "a").read_bytes(), save(tensors, load_metadata(tmp_path / "a"))
+    (told, data), (header, body) = (_parted(one) for one in (ours, theirs))
+    assert told == header and data == body and (len(ours) - len(data)) % 8 == 0
+
+
+def _parted(file: bytes) -> tuple[Any, bytes]:
+    """Header and tensors of a safetensors file."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    return json.loads(file[8:start]), file[start:]
 
 
 def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:

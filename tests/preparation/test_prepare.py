@@ -305,6 +305,7 @@ class TestGoingOn:
         assert content(out) == whole and (out / "000000.safetensors").stat().st_mtime_ns == kept
         assert "decode" in done.rates
         monkeypatch.setattr(module, "estimate", None)  # not called
+        (out / ".quarantine.jsonl.123.tmp").write_bytes(b"half of it")  # killed when all shards were there
         assert prepare(str(folder), out, settings()).rates == {}
         assert content(out) == whole
 

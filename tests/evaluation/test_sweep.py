@@ -40,7 +40,9 @@ def done(finished: Path) -> tuple[Path, list[str], list[str], list[str]]:
     with pytest.raises(KeyboardInterrupt):
         sweep(finished, ASKED, said.append, first)
     assert not (finished / "sampling.yaml").exists()
-    assert sweep(finished, ASKED, said.append, then) == finished / "sweep.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fromnoise.evaluation.comparison.sweep.CHANCE", -1.0)  # it has learned too little to choose by
+        assert sweep(finished, ASKED, said.append, then) == finished / "sweep.html"
     return finished, first.seen, then.seen, said
 
 
@@ -66,9 +68,12 @@ def test_what_was_stopped_goes_on_and_the_page_holds_all(done, results) -> None:
     assert len(first) == 3 and len(first + then) == 7 and said[0] == "7 settings, 20 pictures each"
     assert then[0].startswith("4 of 7: euler, ")
     assert len(results["points"]) == 7 and results["by"] == "frechet"
-    again = Watched()
-    sweep(place, ASKED, print, again)
-    assert again.seen == []
+    kept = (place / "sampling.yaml").read_text()
+    again, said = Watched(), list[str]()
+    sweep(place, ASKED, said.append, again)
+    assert again.seen == [] and (place / "sampling.yaml").read_text() == kept
+    assert said[-1] == "no setting is right more often than by chance (10%): none is chosen, the run draws as before"
+    assert "so the usual one stays" in (place / "sweep.html").read_text()
     page = (place / "sweep.html").read_text()
     assert not re.findall(r"https?://(?!www\.w3\.org/)", page) and "<script" not in page and "url(http" not in page
     values = set(map(float, re.findall(r'<data value="([^"]*)"', page)))
@@ -106,7 +111,7 @@ def test_the_choice_is_written_and_drawn_by(done, results, capsys: pytest.Captur
     write_yaml(best, place / "sampling.yaml")
 
 
-def point(accuracy: float, forwards: float, interval: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+def point(accuracy: float, forwards: float, interval: tuple[float, float] = (0.2, 1.0)) -> dict[str, Any]:
     return {
         "accuracy": accuracy,
         "accuracy_interval": interval,
@@ -126,6 +131,16 @@ def test_the_fastest_that_is_as_good_but_for_chance_is_taken() -> None:
     by_distance = [one | {"frechet": value} for one, value in zip(points, (9, 1.0, 1.04, 3, 4, 1.2), strict=True)]
     found = chosen(by_distance, "frechet", Sampling())
     assert (found["best"], found["chosen"], found["front"]) == (1, 2, [3, 2, 1])
+
+
+def test_what_has_learned_nothing_draws_as_before() -> None:
+    points = [point(0.12, 20, (0.05, 0.19)), point(0.09, 2, (0.03, 0.15))]
+    found = chosen(points, "accuracy", Sampling())
+    assert (found["best"], found["chosen"], found["learned"]) == (0, 0, False)
+    points = [point(0.16, 20, (0.11, 0.21)), point(0.15, 2, (0.10, 0.2))]
+    assert chosen(points, "accuracy", Sampling())["chosen"] == 1
+    untold = [one | {"accuracy": None, "accuracy_interval": None, "frechet": 3.0} for one in points]
+    assert chosen(untold, "frechet", Sampling())["chosen"] == 1
 
 
 def test_a_busy_hour_does_not_order_the_settings() -> None:

@@ -32,6 +32,7 @@ from fromnoise.pipeline.place import SAMPLING, weights
 from fromnoise.training.run import Run, VAERun, read_run
 
 VERSION = 1  # of what is kept; what another version kept is measured anew
+CHANCE = 0.1  # right of ten classes, by a model that has learned nothing
 AS_GOOD = 0.05  # by which a distance may be above the least and still count as good: no error of it is known
 
 Tree = dict[str, Any]
@@ -79,6 +80,9 @@ def sweep(directory: Path, asked: SweepAsked, say: Callable[[str], None], watch:
     }
     write_text(directory / "sweep.html", settings_page(results))
     write_text(directory / "sweep.json", json.dumps(without_pictures(results), indent=1) + "\n")
+    if not results["learned"]:
+        say(f"no setting is right more often than by chance ({CHANCE:.0%}): none is chosen, the run draws as before")
+        return directory / "sweep.html"
     best = Sampling.model_validate({name: points[results["chosen"]][name] for name in Sampling.model_fields})
     write_yaml(best, directory / SAMPLING)
     say(f"{directory / SAMPLING} now says how this run draws: {best.words()}; flags override it, removing it undoes it")
@@ -156,7 +160,8 @@ def chosen(points: Sequence[Tree], by: str, usual: Sampling) -> Tree:
 
     seconds of a picture are forwards times the median time of one forward over all settings, so that what else ran on
     the machine does not order them. front: by index, those of which none is both faster and as good. chosen: the
-    fastest that is as good as the best but for chance, the rule of one standard error (Breiman et al. 1984, 3.4.3).
+    fastest that is as good as the best but for chance, the rule of one standard error (Breiman et al. 1984, 3.4.3); the
+    usual one, where no setting is right more often than by chance (`learned`).
     """
     forward = statistics.median(1 / point["images_per_second"] / point["forwards"] for point in points)
     timed = [point | {"seconds": forward * point["forwards"]} for point in points]
@@ -168,9 +173,11 @@ def chosen(points: Sequence[Tree], by: str, usual: Sampling) -> Tree:
             front.append(i)
     best = min(order, key=lambda i: loss[i])
     allowed = loss[best] + tolerance(timed[best], by)
-    taken = next(i for i in order if loss[i] <= allowed)
+    learned = any(point["accuracy"] is None or point["accuracy_interval"][0] > CHANCE for point in timed)
+    taken = next(i for i in order if loss[i] <= allowed) if learned else 0
     return {
         "by": by,
+        "learned": learned,
         "points": timed,
         "usual": 0,
         "usual_sampling": usual.model_dump(mode="json"),

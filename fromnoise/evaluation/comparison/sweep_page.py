@@ -89,11 +89,15 @@ def _short(results: Tree) -> str:
         if results["by"] == "accuracy"
         else "distance at most 5 % above the least"
     )
+    written = (
+        "It is written into sampling.yaml, by which this run is drawn from now on; flags override it"
+        if results["learned"]
+        else "Here no setting is right more often than by chance, so the usual one stays"
+    )
     about = (
-        f"<p>Best is by {by}. Chosen is the fastest setting that is as good but for chance: {rule}. It is written into "
-        f"sampling.yaml, by which this run is drawn from now on; flags override it. Many settings were tried on the "
-        f"same pictures, so the best of them looks a little better here than it is: judge the chosen one again with "
-        f"another seed before you quote its number.</p>"
+        f"<p>Best is by {by}. Chosen is the fastest setting that is as good but for chance: {rule}. {written}. "
+        f"Many settings were tried on the same pictures, so the best of them looks a little better here than it is: "
+        f"judge the chosen one again with another seed before you quote its number.</p>"
     )
     return table(_HEAD, rows) + how(about)
 

@@ -289,5 +289,5 @@ def width_of(space: nn.Module) -> int:
 def apart(x: Tensor) -> Tensor:
     """`x` on the CPU, in memory of its own: in the C library's heap, what is kept long holds back what is freed around
     it."""
-    memory = torch.frombuffer(mmap.mmap(-1, max(x.nbytes, 1)), dtype=x.dtype, count=x.numel())
+    memory = torch.frombuffer(mmap.mmap(-1, x.nbytes), dtype=x.dtype)
     return memory.view(x.shape).copy_(x)

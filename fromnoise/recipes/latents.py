@@ -36,7 +36,7 @@ def ldm(path: str | Path = "prepared/cifar10", vae: str | Path = "runs/vae-small
     --data.path and --model.space.path.
 
     Hardware: two CPU cores.
-    Expect:   not measured.
+    Expect:   a validation loss of 0.256; what a classifier sees in its photographs is not measured.
     Command:  fromnoise train ldm --directory runs/ldm
     """
     model = ModelConfig(

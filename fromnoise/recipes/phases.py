@@ -61,7 +61,7 @@ def phase3() -> Run:
 def phase4() -> Run:
     """Words for photographs: a text encoder trained along, read by cross-attention, on CIFAR-10's ten classes.
 
-    Hardware: a GPU. Not trained here yet: no time and no result can be told.
+    Hardware: a GPU. Not trained to its end here: no time and no result can be told.
     Command:  fromnoise train phase4 --directory runs/phase4
     """
     model = ModelConfig(

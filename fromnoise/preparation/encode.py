@@ -3,7 +3,8 @@
 The numbers of a picture depend, in their last bits, on those encoded together with it; so which ones these are depends
 on the portion alone.
 
-Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, h and w rows and columns of a latent.
+Legend: B batch, C channels, H and W rows and columns of a picture, Z channels, h and w rows and columns of a latent,
+T texts, L tokens of the longest, L_t those of one, W width of a token.
 """
 
 from __future__ import annotations
@@ -272,13 +273,13 @@ class Encoder:
         with self.stages.timed("text", 0):
             with autocast(self.models.device, self.product):
                 features = model.encode(texts, torch.zeros(len(texts), dtype=torch.int64))
-            parts = []
+            read = []  # of each encoder, tokens and vector of each text
             for i in range(len(model.encoders)):
                 mask = features[f"mask_{i}"]  # (T, L)
                 tokens = apart(features[f"tokens_{i}"][mask].to(self.half)).split(mask.sum(1).tolist())  # T of (L_t, W)
-                parts.append(zip(tokens, apart(features[f"vector_{i}"].to(self.half)), strict=True))
-            said = {text: Text(*zip(*row, strict=True)) for text, *row in zip(texts, *parts, strict=True)}
-            return said
+                vectors = apart(features[f"vector_{i}"].to(self.half))  # (T, W)
+                read.append(zip(tokens, vectors, strict=True))
+            return {text: Text(*zip(*said, strict=True)) for text, *said in zip(texts, *read, strict=True)}
 
 
 def width_of(space: nn.Module) -> int:

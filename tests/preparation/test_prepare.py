@@ -129,6 +129,18 @@ class TestWhatIsStored:
         assert done.manifest.counts.cut == len(cut) * len(done.manifest.shards) > 0
         assert done.manifest.layout.encoders["text"] == text.state["encoders"]
 
+    def test_two_text_encoders_are_kept_side_by_side(
+        self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation], encoder: Path
+    ) -> None:
+        both = tuple(EncoderConfig(path=str(encoder), length=length) for length in (6, 4))
+        prepare(str(folder), tmp_path / "out", settings(text=both))
+        for shard in shards(tmp_path / "out"):
+            for at in range(len(shard.texts.offsets) - 1):
+                long, short = shard.read(at).tokens
+                assert len(short) == min(len(long), 4) and len(shard.read(at).vectors) == 2
+                if len(long) <= 4:  # read whole by both
+                    torch.testing.assert_close(long, short, rtol=2e-3, atol=2e-3)
+
     def test_in_bfloat16_the_encoders_say_about_the_same(
         self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation]
     ) -> None:

@@ -74,6 +74,7 @@ import torch
 from fromnoise.core.device import keep_freed_memory
 
 def pages():
+    torch.set_num_threads(1)  # pages are counted of this thread
     for _ in range(16):  # small things between them may keep the first few apart
         torch.zeros(10 * 2**20)  # 40 MiB: 10,240 pages
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt

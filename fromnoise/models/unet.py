@@ -86,26 +86,36 @@ class TransformerBlock(nn.Module):
         return x + self.ff(self.norm3(x))  # (B, N, W)
 
 
-class Transformer(nn.Module):
-    """A transformer block over the places of a level, as a residual.
+class Pointwise(nn.Conv2d):
+    """SD1's convolution that sees one place at a time, taken as a product.
 
-    Its convolutions, SD1's, see one place each, and are taken as products: these leave the numbers of a place side by
-    side, which all that the block does wants (an eager training step takes 7/8 of the time so).
+    So the numbers of a place stay side by side, as all that lies between two of these wants: an eager training step of
+    the U-Net takes 7/8 of the time.
     """
+
+    def __init__(self, width: int):
+        super().__init__(width, width, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, N, W) -> (B, N, W)."""
+        assert self.bias is not None
+        return linear(input, self.weight.flatten(1), self.bias)
+
+
+class Transformer(nn.Module):
+    """A transformer block over the places of a level, as a residual."""
 
     def __init__(self, width: int, cond_width: int, heads: int, groups: int):
         super().__init__()
         self.norm = GroupNorm(groups, width, eps=1e-6)  # a tenth of the ResNet blocks' eps, as in SD1
-        self.proj_in, self.proj_out = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.proj_in, self.proj_out = Pointwise(width), Pointwise(width)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, cond_width, heads)])
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
         """x (B, W, h, w), text (B, L, E), bias (B, 1, 1, L) -> (B, W, h, w)."""
-        places = self.norm(x).flatten(2).transpose(1, 2)  # (B, N, W)
-        places = linear(places, self.proj_in.weight.flatten(1), self.proj_in.bias)  # (B, N, W)
+        places = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))  # (B, N, W)
         places = self.transformer_blocks[0](places, text, bias)  # (B, N, W)
-        places = linear(places, self.proj_out.weight.flatten(1), self.proj_out.bias)  # (B, N, W)
-        return x + places.transpose(1, 2).unflatten(-1, x.shape[-2:])  # (B, W, h, w)
+        return x + self.proj_out(places).transpose(1, 2).unflatten(-1, x.shape[-2:])  # (B, W, h, w)
 
 
 class NoTransformer(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ def test_compiled_a_layer_gives_and_learns_what_it_does_eager(dtype: torch.dtype
     layer, x, weigh = Linear(24, 40), torch.randn(3, 50, 24), torch.randn(3, 50, 40)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
 
-    def found(call: torch.nn.Module) -> list[Tensor]:
+    def found(call: Callable[[Tensor], Tensor]) -> list[Tensor]:
         given = x.clone().requires_grad_()
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             out = call(given)

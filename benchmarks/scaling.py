@@ -25,6 +25,7 @@ from fromnoise.autoencoder.config import AutoencoderConfig
 from fromnoise.cli.flags import parse
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.core.config import Config
+from fromnoise.core.device import keep_freed_memory
 from fromnoise.core.flops import count_flops
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import memory_of, used_memory
@@ -118,6 +119,7 @@ def trained(rank: int, size: int, port: int, threads: int, run: Run, steps: int,
         trainee = Drawing(run, run.data.build(0), quiet, ranks)
         trainee.data.train(0, training.batch, rank, size)
         before, model, parallel = used_memory(), trainee.build(), split(ranks, training)
+        keep_freed_memory(parallel.largest_kept)
         parallel.place(model, torch.device("cpu"))
         optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0)
         learner = parallel.learner(model, lambda: trainee.trial(model, training.batch // size), None)

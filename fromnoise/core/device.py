@@ -56,8 +56,9 @@ def fast_bfloat16(device: torch.device) -> bool:
     return best[torch.float32] > 1.5 * best[torch.bfloat16]
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what this process frees, up to 2 GiB, for its next tensors. Only glibc needs to be told.
+def keep_freed_memory(largest: int | None = None) -> None:
+    """Let the C library keep what this process frees, up to 2 GiB, for its next tensors: of `largest` bytes at most, or
+    of any size. Only glibc needs to be told.
 
     It would give large buffers back to the system at once, and then every kernel waits for their pages anew: compiled
     drawing takes 1.4 times as long so. Tensors above 32 MiB it would never keep, as scores of attention are where
@@ -67,7 +68,8 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-3, largest or 0)  # M_MMAP_THRESHOLD
+        mallopt(-4, 2**16 if largest else 0)  # M_MMAP_MAX
         mallopt(-8, 1)  # M_ARENA_MAX
 
 

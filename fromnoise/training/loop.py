@@ -126,7 +126,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
     """Take the steps that are left, and leave `state` in a checkpoint."""
     config, root, ranks = trainee.run.training, directory / "checkpoints", parallel.ranks
     model, ema, optimizer, progress = state
-    keep_freed_memory()
+    keep_freed_memory(parallel.largest_kept)
     sizes = len(trainee.data.sizes)
     choices = choose(
         model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes, ranks
@@ -177,6 +177,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
                 validate()
             if due(done, config.preview_every, config.steps):
                 previews.write(done, *parallel.whole(model, ema), choices.precision)
+                keep_freed_memory(parallel.largest_kept)  # drawing keeps all
             if due(done, config.save_every, config.steps) or signal:
                 report.metrics.sync()
                 saved = saver.save(state)

@@ -79,12 +79,12 @@ class StackedMuon:
             held = [self.named[name] for name in names]
             own = parallel.collected([_grad(p) for p in held])  # n of them
             grads = torch.stack([_flat(grad) for grad in own]) if own else torch.empty_like(self.momentum[shape])
+            del own  # of shared out weights, they are copies
             momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (n, R, C)
             update = parallel.sharers.rows(orthogonal(grads.lerp_(momentum, beta)), len(names))  # (N, R, C)
-            update = update.to(grads.dtype)  # (N, R, C)
             weights = [_flat(parallel.held(p), standing(p)) for p in held]  # N of (R, C), or of their rows held here
             parts = [
-                part[:, slice(*parallel.rows(p))] if standing(p) else part[slice(*parallel.rows(p))]
+                (part[:, slice(*parallel.rows(p))] if standing(p) else part[slice(*parallel.rows(p))]).to(grads.dtype)
                 for part, p in zip(update.unbind(), held, strict=True)
             ]
             if self.config.weight_decay:  # else all weights would be read and written to become what they are

@@ -47,6 +47,8 @@ class Parallel(ABC):
     """All processes."""
     sharers: Ranks
     """Those that have one copy of the moments in common."""
+    largest_kept: int | None = None
+    """Of `keep_freed_memory`."""
 
     @abstractmethod
     def place(self, model: Model, device: torch.device) -> None:
@@ -147,6 +149,10 @@ class Replicated(Parallel):
 
 class Sharded(Parallel):
     """A share of the rows of every weight in each process of a machine (`hsdp`), or of all of them (`fsdp`)."""
+
+    largest_kept = 2**24
+    """What is gathered and freed block by block leaves holes between activations, into which nothing large fits: a
+    process of 42M parameters grew by 1.4 GiB in place of 1.1 where all was kept, and took a seventh less time."""
 
     def __init__(self, ranks: Ranks, device: torch.device, within: int):
         from torch.distributed.device_mesh import init_device_mesh

@@ -92,3 +92,26 @@ with ThreadPoolExecutor(1) as thread:
         for args in (["keep"], [])
     ]
     assert counts[0] < 2 * 10_240 < 6 * 10_240 < counts[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_larger_memory_than_is_to_be_kept_is_given_back() -> None:
+    script = """
+import torch
+from fromnoise.core.device import keep_freed_memory
+from fromnoise.core.needs import memory_of
+
+def left(mib):
+    before = memory_of("VmRSS")
+    tensors = [torch.ones(mib * 2**18) for _ in range(8)]
+    last = torch.ones(8)  # above them in the heap, so that its top cannot be cut off
+    del tensors
+    return (memory_of("VmRSS") - before) / 2**20
+
+keep_freed_memory()  # as drawing does
+keep_freed_memory(2**24)
+print(left(20), left(10))
+"""
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    large, small = map(float, told)
+    assert large < 20 < 60 < small, (large, small)

@@ -204,7 +204,8 @@ def by_tokens(settings: Settings, say: Any) -> list[dict[str, float]]:
 
 
 def qwen_20b() -> Run:
-    """Qwen-Image's transformer at its published size (Wu et al. 2025), on pictures of 256 pixels."""
+    """Qwen-Image's transformer at its published size (Wu et al. 2025), on pictures of 256 pixels; activations are
+    computed again."""
     run = qwen_258m(clip="Qwen/Qwen2.5-VL-7B")
     encoder = EncoderConfig(path="Qwen/Qwen2.5-VL-7B", length=256)
     model = run.model.model_copy(
@@ -213,7 +214,7 @@ def qwen_20b() -> Run:
             "conditioner": FrozenTextConfig(encoders=(encoder,), width=3584),
         }
     )
-    return run.model_copy(update={"recipe": "qwen-20b", "model": model})
+    return _changed(run.model_copy(update={"recipe": "qwen-20b", "model": model}), recompute=True)
 
 
 LARGE = {"qwen-258m": (qwen_258m, 128), "qwen-20b": (qwen_20b, 8)}

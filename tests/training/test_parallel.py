@@ -293,18 +293,16 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
     same(whole, torn)
 
 
-@pytest.mark.usefixtures("together")
 def test_two_machines_train_together_and_after_a_kill_on_one_go_on_to_the_same_bits(
     tmp_path: Path, tiny_run: Making, together: Together
 ) -> None:
-    steps = 25
     run = unprompted(
-        tiny_run(steps=steps, batch=8, parallel="hsdp", save_every=5, log_every=1, validate_every=25, preview_every=25)
+        tiny_run(steps=25, batch=8, parallel="hsdp", save_every=5, log_every=1, validate_every=25, preview_every=25)
     )
     whole, torn, port = tmp_path / "whole", tmp_path / "torn", free_port()
     assert together(2, run, whole) == [0, 0]
     place = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--max-restarts", "1"]
-    agents = [started(run, torn, tmp_path / "first", *place, *SOON, forked=True)]
+    agents = [started(run, torn, tmp_path / "first", *place, *SOON)]
     wait_for(lambda: listens(port), agents[0].process.is_alive)  # both would be where the others meet
     agents.append(started(run, torn, tmp_path / "second", *place, *SOON, forked=True))
     wait_for((torn / "checkpoints" / "step-00000005").is_dir, agents[1].process.is_alive)

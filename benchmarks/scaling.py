@@ -176,11 +176,12 @@ def compared(settings: Settings, say: Any) -> dict[str, Any]:
         found[model] = {}
         for way, (size, _, kind) in WAYS.items():
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # one that keeps no memory of an earlier plan
-                memory = fresh.submit(planned, _changed(run, parallel=kind), size).result()["memory"]
+                plan = fresh.submit(planned, _changed(run, parallel=kind), size).result()
+            absent = plan["memory"]["program"] + (plan["together"]["host"]["saving"] if size > 1 else 0)
             found[model][way] = {
                 "images_per_second": run.training.batch / min(one["seconds"] for one in told[way]),
                 "grown_mib": max(one["grown"] for one in told[way]) / MIB,
-                "planned_mib": (memory["total"] - memory["program"]) / MIB,
+                "planned_mib": (plan["memory"]["total"] - absent) / MIB,  # nothing is saved
             }
             say(model, way, found[model][way])
         pace = {way: one["images_per_second"] for way, one in found[model].items()}
@@ -225,11 +226,10 @@ def on_gpus(name: str, gpus: int) -> dict[str, Any]:
     """The plan of one large model on as many GPUs, in each way to train together."""
     recipe, rows = LARGE[name]
     place, machines = where(CHIP), max(1, gpus // MACHINE)
-    run = _changed(recipe(), batch=rows * gpus, parallel="hsdp" if machines > 1 else "ddp")
+    run = _changed(recipe(), batch=rows * gpus, parallel="fsdp")
     plan = make_plan(run, None, place, None, UTILISATION, crew_at(place, gpus, machines, None, None))
     memory, speed = plan["memory"], plan["speed"]
-    alone = {"memory": memory["total"], "fits": memory["fits"], "step_memory": memory["total"], "sent": 0}
-    alone |= {"step_fits": memory["fits"], "communication_seconds": 0.0, **speed}
+    alone = {"memory": memory["total"], "fits": memory["fits"], "sent": 0, "communication_seconds": 0.0, **speed}
     told = plan.get("together", {"kinds": {"alone": alone}, "advice": memory["remedy"], "gathered": {"looks": 0}})
     return {
         "parameters": sum(plan["parameters"]["trained"].values()),
@@ -240,9 +240,9 @@ def on_gpus(name: str, gpus: int) -> dict[str, Any]:
         },
         "advice": told["advice"],
         "looks": told["gathered"]["looks"],
-        "frozen": memory["frozen"],
         "checkpoint": plan["disk"]["checkpoints"] / (run.training.keep + 1),
         "start": told["host"]["start"] if "host" in told else None,
+        "saving": told["host"]["saving"] if "host" in told else None,
         "reads": told.get("reads"),
     }
 
@@ -271,21 +271,17 @@ def prepared() -> dict[str, float]:
 
 def table_of_paper(record: Mapping[str, Any]) -> str:
     """What was reckoned, in Markdown."""
-    head = ("model", "GPUs", "", "a step holds", "at most", "sent a step", "telling, ms", "images/s", "hours a billion")
+    head = ("model", "GPUs", "", "a GPU holds", "sent a step", "telling, ms", "images/s", "hours a billion")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, counts in record["paper"]["models"].items():
         for gpus, told in counts.items():
             for kind, one in told["kinds"].items():
                 pace = one["images_per_second"]
-                cells = [name, gpus, kind]
-                cells += [f"{one[key] / GB:,.1f} GB{'' if one[fits] else ' (too much)'}" for key, fits in FITTING]
+                cells = [name, gpus, kind, f"{one['memory'] / GB:,.1f} GB{'' if one['fits'] else ' (too much)'}"]
                 cells += [f"{one['sent'] / GB:.2f} GB", f"{1000 * one['communication_seconds']:,.0f}", f"{pace:,.0f}"]
                 cells += [f"{PAIRS / pace / 3600:,.1f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-FITTING = (("step_memory", "step_fits"), ("memory", "fits"))
 
 
 def table_of_rest(record: Mapping[str, Any]) -> str:
@@ -294,16 +290,16 @@ def table_of_rest(record: Mapping[str, Any]) -> str:
         "model",
         "GPUs",
         "checkpoint",
-        "gathered to look and save",
-        "main memory of a process",
-        "frozen",
+        "gathered to look",
+        "main memory of a process at the start",
+        "of the first to save",
         "read a second",
     )
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, counts in record["paper"]["models"].items():
         for gpus, told in counts.items():
             if told["reads"]:
-                sizes = [told[key] for key in ("checkpoint", "looks", "start", "frozen")] + [told["reads"]["second"]]
+                sizes = [told[key] for key in ("checkpoint", "looks", "start", "saving")] + [told["reads"]["second"]]
                 lines.append(f"| {' | '.join([name, gpus, *(f'{size / GB:,.2f} GB' for size in sizes)])} |")
     pairs = record["paper"]["preparation"]
     hours = pairs["core_hours"] / CORES

@@ -56,10 +56,10 @@ def main(args: Sequence[str]) -> None:
         with reported(chosen.directory):
             train_vae(VAERun.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
         return
-    from fromnoise.training.loop import train
+    from fromnoise.training.loop import carry_out
 
     with reported(chosen.directory):
-        train(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
+        carry_out(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
     prompt, *_ = *chosen.training.previews, "a prompt"
     if is_first():
         print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')

@@ -37,8 +37,12 @@ def pick(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """A context in which matrix products run in `dtype`; None leaves every operation as it is."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    """A context in which matrix products run in `dtype`; None leaves every operation as it is.
+
+    Weights are cast where they are used, which is once: kept to its end, as PyTorch would have it, they would all be
+    there once more, also where processes share them out.
+    """
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 @lru_cache(maxsize=8)

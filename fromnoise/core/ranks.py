@@ -51,13 +51,20 @@ class Ranks(ABC):
         each = -(-count // self.size)
         return min(self.rank * each, count), min((self.rank + 1) * each, count)
 
+    def span(self, count: int) -> tuple[int, int]:
+        """As many of at least one thing for each: its `share`, before which the last ones have some of others', too.
+        Who shares out weights has to ask its model as often as all others."""
+        each = -(-count // self.size)
+        first = min(self.rank * each, count - each)
+        return first, first + each
+
     @abstractmethod
     def every(self, *values: float) -> list[tuple[float, ...]]:
         """What each of them gave, in order; nothing is a way to wait for all."""
 
     @abstractmethod
     def rows(self, own: Tensor, count: int) -> Tensor:
-        """All of `count` rows in order, of which each has its `share`: (share, ...) -> (count, ...)."""
+        """All of `count` rows in order, of which each has its `share` or its `span`: (span, ...) -> (count, ...)."""
 
     @abstractmethod
     def agreed(self, text: str, whose: int = 0) -> str:
@@ -117,7 +124,8 @@ class Together(Ranks):
 
         each = -(-count // self.size)
         padded = own.new_zeros(each, *own.shape[1:])
-        padded[: len(own)] = own
+        first, last = self.share(count)
+        padded[: last - first] = own[len(own) - (last - first) :]  # with what a span has before it left out
         told = own.new_empty(self.size * each, *own.shape[1:])
         flat, mine = (x.reshape(-1).view(torch.uint8) for x in (told, padded))  # gloo does not know every type
         dist.all_gather(list(flat.chunk(self.size)), mine, group=self.group)

@@ -98,7 +98,7 @@ def part_of(case: Case, counts: Counts, training: TrainingBase, speed: Speed | N
             return part_of_one(subject, training, parallel, crew, fusing(dtype) if fused else dtype)
         recompute(subject.model.blocks(), training.recompute)
         counted = count_step(run, subject, case.rows, training.accumulate, dtype, fused)
-        return Part(counts.resident, counted, 0, 0, 0, [], sum(counts.resident), 0)
+        return Part(counts.resident, counted, 0, 0, 0, [], 0, 0, split=False)
 
 
 class Beside(NamedTuple):
@@ -109,10 +109,12 @@ class Beside(NamedTuple):
     look: int
     """Bytes of a look at held-out pictures, besides weights."""
     frozen: int
+    encoders: int
+    """Bytes of text encoders among it, which stay in main memory where weights are shared out."""
     program: int
     overhead: int
-    gloo: bool
-    """Whether processes talk by it, which copies what it sums."""
+    cpu: bool
+    """Whether that is what trains: memory is its own, and processes talk by gloo, which copies what it sums."""
 
 
 def beside_at(case: Case, place: Where, counts: Counts, speed: Speed | None) -> Beside:
@@ -120,24 +122,26 @@ def beside_at(case: Case, place: Where, counts: Counts, speed: Speed | None) -> 
     with case.hollow() as subject:
         look = count_look(case.run, subject, case.data, dtype_of(speed.precision if speed else "bfloat16"))
     frozen, program, overhead = FLOAT32 * sum(counts.frozen.values()), 0, 0
+    encoders = FLOAT32 * sum(numbers for name, numbers in counts.frozen.items() if name != "VAE")
     if speed is None:
-        return Beside(1.0, look, frozen, program, overhead, gloo=False)
+        return Beside(1.0, look, frozen, encoders, program, overhead, cpu=False)
     if place.shared:
         program = case.program
         overhead = COMPILER + counts.graphs * len(case.data.sizes) * GRAPH if speed.compiled else 0
         if speed.tried and not speed.compiled:
             overhead = _held_back(case, counts, frozen, speed.tried)
     share = COMPILED_MEMORY if speed.compiled else 1.0
-    return Beside(share, look, frozen, program, overhead, gloo=place.device.type == "cpu")
+    return Beside(share, look, frozen, encoders, program, overhead, cpu=place.device.type == "cpu")
 
 
 def memory_of(part: Part, beside: Beside) -> Memory:
     """The bytes of a step, or of a look at held-out pictures where that takes more."""
     held, counted = part.resident, part.counted
-    step = int(beside.share * counted.activations), part.gathered + beside.gloo * part.scattered
+    step = int(beside.share * counted.activations), part.gathered + beside.cpu * part.scattered
     seen = beside.look - counted.gradients, part.looked
     activations, gathered = max(step, seen, key=sum)
-    rest = beside.frozen, beside.program, beside.overhead
+    frozen = beside.frozen - beside.encoders * (part.split and not beside.cpu)
+    rest = frozen, beside.program, beside.overhead + beside.cpu * part.first
     return Memory(held.weights, counted.gradients, held.moments, held.average, activations, *rest, gathered)
 
 

@@ -28,7 +28,8 @@ class Memory(NamedTuple):
     program: int
     """On a CPU, where memory is shared with it: Python, PyTorch and the data."""
     overhead: int
-    """There, too: what the allocator holds back, libraries keep for themselves, and the compiler."""
+    """There, too: what the allocator holds back, libraries keep for themselves, and the compiler; of several processes
+    a checkpoint that is being written."""
     gathered: int = 0
     """Of several processes: what is gathered from others, or summed with them."""
 

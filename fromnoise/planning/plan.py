@@ -46,8 +46,7 @@ def make_plan(
             alone = on_chip(place.chip, counts.flops, part.counted, case.rows, utilisation)
         assert alone is not None, "what is here is timed"
         seconds = seconds_of(alone.pace.step, part.messages, crew)
-        step = memory_of(part._replace(looked=0), beside._replace(look=0)).total
-        return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds, step)
+        return Needs(part, memory_of(part, beside), paced(alone, seconds, case, place), seconds)
 
     own = needs(training.parallel)
 

@@ -51,8 +51,6 @@ class Needs(NamedTuple):
     speed: Speed
     """Of all together."""
     seconds: Seconds
-    step: int
-    """Bytes of a step, where nobody looks at held-out pictures."""
 
 
 def kinds_of(crew: Crew) -> list[str]:
@@ -92,8 +90,6 @@ def told_together(case: Case, place: Where, counts: Counts, found: Mapping[str, 
         name: {
             "memory": one.memory.total,
             "fits": one.memory.total <= room,
-            "step_memory": one.step,
-            "step_fits": one.step <= room,
             "sent": sum(message.sent for message in one.part.messages),
             "communication_seconds": one.seconds.communication + one.seconds.update,
             "step_seconds": one.speed.pace.step,
@@ -144,9 +140,7 @@ def advice(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     """Which way to train together fits, and is quickest."""
     fit = {name: one["step_seconds"] for name, one in kinds.items() if one["fits"]}
     if not fit:
-        steps = [name for name, one in kinds.items() if one["step_fits"]]
-        gathered = f", but a step does with {' and '.join(steps)}: whole weights are gathered to look at and save"
-        return "nothing fits" + (gathered if steps else "")
+        return "nothing fits"
     quick = min(fit, key=lambda name: fit[name])
     alike = [name for name in ("ddp", "hsdp", "fsdp") if name in fit and fit[name] <= (1 + ALIKE) * fit[quick]]
     said = f"{' and '.join(alike)} {'are' if len(alike) > 1 else 'is'} the quickest that fits"

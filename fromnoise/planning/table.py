@@ -94,9 +94,7 @@ def _together(crew: dict[str, Any]) -> Iterator[str]:
         place = f"{one['size']} processes" + (f" on {one['machines']} machines" if one["machines"] > 1 else "")
         when = ", with the update" if one["update"] else ""
         yield _line("", f"{one['kind']} among {place}: {size(one['bytes'])} in {one['count']}{when}")
-    yield _line(
-        "gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate, preview and save"
-    )
+    yield _line("gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate and preview")
     yield _line(
         "main memory",
         f"{size(host['start'])} of each process as it starts, {size(host['saving'])} of the first to save",
@@ -108,7 +106,7 @@ def _together(crew: dict[str, Any]) -> Iterator[str]:
         rate, sample = crew["reads"]["second"], crew["reads"]["sample"]
         yield _line("reads", f"{size(rate)}/s by all of them, {size(sample)} a sample")
     for name, one in crew["kinds"].items():
-        fits = "fits" if one["fits"] else "a step fits, a look does not" if one["step_fits"] else "does not fit"
+        fits = "fits" if one["fits"] else "does not fit"
         told = f"{size(one['memory'])}, {fits}; {size(one['sent'])} sent; {one['images_per_second']:,.1f} images/s"
         yield _line(name, told)
     yield _line("", crew["advice"])

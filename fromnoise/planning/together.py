@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from fromnoise.core.device import autocast
 from fromnoise.core.ranks import Together
 from fromnoise.core.recompute import recompute
 from fromnoise.planning.counts import Subject
 from fromnoise.planning.place import Crew
 from fromnoise.training.estimate import BYTES, Resident
-from fromnoise.training.hollow import Counted, Living, State, go_through
+from fromnoise.training.hollow import Counted, Living, State, go_through, of_rows
 from fromnoise.training.parallel import SINGLE, Learner, Parallel, Replicated, split
 from fromnoise.training.run import TrainingBase
 
@@ -77,12 +78,14 @@ class Part(NamedTuple):
     scattered: int
     """Bytes of the largest gradients that are summed and shared out at once, which gloo copies first."""
     looked: int
-    """Bytes of weights and their average that are gathered whole to validate, to preview and to save."""
+    """Bytes of weights that are whole, at most, while held-out pictures are looked at."""
     messages: list[Message]
     first: int
-    """Bytes of a checkpoint that the first process writes."""
+    """Bytes of a checkpoint that the first of several copies, and writes while it goes on; one alone copies nothing."""
     others: int
     """Bytes that each other one writes, at most."""
+    split: bool
+    """Whether it holds a share of the weights alone."""
 
 
 @contextmanager
@@ -137,11 +140,21 @@ def part_of_one(
         counted,
         gathered,
         seen.scattered,
-        0 if copied else 2 * whole,
+        0 if copied else gathered_to_look(subject, parallel, crew, dtype),
         [*sums, *seen.messages()],
         2 * whole + written,
         momentum if copied else written,
+        not copied,
     )
+
+
+def gathered_to_look(subject: Subject, parallel: Parallel, crew: Crew, dtype: torch.dtype | None) -> int:
+    """Bytes of weights that are whole, at most, in a forward of the placed model without gradients."""
+    model, sample = subject
+    seeing = Exchanging(model, parallel, crew)
+    with seeing as seen, torch.no_grad(), parallel.looking(model), autocast(model.device, dtype):
+        model.loss(*of_rows(sample, 1))
+    return seen.gathered
 
 
 class Copied(Replicated):

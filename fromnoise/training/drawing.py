@@ -13,7 +13,6 @@ from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import preview, validation
-from fromnoise.training.ema import Ema
 from fromnoise.training.origin import begin
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
@@ -90,5 +89,5 @@ class Drawing(Trainee):
         shown = 2 * (len(self.run.training.previews) or preview.COUNT)
         return Looks(2 * validation.COUNT, shown * rows_of_picture(self.run.model), 0, shown)
 
-    def finish(self, model: Pipeline, ema: Ema, directory: Path) -> None:
+    def finish(self, directory: Path, device: torch.device) -> None:
         """Nothing: checkpoints are all that drawing needs."""

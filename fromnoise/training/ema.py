@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,17 @@ def _as_given(weight: Tensor, values: Tensor) -> Tensor:
 class Ema:
     """Exponential moving average of every parameter of `model` (Karras et al. 2024 tie its length to the run's).
 
-    length: updates over which a weight's share falls by e.
+    length: updates over which a weight's share falls by e. looking: the context in which the model can be asked without
+    gradients; of `Parallel`.
     """
 
-    def __init__(self, model: nn.Module, length: float):
+    def __init__(
+        self, model: nn.Module, length: float, looking: Callable[[], AbstractContextManager[None]] = nullcontext
+    ):
         self.names = [name for name, _ in model.named_parameters()]
         self.weights: list[Tensor] = list(model.parameters())
         self.average = [p.detach().clone() for p in self.weights]
-        self.length = length
+        self.length, self.looking = length, looking
 
     def decay(self, step: int) -> float:
         """Share of the average kept by update `step` (0-based). It warms up, so that the first weights, which are
@@ -36,17 +39,27 @@ class Ema:
         torch._foreach_lerp_(self.average, self.weights, 1 - self.decay(step))
 
     @contextmanager
+    def raw(self) -> Iterator[None]:
+        """Inside, the model can be asked with its weights as they are."""
+        with self.looking():
+            yield
+
+    @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model's parameters are the average."""
+        """Inside, the model's parameters are the average, and it can be asked."""
         self._swap()
         try:
-            yield
+            with self.looking():
+                yield
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
-        for i, p in enumerate(self.weights):
-            p.data, self.average[i] = self.average[i], p.data
+        for p, average in zip(self.weights, self.average, strict=True):
+            kept = p.clone()  # all in place: FSDP knows its shares by where they lie
+            p.copy_(average)
+            average.copy_(kept)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], like: Callable[[Tensor, Tensor], Tensor] = _as_given) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fromnoise.core.device import keep_freed_memory, peak_flops, pick
@@ -51,11 +52,16 @@ def train(run: Run, directory: str | os.PathLike[str]) -> Pipeline:
         ValueError: one line: a setting or the data is at fault, another run is in `directory`, a checkpoint is damaged,
             the run to begin with does not fit, the disk is full, or the loss is not finite. What was saved stays.
     """
-    directory = Path(directory)
+    device = carry_out(run, Path(directory))
+    return Pipeline.load(weights(Path(directory)), device)
+
+
+def carry_out(run: Run, directory: Path) -> torch.device:
+    """What `train` does before it loads the model; where it was trained. For who needs no more than its files: of
+    processes that share out the weights, each may lack the room for all."""
     with joined(run.training.device) as ranks:
         live = live_line(run, ranks)
-        state = follow(drawing(run, directory, live.say, ranks), directory, live)
-        return Pipeline.load(weights(directory), state.model.device)
+        return follow(drawing(run, directory, live.say, ranks), directory, live).model.device
 
 
 def drawing(run: Run, directory: Path, say: Callable[[str], None], ranks: Ranks = ALONE) -> Drawing:
@@ -110,14 +116,14 @@ def follow(trainee: Trainee, directory: Path, live: Live) -> State:
         refuse_unlike(run, trainee.data, ranks)
         parallel = split(ranks, run.training)
         state = start(trainee, directory / "checkpoints", live.say, parallel)
-        trainee.rehearse(parallel.whole(state.model, state.ema)[0])
+        with state.ema.raw():
+            trainee.rehearse(state.model)
         if ranks.first:
             claim(run, directory)
         if state.progress.step < run.training.steps:
             go_on(trainee, directory, state, live, parallel)
-        whole = parallel.whole(state.model, state.ema)
         if ranks.first:
-            trainee.finish(*whole, directory)
+            trainee.finish(directory, state.model.device)
     live.say(f"{directory} is trained: {state.progress.step} steps in {duration(state.progress.seconds)}")
     return state
 
@@ -143,7 +149,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
     saver = saver_of(root, config.keep, parallel)
 
     def validate() -> None:
-        report.validated(validation.losses(*parallel.whole(model, ema), choices.dtype))
+        report.validated(validation.losses(model, ema, choices.dtype))
 
     with (
         Stop() as stop,
@@ -176,7 +182,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
             if due(done, config.validate_every, config.steps):
                 validate()
             if due(done, config.preview_every, config.steps):
-                previews.write(done, *parallel.whole(model, ema), choices.precision)
+                previews.write(done, model, ema, choices.precision)
                 keep_freed_memory(parallel.largest_kept)  # drawing keeps all
             if due(done, config.save_every, config.steps) or signal:
                 report.metrics.sync()
@@ -201,7 +207,7 @@ def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Pa
         model = trainee.build()
     parallel.place(model, device)
     recompute(model.blocks(), training.recompute)  # after copies of it were made, which look and never learn
-    ema = Ema(model, training.ema * training.steps)
+    ema = Ema(model, training.ema * training.steps, lambda: parallel.looking(model))
     optimizer = Optimizer(model, training.optimizer, parallel)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
     count = sum(p.numel() for p in model.parameters())

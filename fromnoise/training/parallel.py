@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -58,9 +58,30 @@ class Parallel(ABC):
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         """The placed model, to be trained on samples like what `sample` gives, in autocast to `dtype`."""
 
-    @abstractmethod
-    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
-        """The placed model and its average as one process would have them, to look at now. All have to call."""
+    @contextmanager
+    def looking(self, model: Model) -> Iterator[None]:
+        """Inside, the placed model can be asked without gradients, in whatever way, by all of them equally often."""
+        yield
+
+    @torch.no_grad()
+    def copied(self, model: Model, ema: Ema) -> tuple[Model, Ema] | None:
+        """Copies of the placed model and its average, whole, on the CPU, for the first process; None for the others.
+        All have to call."""
+        weights = iter([self.to_first(p) for p in model.parameters()])
+        average = [self.to_first(p) for p in ema.average]
+        if not self.ranks.first:
+            return None
+        other, mean = twin(self.unplaced(model), lambda p: next(weights)), copy.copy(ema)
+        mean.weights, mean.average, mean.looking = list(other.parameters()), average, nullcontext
+        return other, mean
+
+    def to_first(self, tensor: Tensor) -> Tensor:
+        """Of a weight, or what belongs to one, whole, on the CPU; for the others than the first process nothing."""
+        return tensor.to("cpu", copy=True) if self.ranks.first else tensor.new_empty(0)
+
+    def unplaced(self, model: Model) -> Model:
+        """The placed model with weights that are no shares, of whatever numbers."""
+        return model
 
     def held(self, tensor: Tensor) -> Tensor:
         """The rows of `tensor` (a weight, or what belongs to one) that are here."""
@@ -100,9 +121,6 @@ class Single(Parallel):
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         return Learner(model.device, model.loss, lambda synced: nullcontext())
 
-    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
-        return model, ema
-
 
 SINGLE = Single()
 
@@ -139,9 +157,6 @@ class Replicated(Parallel):
         model.zero_grad()
         return Learner(model.device, ddp, lambda synced: nullcontext() if synced else ddp.no_sync())
 
-    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
-        return model, ema
-
     def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
         mine = tensors if self.ranks.first else own
         return {name: (tensors[name], 0) for name in mine}
@@ -169,12 +184,13 @@ class Sharded(Parallel):
     def place(self, model: Model, device: torch.device) -> None:
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-        self.hollow = twin(model, lambda p: torch.empty_like(p, device="meta"))
+        self.hollow = twin(model, lambda p: torch.empty_like(p, device="meta"))  # FSDP makes another class of it
         for block in model.blocks():
             fully_shard(block, mesh=self.mesh)
         # Else what is outside of blocks would stay whole after a forward that no backward follows.
         fully_shard(model, mesh=self.mesh, reshard_after_forward=True)
         register_fsdp_forward_method(model, "loss")
+        model._get_fsdp_state()._lazy_init()  # else what is asked first would be taken for the whole model
         for name, buffer in model.named_buffers():
             assert buffer.device.type == device.type, f"{name} is moved with the weights"
 
@@ -187,13 +203,22 @@ class Sharded(Parallel):
 
         return Learner(model.device, model.loss, synced)
 
-    @torch.no_grad()
-    def whole(self, model: Model, ema: Ema) -> tuple[Model, Ema]:
-        weights = iter([p.full_tensor() for p in model.parameters()])
-        other = twin(self.hollow, lambda p: next(weights))
-        average = Ema(other, ema.length)
-        average.average = [p.full_tensor() for p in ema.average]  # type: ignore[attr-defined]
-        return other, average
+    @contextmanager
+    def looking(self, model: Model) -> Iterator[None]:
+        """Weights outside of blocks are whole inside, as they are read in many ways; a block gathers its own."""
+        model.set_reshard_after_forward(False, recurse=False)
+        model.unshard()
+        try:
+            yield
+        finally:
+            model.set_reshard_after_forward(True, recurse=False)
+            model.reshard()
+
+    def to_first(self, tensor: Any) -> Tensor:
+        return super().to_first(tensor.full_tensor())
+
+    def unplaced(self, model: Model) -> Model:
+        return self.hollow
 
     def held(self, tensor: Tensor) -> Tensor:
         return tensor.to_local()  # type: ignore[attr-defined]

@@ -31,7 +31,8 @@ class Previews:
     def write(self, step: int, pipeline: Pipeline, ema: Ema, precision: Precision) -> None:
         """Draw the preview after `step` steps."""
         with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these few forwards
-            raw = self.drawn(pipeline, precision)
+            with ema.raw():
+                raw = self.drawn(pipeline, precision)
             with ema.applied():
                 averaged = self.drawn(pipeline, precision)
         if not self.ranks.first:
@@ -43,12 +44,8 @@ class Previews:
 
     def drawn(self, pipeline: Pipeline, precision: Precision) -> list[Image.Image]:
         """All pictures, each process having drawn its share; picture i from seed i, as by one."""
-        first, last = self.ranks.share(len(self.prompts))
-        prompts, labels = self.prompts[first:last], self.labels[first:last] if self.labels else None
-        own = pipeline(prompts, labels=labels, seed=first, precision=precision) if prompts else []
-        config = pipeline.config
-        pixels = torch.zeros(len(own), config.size, config.size, config.channels, dtype=torch.uint8)  # (P, H, W, C)
-        for row, picture in zip(pixels, own, strict=True):
-            row.copy_(torch.from_numpy(np.array(picture)).view(row.shape))
-        every = self.ranks.rows(pixels, len(self.prompts))  # (P, H, W, C)
-        return [Image.fromarray(row.squeeze(-1).numpy()) for row in every]
+        first, last = self.ranks.span(len(self.prompts))
+        labels = self.labels[first:last] if self.labels else None
+        own = pipeline(self.prompts[first:last], labels=labels, seed=first, precision=precision)
+        pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in own])  # (P, H, W) or (P, H, W, 3)
+        return [Image.fromarray(row.numpy()) for row in self.ranks.rows(pixels, len(self.prompts))]

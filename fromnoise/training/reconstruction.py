@@ -19,6 +19,7 @@ from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
 from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
+from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.space.export import save_vae
@@ -157,14 +158,13 @@ class Reconstruction(Trainee):
         asks the encoder alone."""
         return Looks(3 * VALIDATED, 2 * SHOWN, MEASURED // 2 + VALIDATED, 3 * SHOWN)
 
-    def finish(self, model: Autoencoder, ema: Ema, directory: Path) -> None:
-        """Write the VAE as diffusers saves it, and tell how good it is."""
-        folder = directory / FOLDER
-        with ema.applied():
-            if not (folder / CONFIG).is_file():  # the last file that is written
-                mean, std = self.measure(model)
-                save_vae(model.vae, folder, mean, std, self.data.image_shape[-1])
-            told = quality(model.vae, fixed(model, self.data, VALIDATED))
+    def finish(self, directory: Path, device: torch.device) -> None:
+        """Write the VAE as diffusers saves it, with averaged weights, and tell how good it is."""
+        folder, model = directory / FOLDER, self.load(weights(directory)).to(device)
+        if not (folder / CONFIG).is_file():  # the last file that is written
+            mean, std = self.measure(model)
+            save_vae(model.vae, folder, mean, std, self.data.image_shape[-1])
+        told = quality(model.vae, fixed(model, self.data, VALIDATED))
         spread = " ".join(f"{value:.2f}" for value in told["latent_std"])
         self.say(f"held-out pictures: PSNR {told['psnr']:.2f} dB, SSIM {told['ssim']:.4f}, latent std {spread}")
         self.say(f"{folder} is the VAE for --model.space.path, and for diffusers' AutoencoderKL.from_pretrained")
@@ -192,7 +192,8 @@ class Validation:
         """The loss of the weights as they are and of their average, less what a discriminator says; and how well the
         average reconstructs."""
         with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
-            raw = self.loss(model)
+            with ema.raw():
+                raw = self.loss(model)
             with ema.applied():
                 averaged, told = self.loss(model), quality(model.vae, self.samples)
         return {"validation_raw": raw, "validation_ema": averaged} | told
@@ -213,17 +214,18 @@ class Previews:
     @torch.no_grad()
     def write(self, step: int, model: Autoencoder, ema: Ema, precision: Precision) -> None:
         """Draw the preview after `step` steps."""
-        if not self.ranks.first:
-            return
         images = self.images.to(model.device)
 
         def made() -> Tensor:
             return model.vae.decode(model.vae.encode(images).mean).float()  # (B, C, H, W)
 
         with autocast(model.device, dtype_of(precision)), torch.compiler.set_stance("force_eager"):
-            raw = made()
+            with ema.raw():
+                raw = made()
             with ema.applied():
                 averaged = made()
+        if not self.ranks.first:
+            return
         under = [kind for kind in ("real", "raw", "average") for _ in range(SHOWN)]
         sheet = grid(as_pictures(torch.cat((images, raw, averaged))), SHOWN, under)
         self.directory.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 from fromnoise.core.files import save_tensors
 from fromnoise.training import checkpoint
 from fromnoise.training.checkpoint import State
-from fromnoise.training.parallel import Parallel, twin
+from fromnoise.training.parallel import Parallel
 
 
 class Saver(ABC):
@@ -54,16 +54,7 @@ class Behind(Saver):
     def save(self, state: State) -> Path:
         self._wait()
         model, ema, optimizer, progress = state
-        tensors = optimizer.tensors()
-        whole, average = self.parallel.whole(model, ema)
-        if self.parallel.ranks.first:
-            kept = twin(whole, lambda p: p.detach().to("cpu", copy=True))
-            mean = copy.copy(average)
-            mean.weights = list(kept.parameters())
-            mean.average = [p.to("cpu", copy=True) for p in average.average]
-            weights = (kept, mean)
-        else:
-            weights = None
+        tensors, weights = optimizer.tensors(), self.parallel.copied(model, ema)
         own = optimizer.muon.tensors() if optimizer.muon else {}
         parts = self.parallel.written(tensors, own)
         parts = {name: (tensor.to("cpu", copy=True), first) for name, (tensor, first) in parts.items()}

@@ -99,5 +99,5 @@ class Trainee(ABC):
         """What validation, previews and the end cost."""
 
     @abstractmethod
-    def finish(self, model: Model, ema: Ema, directory: Path) -> None:
-        """What is left to do once the last step is saved."""
+    def finish(self, directory: Path, device: torch.device) -> None:
+        """What is left to do with the weights in `directory` once the last step is saved, by one process."""

@@ -28,13 +28,14 @@ class Validation:
         self.bins = place % BINS  # (B,)
         t = (self.bins + (place // BINS + 0.5) / PER_BIN) / BINS  # (B,)
         sample = sample._replace(t=t, keep=torch.ones_like(sample.keep))
-        first, last = ranks.share(COUNT)
+        first, last = ranks.span(COUNT)
         rows = [(i, min(i + CHUNK, last)) for i in range(first, last, CHUNK)]
         self.chunks: list[Sample] = [sample.rows(*part).to(pipeline.device) for part in rows]
 
     def losses(self, pipeline: Pipeline, ema: Ema, dtype: torch.dtype | None) -> dict[str, float | list[float]]:
         """Mean losses of the weights as they are and of their average, whole and by bin from data to noise."""
-        raw = self.by_time(pipeline, dtype)
+        with ema.raw():
+            raw = self.by_time(pipeline, dtype)
         with ema.applied():
             averaged = self.by_time(pipeline, dtype)
         return {
@@ -49,6 +50,6 @@ class Validation:
         """Mean loss of the weights as they are, by bin from data to noise."""
         # Eager: nothing is compiled for these few forwards.
         with autocast(pipeline.device, dtype), torch.compiler.set_stance("force_eager"):
-            losses = [torch.zeros(0), *(pipeline.loss(*chunk).float().cpu() for chunk in self.chunks)]
+            losses = [pipeline.loss(*chunk).float().cpu() for chunk in self.chunks]
         loss = self.ranks.rows(torch.cat(losses), COUNT)  # (B,)
         return [float(loss[self.bins == i].mean()) for i in range(BINS)]

@@ -51,8 +51,8 @@ GB, MIB = 1e9, 2**20
 USAGE = "python -m benchmarks.scaling [--paper] [--option VALUE ...]"
 DESCRIPTION = """\
 Trains two models for some steps: by one process with one thread, by one with two, and by two that talk by gloo, with a
-thread each (ddp, fsdp), by turns; and a model of more and more tokens. Images a second and growth of each process's
-memory, beside what `fromnoise plan` tells. With --paper nothing is trained: plans of large models on many H100 and of
+thread each (ddp, fsdp), by turns; and a model of more and more tokens. Images a second, and memory of each process,
+beside what `fromnoise plan` tells. With --paper nothing is trained: plans of large models on many H100 and of
 the preparation of a billion pairs are made. Each writes its part of the record and of docs/scaling.md.
 """
 WAYS: dict[str, tuple[int, int, str]] = {  # processes, threads of each, parallel
@@ -109,7 +109,8 @@ def _changed(run: Run, **training: Any) -> Run:
 
 
 def trained(rank: int, size: int, port: int, threads: int, run: Run, steps: int, place: Path) -> None:
-    """Steps as the loop takes them, by process `rank` of `size`; seconds of each, and bytes that it grew by."""
+    """Steps as the loop takes them, by process `rank` of `size`: seconds of each, bytes that it held at most, and those
+    that it grew by since before its model was made."""
     told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     os.environ |= {key: str(value) for key, value in (told | {"MASTER_PORT": port}).items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
@@ -135,12 +136,13 @@ def trained(rank: int, size: int, port: int, threads: int, run: Run, steps: int,
             ema.update(step)
             ranks.every()
             seconds.append(time.perf_counter() - start)
-        found = {"seconds": statistics.median(seconds[2:]), "grown": memory_of("VmHWM") - before}
+        peak = memory_of("VmHWM")
+        found = {"seconds": statistics.median(seconds[2:]), "peak": peak, "grown": peak - before}
     place.with_name(f"{place.name}-{rank}").write_text(json.dumps(found), encoding="utf-8")
 
 
 def together(size: int, threads: int, run: Run, steps: int) -> dict[str, float]:
-    """What `trained` finds in so many fresh processes: the slowest's seconds, and the most that one grew by."""
+    """What `trained` finds in so many fresh processes: the slowest's seconds, and the most that one held and grew by."""
     context = get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -156,7 +158,7 @@ def together(size: int, threads: int, run: Run, steps: int) -> dict[str, float]:
         if any(process.exitcode for process in processes):
             raise ValueError("a process failed; it has told why")
         found = [json.loads(file.read_text(encoding="utf-8")) for file in Path(folder).iterdir()]
-    return {key: max(one[key] for one in found) for key in ("seconds", "grown")}
+    return {key: max(one[key] for one in found) for key in found[0]}
 
 
 def planned(run: Run, size: int) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def planned(run: Run, size: int) -> dict[str, Any]:
 
 
 def compared(settings: Settings, say: Any) -> dict[str, Any]:
-    """Of each model each way's images a second, and its growth in MiB beside what was planned."""
+    """Of each model each way's images a second, and its memory and growth in MiB beside what was planned."""
     found: dict[str, Any] = {}
     for model, run in contestants(settings).items():
         told: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
@@ -177,11 +179,13 @@ def compared(settings: Settings, say: Any) -> dict[str, Any]:
         for way, (size, _, kind) in WAYS.items():
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # one that keeps no memory of an earlier plan
                 plan = fresh.submit(planned, _changed(run, parallel=kind), size).result()
-            absent = plan["memory"]["program"] + (plan["together"]["host"]["saving"] if size > 1 else 0)
+            peak = plan["memory"]["total"] - (plan["together"]["host"]["saving"] if size > 1 else 0)  # nothing is saved
             found[model][way] = {
                 "images_per_second": run.training.batch / min(one["seconds"] for one in told[way]),
+                "peak_mib": max(one["peak"] for one in told[way]) / MIB,
+                "planned_peak_mib": peak / MIB,
                 "grown_mib": max(one["grown"] for one in told[way]) / MIB,
-                "planned_mib": (plan["memory"]["total"] - absent) / MIB,  # nothing is saved
+                "planned_mib": (peak - plan["memory"]["program"]) / MIB,
             }
             say(model, way, found[model][way])
         pace = {way: one["images_per_second"] for way, one in found[model].items()}
@@ -316,13 +320,13 @@ def table(record: Mapping[str, Any]) -> str:
     """What was measured, in Markdown."""
     if "measured" not in record:
         return "Not measured yet."
-    head = ("model", "", "images/s", "of one process with two threads", "growth, MiB", "planned, MiB")
+    head = ("model", "", "images/s", "of one process with two threads", "memory, MiB", "planned", "growth", "planned")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for model, ways in record["measured"]["models"].items():
         for way, one in ways.items():
             share = f"{one['of_two_threads']:.2f}" if "of_two_threads" in one else ""
             cells = [model, way, f"{one['images_per_second']:.1f}", share]
-            cells += [f"{one[key]:,.0f}" for key in ("grown_mib", "planned_mib")]
+            cells += [f"{one[key]:,.0f}" for key in ("peak_mib", "planned_peak_mib", "grown_mib", "planned_mib")]
             lines.append(f"| {' | '.join(cells)} |")
     tokens = ", ".join(f"{one['tokens']}: {one['milliseconds']:.1f}" for one in record["measured"]["tokens"])
     said = f"Milliseconds a picture of a step of `shapes`, by tokens of the picture: {tokens}."

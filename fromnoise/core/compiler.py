@@ -34,6 +34,11 @@ def compiled(modules: Sequence[nn.Module]) -> Iterator[None]:
             module._compiled_call_impl = None
 
 
+def is_compiled(modules: Sequence[nn.Module]) -> bool:
+    """Whether `modules` run compiled now."""
+    return any(module._compiled_call_impl is not None for module in modules)
+
+
 def remove_unlinked() -> None:
     """Remove compiled code that was never linked from torch's cache.
 

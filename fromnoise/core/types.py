@@ -96,6 +96,12 @@ class Cond:
             return self
         return Cond(F.pad(self.tokens, (0, 0, 0, extra)), F.pad(self.mask, (0, extra)), self.vector)
 
+    def trimmed(self) -> Cond:
+        """The same condition without the last tokens, which are masked in every row; at least one is left."""
+        said = self.mask.any(0).tolist()  # (L,)
+        length = len(said) - said[::-1].index(True) if any(said) else 1
+        return Cond(self.tokens[:, :length], self.mask[:, :length], self.vector)
+
     def where(self, keep: Tensor, other: Cond) -> Cond:
         """Row by row: this condition where `keep` (B,) is True, `other` elsewhere."""
         length = max(self.tokens.shape[1], other.tokens.shape[1])

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fromnoise.core.compiler import compiled
+from fromnoise.core.compiler import compiled, is_compiled
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_tensors, save_tensors
@@ -318,6 +318,8 @@ class Pipeline(nn.Module):
             cond = self.conditioner({key: value.to(device) for key, value in features.items()})
             cond = cond if weights is None else lerp(cond, weights.to(device))
             null = self.conditioner.null(len(cond.mask))
+        if not is_compiled(self.blocks()):  # compiled code would have to be made for every length
+            cond, null = cond.trimmed(), null.trimmed()
         predict = guided(network, cond, null, sampling.guidance, sampling.interval, path=path, target=target)
         shape = self.latent_shape(*request.sides)
         generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]

@@ -20,6 +20,15 @@ def test_padding_is_masked() -> None:
     assert padded.tokens[:, 3:].abs().max() == 0
 
 
+def test_what_is_masked_in_every_row_is_trimmed() -> None:
+    other = cond(1, 4, -1.0).padded(5)
+    both = cond(2, 3, 1.0).padded(7).cat(other).trimmed()
+    assert both.tokens.shape == (3, 4, 4)
+    assert both.mask.sum(1).tolist() == [3, 3, 4]
+    nothing = Cond(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool), torch.zeros(2, 4))
+    assert nothing.trimmed().tokens.shape == (2, 1, 4)  # a backbone needs one
+
+
 def test_where_takes_each_row_from_its_side() -> None:
     mixed = cond(3, 2, 1.0).where(torch.tensor([True, False, True]), cond(3, 4, -1.0))
     assert mixed.vector[:, 0].tolist() == [1, -1, 1]

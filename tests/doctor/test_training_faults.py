@@ -43,8 +43,8 @@ def test_an_average_that_keeps_the_first_weights(
 def test_parameters_that_are_not_averaged(examined: Examined, is_wrong: Judge, monkeypatch: Any) -> None:
     start = Ema.__init__
 
-    def forgetful(self: Ema, model: Any, length: float) -> None:
-        start(self, model, length)
+    def forgetful(self: Ema, model: Any, *rest: Any) -> None:
+        start(self, model, *rest)
         kept = [i for i, name in enumerate(self.names) if "time_text_embed" not in name]
         self.names = [self.names[i] for i in kept]
         self.weights = [self.weights[i] for i in kept]

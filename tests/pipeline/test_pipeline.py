@@ -59,6 +59,20 @@ def test_a_seed_draws_the_same_picture_whatever_the_batch(
     assert "longer than the 32 tokens that the model reads" in capsys.readouterr().err
 
 
+def test_the_network_is_shown_no_padding_unless_it_is_compiled(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    hook = pipeline.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[2].mask))
+    short = pipeline("a red circle", steps=2, seed=3, precision="float32")[0]
+    assert all(mask.any(0).all() for mask in seen)
+    monkeypatch.setattr("fromnoise.pipeline.pipeline.is_compiled", lambda blocks: True)
+    long = pipeline("a red circle", steps=2, seed=3, precision="float32")[0]
+    hook.remove()
+    assert seen[-1].shape[1] == pipeline.conditioner.length > seen[0].shape[1]
+    assert abs(pixels(long) - pixels(short)).max() <= 1
+
+
 def test_more_prompts_than_are_drawn_together(pipeline: Pipeline) -> None:
     prompts = [CAPTIONS[i % 3] for i in range(CHUNK + 3)]
     many = pipeline(prompts, steps=1, seed=5, precision="float32")

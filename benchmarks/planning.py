@@ -37,7 +37,7 @@ DESCRIPTION = """\
 Plans recipes by `fromnoise plan`, and trains each for some steps by the package's own loop in a fresh process, by
 turns: plan, training, plan, training. What was planned stands beside what happened: pictures a second, the most memory
 of the process and its growth from before the model is made, validation and previews; and what is assumed of
-compilation. Also writes the table of docs/plan.md.
+compilation. Also writes the table of docs/plan.md. `phase5` draws in the latents of a trained runs/vae-small.
 """
 
 
@@ -166,6 +166,9 @@ def main(args: Sequence[str]) -> None:
     settings, words = parse(Settings(), args, usage=USAGE, description=DESCRIPTION)
     if words:
         raise ValueError(f"{words[0]!r} is not expected here; usage: {USAGE}")
+    for recipe in settings.recipes:
+        if isinstance(run := find(recipe).run, Run):
+            run.model.space.check()  # a VAE that is missing is told before the others have taken their minutes
     say = Console(stderr=True).print
     machine, found = describe_machine(), {}
     for recipe in settings.recipes:

@@ -142,7 +142,7 @@ def trained(rank: int, size: int, port: int, threads: int, run: Run, steps: int,
 
 
 def together(size: int, threads: int, run: Run, steps: int) -> dict[str, float]:
-    """What `trained` finds in so many fresh processes: the slowest's seconds, and the most that one held and grew by."""
+    """What `trained` finds in so many fresh processes: the slowest's seconds, the most that one held and grew by."""
     context = get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -89,12 +89,15 @@ def conditioned(pipeline: Pipeline, size: int) -> tuple[Sample, Cond]:
 
 @torch.no_grad()
 def noise_and_conditions(pipeline: Pipeline, n: int) -> tuple[Tensor, Cond, Cond]:
-    """What `Pipeline.stream` begins with, from seed 0: noise (B, C, S, S), condition and null."""
+    """What `Pipeline.stream` begins with, from seed 0: noise (B, C, S, S), condition and null, as long as is needed."""
     shape = pipeline.latent_shape(pipeline.config.size, pipeline.config.size)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in range(n)])
     features = pipeline.conditioner.encode([""] * n, torch.arange(n) % CLASSES)
     given = {key: value.to(pipeline.device) for key, value in features.items()}
-    return noise.to(pipeline.device), pipeline.conditioner(given), pipeline.conditioner.null(n)
+    cond = pipeline.conditioner(given).trimmed()
+    null = pipeline.conditioner.null(n).trimmed()
+    length = max(cond.mask.shape[1], null.mask.shape[1])
+    return noise.to(pipeline.device), cond.padded(length), null.padded(length)
 
 
 def our_pictures(pipeline: Pipeline, n: int, steps: int, guidance: float, precision: Precision) -> Tensor:

@@ -34,9 +34,9 @@ def compiled(modules: Sequence[nn.Module]) -> Iterator[None]:
             module._compiled_call_impl = None
 
 
-def is_compiled(modules: Sequence[nn.Module]) -> bool:
-    """Whether `modules` run compiled now."""
-    return any(module._compiled_call_impl is not None for module in modules)
+def is_compiled(module: nn.Module) -> bool:
+    """Whether any part of `module` runs compiled now."""
+    return any(part._compiled_call_impl is not None for part in module.modules())
 
 
 def remove_unlinked() -> None:

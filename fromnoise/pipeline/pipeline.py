@@ -318,7 +318,7 @@ class Pipeline(nn.Module):
             cond = self.conditioner({key: value.to(device) for key, value in features.items()})
             cond = cond if weights is None else lerp(cond, weights.to(device))
             null = self.conditioner.null(len(cond.mask))
-        if not is_compiled(self.blocks()):  # compiled code would have to be made for every length
+        if not is_compiled(self.backbone):  # compiled code would have to be made for every length
             cond, null = cond.trimmed(), null.trimmed()
         predict = guided(network, cond, null, sampling.guidance, sampling.interval, path=path, target=target)
         shape = self.latent_shape(*request.sides)

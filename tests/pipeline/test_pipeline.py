@@ -66,7 +66,7 @@ def test_the_network_is_shown_no_padding_unless_it_is_compiled(
     hook = pipeline.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[2].mask))
     short = pipeline("a red circle", steps=2, seed=3, precision="float32")[0]
     assert all(mask.any(0).all() for mask in seen)
-    monkeypatch.setattr("fromnoise.pipeline.pipeline.is_compiled", lambda blocks: True)
+    monkeypatch.setattr("fromnoise.pipeline.pipeline.is_compiled", lambda backbone: True)
     long = pipeline("a red circle", steps=2, seed=3, precision="float32")[0]
     hook.remove()
     assert seen[-1].shape[1] == pipeline.conditioner.length > seen[0].shape[1]

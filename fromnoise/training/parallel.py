@@ -196,9 +196,8 @@ class Sharded(Parallel):
 
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         def synced(wanted: bool) -> AbstractContextManager[object]:
-            model.set_requires_all_reduce(
-                wanted
-            )  # gradients of a part go to their shares at once, or they would be whole
+            # Between machines alone: within one, gradients go to their shares at once, or they would be whole.
+            model.set_requires_all_reduce(wanted)
             return nullcontext()
 
         return Learner(model.device, model.loss, synced)

@@ -10,6 +10,7 @@ import torch
 
 from fromnoise.core.chips import CHIPS, chip_named, chip_of, spelt
 from fromnoise.core.device import autocast, available, peak_flops, pick
+from fromnoise.training.hollow import Living
 
 
 def test_auto_is_the_best_there_is() -> None:
@@ -115,3 +116,12 @@ print(left(20), left(10))
     told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     large, small = map(float, told)
     assert large < 20 < 60 < small, (large, small)
+
+
+def test_autocast_keeps_no_cast_weights() -> None:
+    """Where activations are computed again, or weights are shared out, that would be all of them once more."""
+    model, x = torch.nn.Linear(8, 8), torch.ones(2, 8)
+    with Living(model) as living, autocast(torch.device("cpu"), torch.bfloat16):
+        made = model(x).detach()
+        assert made.dtype == torch.bfloat16
+        assert living.now == made.nbytes

@@ -22,7 +22,7 @@ from fromnoise.core.ranks import joined
 from fromnoise.data.config import PreparedConfig, ShapesConfig
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig
-from fromnoise.planning.case import Case, case_of, part_of
+from fromnoise.planning.case import Beside, Case, case_of, memory_of, part_of
 from fromnoise.planning.counts import counts_of
 from fromnoise.planning.place import Crew
 from fromnoise.planning.several import advice, bytes_of_sample
@@ -32,7 +32,8 @@ from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import prepare
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
-from fromnoise.training.estimate import Pace
+from fromnoise.training.estimate import Pace, Resident
+from fromnoise.training.hollow import Counted
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.parallel import split
 from fromnoise.training.run import AdamW, Muon, Run, Training
@@ -221,6 +222,16 @@ def test_a_plan_of_several_tells_what_each_needs(capsys: pytest.CaptureFixture[s
         "ddp",
     ):
         assert words in text
+
+
+def test_text_encoders_are_not_on_gpus_that_share_out_weights() -> None:
+    counted = Counted(activations=10, gradients=0, kernels=0, traffic=0)
+    whole = Part(Resident(1, 1, 2), counted, 3, 0, 0, [], 50, 0, split=False)
+    gpu = Beside(share=1.0, look=0, frozen=100, encoders=80, program=0, overhead=0, cpu=False)
+    assert memory_of(whole, gpu).frozen == 100
+    assert memory_of(whole._replace(split=True), gpu).frozen == 20
+    on_cpu = memory_of(whole._replace(split=True), gpu._replace(cpu=True))
+    assert (on_cpu.frozen, on_cpu.overhead) == (100, 50)  # where a checkpoint is copied, too
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fromnoise.core.device import has_bfloat16
 from fromnoise.training.parallel import SINGLE, Parallel
 from fromnoise.training.run import AdamW, Muon
 
@@ -35,9 +36,10 @@ def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Roughly U V^T of each matrix U S V^T: (N, rows, columns) with rows <= columns -> the same shape, bfloat16."""
+    """Roughly U V^T of each matrix U S V^T: (N, rows, columns) with rows <= columns -> the same shape, in bfloat16 if
+    its products are not by far the slower ones."""
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16()  # (N, R, C)
+    x = matrices.bfloat16() if has_bfloat16(matrices.device) else matrices  # (N, R, C)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # spectral norm at most 1
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT  # (N, R, R)

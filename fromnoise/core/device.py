@@ -53,6 +53,16 @@ def has_bfloat16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def queues(device: torch.device) -> bool:
+    """Whether `device` is told of work ahead of what it does, so that to read a number of it is to wait for it."""
+    return device.type == "cuda"
+
+
+def busy(device: torch.device) -> bool:
+    """Whether `device` has work left that it was told of."""
+    return queues(device) and not torch.cuda.current_stream(device).query()
+
+
 @lru_cache(maxsize=8)
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether matrix products are clearly faster in bfloat16 than in float32 on `device`: tried, in milliseconds."""

@@ -80,11 +80,6 @@ def resident(model: nn.Module, optimizer: AdamW | Muon) -> Resident:
     return Resident(weights, weights, BYTES * (inside + 2 * rest))
 
 
-def due(step: int, every: int, steps: int) -> bool:
-    """Whether what comes every so many steps, and at the end, comes after this step."""
-    return step % every == 0 or step == steps
-
-
 def left(training: TrainingBase, done: int) -> Left:
     """What is left after `done` steps; a validation also comes before the first."""
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,10 +90,11 @@ def _board(directory: Path, step: int) -> Any:
 
 @dataclass
 class Meter:
-    """Speed since the last `reset`: pictures, seconds of steps, and seconds of them waiting for data."""
+    """Speed since the last `reset`: pictures, seconds of steps, and seconds of them waiting for data, at most."""
 
     flops: float | None = None  # of one step, where the device's peak is known
     peak: float | None = None  # FLOP/s
+    busy: Callable[[], bool] = lambda: False  # whether the device has other work meanwhile
     steps: int = 0
     pictures: int = 0
     seconds: float = 0.0
@@ -108,7 +109,8 @@ class Meter:
                 sample = next(samples)
             except StopIteration:
                 return
-            self.waited += time.perf_counter() - self.clock
+            waited = time.perf_counter() - self.clock
+            self.waited += 0.0 if self.busy() else waited
             yield sample
 
     def end(self, pictures: int) -> None:
@@ -151,14 +153,13 @@ class Report:
         self.metrics = Metrics(file, progress.step, training.tensorboard) if ranks.first else Unwritten()
         self.began = time.perf_counter() - progress.seconds
 
-    def step(self, loss: float, norm: float, rate: float) -> int:
-        """One more step is done, with this loss, norm of the gradient, and learning rate; how many are."""
+    def step(self, norm: float, rate: float) -> None:
+        """One more step is done, at this learning rate. norm: of the gradient, where the step is told of."""
         progress, training = self.progress, self.training
         self.meter.end(self.batch)
         progress.step += 1
         progress.seconds = time.perf_counter() - self.began
-        progress.losses.append(loss)
-        if progress.step % training.log_every == 0 or progress.step == training.steps:
+        if training.due(progress.step, training.log_every):
             mean = math.fsum(progress.losses) / len(progress.losses)
             told = {"loss": mean, "gradient_norm": norm, "learning_rate": rate}
             speed = self.meter.reset()
@@ -167,7 +168,6 @@ class Report:
             if self.reference:
                 self.reference.loss(progress.step, len(progress.losses), mean)
             progress.losses.clear()
-        return progress.step
 
     def validated(self, losses: dict[str, Any]) -> None:
         """These are the validation losses after the steps that are done."""

@@ -6,12 +6,13 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fromnoise.core.device import keep_freed_memory, peak_flops, pick
+from fromnoise.core.device import busy, keep_freed_memory, peak_flops, pick
 from fromnoise.core.ranks import ALONE, Ranks, joined
 from fromnoise.core.recompute import recompute
 from fromnoise.core.types import Data
@@ -25,12 +26,13 @@ from fromnoise.training.directory import alone, claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.environment import note_environment, refuse_unlike
-from fromnoise.training.estimate import due, tell_needs
+from fromnoise.training.estimate import tell_needs
 from fromnoise.training.fast import Choices, choose
 from fromnoise.training.latents import recorded_space
 from fromnoise.training.log import Live, Meter, Report, Unseen, duration
 from fromnoise.training.optim import Optimizer, schedule
 from fromnoise.training.origin import adapt, find_origin, unsealed
+from fromnoise.training.outcomes import Outcomes
 from fromnoise.training.parallel import SINGLE, Parallel, split
 from fromnoise.training.prefetch import ahead, workers
 from fromnoise.training.reconstruction import Reconstruction, fit
@@ -133,20 +135,23 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
     config, root, ranks = trainee.run.training, directory / "checkpoints", parallel.ranks
     model, ema, optimizer, progress = state
     keep_freed_memory(parallel.largest_kept)
-    sizes = len(trainee.data.sizes)
-    choices = choose(
-        model, lambda size: trainee.trial(model, size), config, directory / "measured.yaml", live.say, sizes, ranks
-    )
-    if choices.compile and sizes > 1:
-        live.say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
+    choices = chosen(trainee, model, directory / "measured.yaml", live.say)
     validation, previews = trainee.validation(model), trainee.previews(directory / "previews")
     meter = measure(trainee, model, choices)
     reference = find_reference(trainee.run, directory, live.say)
     report = Report(directory, live, meter, progress, config, choices.batch, reference, ranks)
     if ranks.first:
         note_environment(directory, progress.step, model.device, trainee.data, ranks.size)
-    samples = ahead(maker(trainee, model, choices), range(progress.step, config.steps), workers(model.device))
+    make = maker(trainee, model, choices)
+    samples = ahead(make, range(progress.step, config.steps), workers(model.device))
     saver = saver_of(root, config.keep, parallel)
+
+    def refuse(step: int, losses: list[float]) -> None:
+        whose = next((rank for rank, loss in enumerate(losses) if not math.isfinite(loss)), 0)
+        fault = ranks.agreed(find_fault(model, make(step).to(model.device), choices.dtype), whose)
+        raise ValueError(not_finite(step, fault, root))
+
+    outcomes = Outcomes(progress, model.device, ranks, refuse)
 
     def validate() -> None:
         report.validated(validation.losses(model, ema, choices.dtype))
@@ -167,30 +172,37 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
             sample = sample.to(model.device)
             losses = accumulate_gradients(learner, sample, config.accumulate, choices.dtype, learner.synced)
             norm = clip_gradients(model, config.clip, parallel)
-            means, signals = zip(*ranks.every(losses.mean().item(), stop.signal), strict=True)
-            loss, signal = math.fsum(means) / ranks.size, int(max(signals))
-            if not math.isfinite(loss + norm):
-                whose = next((rank for rank, mean in enumerate(means) if not math.isfinite(mean)), 0)
-                fault = ranks.agreed(find_fault(model, sample, choices.dtype), whose)
-                raise ValueError(not_finite(step, fault, root))
+            outcomes.add(losses, norm)
             rate = schedule(step, config.steps, config.warmup, config.decay)
-            optimizer.step(rate)
+            optimizer.step(rate, outcomes.broken)
             model.zero_grad()
             ema.update(step)
 
-            done = report.step(loss, norm, rate * optimizer.lr)
-            if due(done, config.validate_every, config.steps):
+            done, signal = step + 1, int(max(ranks.every(stop.signal))[0])
+            if config.due(done, *config.every) or signal:
+                outcomes.read()
+            report.step(outcomes.norm, rate * optimizer.lr)
+            if config.due(done, config.validate_every):
                 validate()
-            if due(done, config.preview_every, config.steps):
+            if config.due(done, config.preview_every):
                 previews.write(done, model, ema, choices.precision)
                 keep_freed_memory(parallel.largest_kept)  # drawing keeps all
-            if due(done, config.save_every, config.steps) or signal:
+            if config.due(done, config.save_every) or signal:
                 report.metrics.sync()
                 saved = saver.save(state)
                 if signal:
                     saver.close()
                     live.say(f"stopped; saved {saved}; the same command goes on")
                     raise SystemExit(128 + signal)
+
+
+def chosen(trainee: Trainee, model: Model, file: Path, say: Callable[[str], None]) -> Choices:
+    """How it runs fastest here, kept in `file`; told."""
+    sizes = len(trainee.data.sizes)
+    choices = choose(model, partial(trainee.trial, model), trainee.run.training, file, say, sizes, trainee.ranks)
+    if choices.compile and sizes > 1:
+        say(f"pictures of {sizes} sizes: a step waits where one comes first, for it is compiled by itself")
+    return choices
 
 
 def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Parallel = SINGLE) -> State:
@@ -231,14 +243,14 @@ def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
     is computed again does not count."""
     peak = peak_flops(model.device)
     if peak is None or len(trainee.data.sizes) > 1:
-        return Meter()
+        return Meter(busy=lambda: busy(model.device))
     sample = trainee.draw(model, 0, choices.batch).to(model.device)
     recompute(model.blocks(), False)
     with FlopCounterMode(display=False) as counter:
         accumulate_gradients(model, sample.rows(0, 1), 1, choices.dtype)
     recompute(model.blocks(), trainee.run.training.recompute)
     model.zero_grad()
-    return Meter(sample.size * counter.get_total_flops(), peak)
+    return Meter(sample.size * counter.get_total_flops(), peak, lambda: busy(model.device))
 
 
 def not_finite(step: int, fault: str, root: Path) -> str:

@@ -73,8 +73,8 @@ class StackedMuon:
         }
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """One update at `factor` of the peak learning rate."""
+    def step(self, factor: float, broken: Tensor | None = None) -> None:
+        """One update at `factor` of the peak learning rate; of weights none where `broken`, (), is 1."""
         lr, beta = self.config.lr * factor, self.config.momentum
         parallel = self.parallel
         for shape, names in self.stacks.items():
@@ -83,7 +83,10 @@ class StackedMuon:
             grads = torch.stack([_flat(grad) for grad in own]) if own else torch.empty_like(self.momentum[shape])
             del own  # of shared out weights, they are copies
             momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (n, R, C)
-            update = parallel.sharers.rows(orthogonal(grads.lerp_(momentum, beta)), len(names))  # (N, R, C)
+            update = orthogonal(grads.lerp_(momentum, beta))  # (n, R, C)
+            if broken is not None:
+                update.masked_fill_(broken.bool(), 0)
+            update = parallel.sharers.rows(update, len(names))  # (N, R, C)
             weights = [_flat(parallel.held(p), standing(p)) for p in held]  # N of (R, C), or of their rows held here
             parts = [
                 (part[:, slice(*parallel.rows(p))] if standing(p) else part[slice(*parallel.rows(p))]).to(grads.dtype)
@@ -155,13 +158,15 @@ class Optimizer:
         self.named = named
         self.adamw = torch.optim.AdamW(groups, lr=self.lr, betas=(BETA1, config.beta2), fused=True)
 
-    def step(self, factor: float) -> None:
-        """One update at `factor` of the peak learning rates."""
+    def step(self, factor: float, broken: Tensor | None = None) -> None:
+        """One update at `factor` of the peak learning rates; of weights none where `broken`, (), is 1, which is asked
+        on the device."""
         for group in self.adamw.param_groups:
             group["lr"] = self.lr * factor
+        self.adamw.found_inf = broken  # pyright: ignore[reportAttributeAccessIssue], as torch.amp.GradScaler tells it
         self.adamw.step()
         if self.muon:
-            self.muon.step(factor)
+            self.muon.step(factor, broken)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state that is here, by the names of the parameters."""

@@ -100,9 +100,9 @@ class Parallel(ABC):
         first, last = self.sharers.share(len(gradients))
         return list(gradients[first:last])
 
-    def number(self, total: Tensor) -> float:
-        """A sum over all weights."""
-        return total.item()
+    def whole(self, total: Tensor) -> Tensor:
+        """A sum over all weights, (), of one over those that are here."""
+        return total
 
     def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
         """What of `tensors` this process is to write, and with which row each begins; nobody else has those of the
@@ -240,8 +240,8 @@ class Sharded(Parallel):
             own += [whole] if first <= place < last else []
         return own
 
-    def number(self, total: Any) -> float:
-        return total.full_tensor().item()
+    def whole(self, total: Any) -> Tensor:
+        return total.full_tensor()
 
     def written(self, tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, tuple[Tensor, int]]:
         from torch.distributed.tensor import DTensor

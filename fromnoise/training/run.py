@@ -90,6 +90,15 @@ class TrainingBase(Config):
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra)."""
 
+    @property
+    def every(self) -> tuple[int, int, int, int]:
+        """How many steps lie between two at which something is told of them, or made of their weights."""
+        return self.log_every, self.validate_every, self.preview_every, self.save_every
+
+    def due(self, step: int, *every: int) -> bool:
+        """Whether after `step` steps comes any of what comes every so many, and at the end."""
+        return step == self.steps or any(step % each == 0 for each in every)
+
 
 class Training(TrainingBase):
     """How long, how fast and with what care."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from fromnoise.core.device import autocast
+from fromnoise.core.device import autocast, queues
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import trainee
@@ -130,15 +130,15 @@ def accumulate_gradients(
     return torch.cat(losses)
 
 
-def clip_gradients(model: Model, most: float, parallel: Parallel = SINGLE) -> float:
-    """Scale all gradients so that their norm is at most `most`; the norm before.
+def clip_gradients(model: Model, most: float, parallel: Parallel = SINGLE) -> Tensor:
+    """Scale all gradients so that their norm is at most `most`; the norm before, ().
 
-    Where it is small enough they are left alone: PyTorch's `clip_grad_norm_` would read and write all of them, to
-    multiply by 1.
+    Where it is small enough, and known without waiting, they are left alone: PyTorch's `clip_grad_norm_` would read and
+    write all of them, to multiply by 1.
     """
     total = gradient_norm(model)  # ()
-    norm = parallel.number(total)
-    if norm + CLIP_EPS > most:
+    norm = parallel.whole(total)  # ()
+    if queues(norm.device) or float(norm) + CLIP_EPS > most:
         clip_grads_with_norm_(list(model.parameters()), most, total)
     return norm
 

@@ -15,7 +15,7 @@ from torch import nn
 from fromnoise.core.types import Data
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.drawing import Drawing
-from fromnoise.training.estimate import Left, Pace, Resident, Spent, due, left, measure_pace, resident, spent
+from fromnoise.training.estimate import Left, Pace, Resident, Spent, left, measure_pace, resident, spent
 from fromnoise.training.loop import train
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.run import AdamW, Muon, Run
@@ -56,7 +56,7 @@ def test_what_is_left_is_counted_as_the_loop_counts_it(tiny_run: Making) -> None
     for steps, every in ((10, 3), (9, 3), (7, 10), (1, 1)):
         training = tiny_run(steps=steps, validate_every=every, preview_every=every, save_every=every).training
         for done in range(steps + 1):
-            comes = sum(due(step, every, steps) for step in range(done + 1, steps + 1))
+            comes = sum(training.due(step, every) for step in range(done + 1, steps + 1))
             assert left(training, done) == Left(steps - done, comes + (done == 0), comes, comes)
 
 

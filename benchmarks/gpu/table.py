@@ -60,7 +60,7 @@ def shipped(part: Record) -> Iterator[Row]:
 def trained(part: Record) -> Iterator[Row]:
     """Qwen-Image's network in training."""
     if "peak" in part:
-        yield "fastest bfloat16 product", f"{part['peak']['tflops']:.3g} TFLOP/s", ""
+        yield f"fastest {part['precision']} product", f"{part['peak']['tflops']:.3g} TFLOP/s", ""
     for batch, told in part.get("batches", {}).items():
         used = told.get("flop_utilisation", {})
         for name, rate in told.get("images_per_second", {}).items():

@@ -67,10 +67,11 @@ def measure(settings: Settings, notes: Notes) -> None:
 
 
 def peak_of(settings: Settings, device: torch.device, notes: Notes) -> float:
-    """FLOP/s of the fastest square product in bfloat16, of numbers by chance: zeros run faster than data does."""
+    """FLOP/s of the fastest square product in what steps run in, of numbers by chance: zeros run faster than data."""
+    dtype = dtype_of(fast_precision(device, Plan())) or torch.float32
     calls: dict[str, Call] = {}
     for side in settings.training.products:
-        a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         calls[str(side)] = partial(multiply, a, b)
     seconds = take_turns(calls, 3, device, lambda done, total: None)
     rates = {side: REPEATS * 2 * int(side) ** 3 / min(spent) for side, spent in seconds.items()}

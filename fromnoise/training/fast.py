@@ -25,6 +25,7 @@ COMPILE_SECONDS = {"cpu": 40.0, "cuda": 90.0}  # to compile two kinds of block, 
 COMPILE_SAVES = 0.25  # share of an eager step
 COMPILE_SAVES_CONVOLUTIONS = 0.05  # where blocks have them: on a CPU the same kernels, compiled or not
 CLEARLY = 0.1  # share of an eager step that another precision than float32 must save: timings differ from run to run
+TURNS = 3  # in which an eager step and a compiled one are compared; the middle one decides
 SPARE_MEMORY = 0.1  # share of a GPU's memory left for what a trial does not see
 
 Serve = Callable[[int], Sample]
@@ -97,14 +98,21 @@ def dtype_of(precision: Precision) -> torch.dtype | None:
 
 
 def seconds_of(
-    model: Model, sample: Sample, parts: int, dtype: torch.dtype | None, repeats: int, ranks: Ranks = ALONE
+    model: Model,
+    sample: Sample,
+    parts: int,
+    dtype: torch.dtype | None,
+    repeats: int,
+    ranks: Ranks = ALONE,
+    first: int = 1,
 ) -> float:
-    """Seconds of a forward and backward: the best of `repeats`, after one that does not count, of the slowest."""
+    """Seconds of a forward and backward: the best of `repeats`, after the `first`, which do not count, of the slowest
+    process."""
     best = float("inf")
-    for trial in range(repeats + 1):
+    for trial in range(first + repeats):
         start = time.perf_counter()
         accumulate_gradients(model, sample, parts, dtype).sum().item()  # .item() waits for the device
-        if trial:
+        if trial >= first:
             best = min(best, time.perf_counter() - start)
         model.zero_grad()
     return max(ranks.every(best))[0]
@@ -205,25 +213,39 @@ def _quickest(
         one: seconds_of(model, sample, parts, dtype_of(one), 2, ranks) for one in precisions
     }
     plain = quickest(tried)
-    eager = ", ".join(f"{seconds:.3g} s eager in {one}" for one, seconds in tried.items())
     if training.compile == "off":
-        say(f"{plain}, not compiled: a forward and backward takes {eager}")
+        say(f"{plain}, not compiled: a forward and backward takes {_told(tried)}")
         return plain, False
     if not repays(model, steps, tried[plain], sizes):
         say(f"{plain}, not compiled: {steps} steps of {tried[plain]:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
     try:
+        start = time.perf_counter()
         with model.compiled():
-            start = time.perf_counter()
-            quick = seconds_of(model, sample, parts, dtype_of(fused), 4, ranks)
-            spent = time.perf_counter() - start
+            seconds_of(model, sample, parts, dtype_of(fused), 0, ranks)
+        turns = [_turn(model, sample, parts, plain, fused, ranks) for _ in range(TURNS)]
+        spent = time.perf_counter() - start
     except Exception as error:  # no compiler here, or one of the many ways in which it gives up
         say(f"{plain}, not compiled: it fails here ({type(error).__name__})")
         return plain, False
+    tried[plain], quick = sorted(turns, key=lambda turn: turn[1] / turn[0])[TURNS // 2]
     pays = quick < tried[plain]
-    times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {eager}"
+    times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {_told(tried)}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
+
+
+def _turn(
+    model: Model, sample: Sample, parts: int, plain: Precision, fused: Precision, ranks: Ranks
+) -> tuple[float, float]:
+    """Seconds of an eager step and of a compiled one right after it: a slow minute slows both."""
+    eager = seconds_of(model, sample, parts, dtype_of(plain), 1, ranks, 0)
+    with model.compiled():
+        return eager, seconds_of(model, sample, parts, dtype_of(fused), 1, ranks, 0)
+
+
+def _told(tried: Mapping[Precision, float]) -> str:
+    return ", ".join(f"{seconds:.3g} s eager in {one}" for one, seconds in tried.items())
 
 
 def repays(model: Model, steps: int, eager: float, sizes: int) -> bool:

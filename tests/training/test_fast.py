@@ -76,6 +76,25 @@ def test_what_ends_the_steps_soonest_wins(
     assert (choices.precision, choices.compile) == expected
 
 
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_a_slow_minute_chooses_nothing(
+    pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Eager steps were tried in a quick one; then everything takes twice as long."""
+    block, asked = pipeline.backbone.transformer_blocks[0], list[int]()
+
+    def seconds(*_: object) -> float:
+        asked.append(1)
+        return (1 if len(asked) == 1 else 2) * (0.8 if block._compiled_call_impl else 1.0)
+
+    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(fast, "seconds_of", seconds)
+    told = list[str]()
+    training = tiny_run(precision="auto", compile="auto", steps=1000).training
+    assert choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", told.append).compile
+    assert told[0].startswith("float32, compiled: a forward and backward takes 1.6 s compiled in float32, 2 s eager")
+
+
 def test_what_is_not_to_be_compiled_still_has_its_precision_chosen(
     pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

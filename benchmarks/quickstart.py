@@ -1,10 +1,12 @@
 """`make quickstart` in a fresh clone, by the clock: what a newcomer gets, and how soon. One JSON record.
 
 python -m benchmarks.quickstart
+python -m benchmarks.quickstart --record quickstart_avx2   # on a machine of another kind, beside the first
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import tempfile
@@ -35,6 +37,10 @@ def measure() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parent / "results" / "quickstart.json"
-    write_record(path, {"command": "python -m benchmarks.quickstart", "machine": describe_machine(), **measure()})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", default="quickstart", help="name of the record; default: %(default)s")
+    name = parser.parse_args().record
+    command = "python -m benchmarks.quickstart" + ("" if name == parser.get_default("record") else f" --record {name}")
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    write_record(path, {"command": command, "machine": describe_machine(), **measure()})
     print(path.read_text())

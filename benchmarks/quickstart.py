@@ -29,11 +29,7 @@ def measure() -> dict[str, object]:
         evaluate = [clone / ".venv/bin/fromnoise", "evaluate", "runs/shapes", "--json"]
         answer = subprocess.run(evaluate, cwd=clone, check=True, capture_output=True, text=True).stdout
         training = training_of(clone / "runs/shapes")
-    return {
-        "minutes": round(seconds / 60, 2),
-        "training": training,
-        **json.loads(answer),
-    }
+    return {**json.loads(answer), "minutes": round(seconds / 60, 2), "training": training}
 
 
 if __name__ == "__main__":
@@ -42,5 +38,5 @@ if __name__ == "__main__":
     name = parser.parse_args().record
     command = "python -m benchmarks.quickstart" + ("" if name == parser.get_default("record") else f" --record {name}")
     path = Path(__file__).parent / "results" / f"{name}.json"
-    write_record(path, {"command": command, "machine": describe_machine(), **measure()})
+    write_record(path, measure() | {"command": command, "machine": describe_machine()})
     print(path.read_text())

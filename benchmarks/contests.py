@@ -24,7 +24,7 @@ from benchmarks.given import batch_of, conditioned, noise_and_conditions, our_pi
 from benchmarks.harness import seconds_of, take_turns
 from benchmarks.stock.rival import Rival, Way, flow_loss
 from fromnoise.cli.progress import progress
-from fromnoise.core.device import autocast, fast_bfloat16
+from fromnoise.core.device import autocast, fast_bfloat16, has_bfloat16
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training.fast import choose
 from fromnoise.training.optim import Optimizer
@@ -36,6 +36,7 @@ TRIAL_STEPS = 3
 OURS, OURS_EAGER, BARE = "fromnoise", "fromnoise, eager", "bare loop"
 EAGER, COMPILED = "diffusers", "diffusers, compiled"
 PRECISIONS = (Way(torch.bfloat16, torch.float32), Way(None, torch.float32))
+HELD = (Way(torch.bfloat16, torch.float32), Way(None, torch.bfloat16), Way(None, torch.float32))
 
 Say = Callable[[str], None]
 Call = Callable[[], object]
@@ -149,8 +150,9 @@ def time_training(
 
         return partial(bare_step, answer, network, Optimizer(network, ADAMW), sample)
 
-    ways = [way._replace(last=last) for way in PRECISIONS for last in rival.layouts]
-    bare_way = contest.fastest(BARE, {str(way): (way, bare(way)) for way in PRECISIONS})
+    precisions = able(PRECISIONS, pipeline.device)
+    ways = [way._replace(last=last) for way in precisions for last in rival.layouts]
+    bare_way = contest.fastest(BARE, {str(way): (way, bare(way)) for way in precisions})
     way = contest.fastest(EAGER, {str(way): (way, stock_step(way, False)) for way in ways})
     with tempfile.TemporaryDirectory() as place:
         training = Training(batch=work.batch, steps=work.planned)
@@ -200,7 +202,8 @@ def time_sampling(
     def theirs(way: Way, compile: bool, steps: int) -> Call:
         return partial(rival.pictures, rival.held(stock, way, compile), *given, steps, work.guidance, way)
 
-    ways = {f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}": way for way in stock_ways(rival)}
+    tried = stock_ways(rival, device)
+    ways = {f"{way}, {'one doubled forward' if way.doubled else 'two forwards'}": way for way in tried}
     way = contest.fastest(EAGER, {how: (way, theirs(way, False, TRIAL_STEPS)) for how, way in ways.items()})
     how = f"{precision}, as Pipeline.stream chooses"
     if work.compile:
@@ -213,9 +216,14 @@ def time_sampling(
     return Result(str(device), name, rival.stock, "sampling", work.pictures, contest.how, contest.trials, seconds)
 
 
-def stock_ways(rival: Rival) -> Sequence[Way]:
+def stock_ways(rival: Rival, device: torch.device) -> Sequence[Way]:
     """The usual ways to draw with the stock class."""
-    held = [Way(torch.bfloat16, torch.float32), Way(None, torch.bfloat16), Way(None, torch.float32)]
+    held = able(HELD, device)
     return [
         way._replace(doubled=doubled, last=last) for way in held for doubled in (True, False) for last in rival.layouts
     ]
+
+
+def able(ways: Sequence[Way], device: torch.device) -> Sequence[Way]:
+    """Those of `ways` that are worth trying: bfloat16 only where there is more for it than plain loops."""
+    return [way for way in ways if has_bfloat16(device) or (way.autocast, way.weights) == (None, torch.float32)]

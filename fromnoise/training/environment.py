@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from fromnoise.core.config import Config
+from fromnoise.core.device import has_bfloat16, pick
 from fromnoise.core.files import write_text
 from fromnoise.core.machine import describe_machine, versions
 from fromnoise.core.ranks import Ranks
 from fromnoise.core.types import Data
+from fromnoise.training.run import Run, VAERun
 
 FILE = "environment.jsonl"
 HELD_OUT = 64  # pictures that tell one data set from another
@@ -41,19 +42,21 @@ def fingerprint(data: Data) -> str:
     return digest.hexdigest()
 
 
-def refuse_unlike(run: Config, data: Data, ranks: Ranks) -> None:
-    """Find that all processes run the same code on the same data; who trains alone is like himself.
+def refuse_unlike(run: Run | VAERun, data: Data, ranks: Ranks) -> None:
+    """Find that all processes run the same code on the same data and alike devices; who trains alone is like himself.
 
     Raises:
         ValueError: one line in all of them, that names what differs and in which process.
     """
     if ranks.size == 1:
         return
+    device = pick(run.training.device)
     own = {
         "fromnoise": code(),
         "packages": json.dumps(versions()),
         "settings": run.model_dump_json(exclude={"model": {"space"}}),  # which each may have measured
         "data": fingerprint(data),
+        "products": f"{device.type}, bfloat16 {has_bfloat16(device)}",  # Muon's updates would be of two types
     }
     first = json.loads(ranks.agreed(json.dumps(own)))
     unlike = next((place for place, (key, value) in enumerate(own.items()) if first[key] != value), -1)
@@ -61,7 +64,8 @@ def refuse_unlike(run: Config, data: Data, ranks: Ranks) -> None:
         if place >= 0:
             what = list(own)[int(place)]
             raise ValueError(
-                f"process {rank} has other {what} than process 0: all machines need the same code, settings and data"
+                f"process {rank} has other {what} than process 0: all machines need the same code, settings, data and "
+                "kind of processor"
             )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
-from fromnoise.core.device import fast_bfloat16
+from fromnoise.core.device import fast_bfloat16, has_bfloat16
 from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.training.run import Training, TrainingBase
@@ -66,12 +66,16 @@ def choose(
 
     Gradients are left at zero, and nothing else of the model is touched.
     """
-    device = model.device.type
+    device, able = model.device.type, has_bfloat16(model.device)
+    if training.precision == "bfloat16" and not able:
+        say("training.precision is bfloat16, which this CPU multiplies number by number: float32 is far faster")
     if file.is_file():
         choices = read_yaml(Choices, file)
-        if choices.device == device:
+        slow = choices.precision == "bfloat16" != training.precision and not able
+        if choices.device == device and not slow:
             return choices
-        say(f"begun on {choices.device}, going on on {device}: measured anew, and not the same to the last bit")
+        here = f"a {device} that cannot multiply bfloat16" if slow else device
+        say(f"begun on {choices.device}, going on on {here}: measured anew, and not the same to the last bit")
         training = training.model_copy(update={"batch": choices.batch})
     parts = training.accumulate
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from fromnoise.core.chips import CHIPS, chip_named, chip_of, spelt
-from fromnoise.core.device import autocast, available, peak_flops, pick
+from fromnoise.core.device import autocast, available, fast_bfloat16, has_bfloat16, peak_flops, pick
 from fromnoise.training.hollow import Living
 
 
@@ -31,6 +33,15 @@ def test_autocast_runs_products_in_the_type_asked_for() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast(torch.device("cpu"), None):
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of x86 instructions")
+def test_a_cpu_multiplies_bfloat16_where_it_has_avx512() -> None:
+    told = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    has = {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= set(told)
+    assert has_bfloat16(torch.device("cpu")) == has
+    assert has or not fast_bfloat16(torch.device("cpu"))
+    assert has_bfloat16(torch.device("meta"))
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,27 @@ def test_on_another_device_it_is_measured_anew_with_the_same_batch(
     assert told[0] == "begun on cuda, going on on cpu: measured anew, and not the same to the last bit"
 
 
+def test_on_a_processor_without_bfloat16_what_was_chosen_with_it_is_measured_anew(
+    tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, told = tmp_path / "measured.yaml", list[str]()
+    kept = Choices(device="cpu", batch=12, precision="bfloat16", compile=False)
+    write_yaml(kept, file)
+    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: False)
+    for able in (True, False):
+        monkeypatch.setattr(fast, "has_bfloat16", lambda device, able=able: able)
+        choices = choose(pipeline, serving(pipeline, shapes), tiny_run(precision="auto").training, file, told.append)
+        assert choices == kept.model_copy(update={} if able else {"precision": "float32"})
+    assert told[0] == (
+        "begun on cpu, going on on a cpu that cannot multiply bfloat16: measured anew, and not the same to the last bit"
+    )
+    told.clear()
+    write_yaml(kept, file)
+    asked = tiny_run(precision="bfloat16").training  # who asks for it has it
+    assert choose(pipeline, serving(pipeline, shapes), asked, file, told.append) == kept
+    assert len(told) == 1 and told[0].startswith("training.precision is bfloat16, which this CPU multiplies")
+
+
 def test_a_batch_is_found_in_whole_parts(
     tmp_path: Path, pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

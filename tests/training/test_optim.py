@@ -12,6 +12,7 @@ from torch import nn
 
 from fromnoise.models.config import CNNConfig, UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import optim
 from fromnoise.training.optim import Optimizer, StackedMuon, orthogonal, schedule
 from fromnoise.training.run import AdamW, Muon
 
@@ -43,6 +44,18 @@ def test_stacked_muon_is_torchs_muon() -> None:
         moved = (theirs[name] - start[name]).norm()
         # bfloat16 products round: torch's own batched and single products differ by as much.
         assert (p - theirs[name]).norm() < 0.01 * moved, name
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_updates_are_in_bfloat16_only_where_a_device_has_products_of_it(
+    monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr(optim, "has_bfloat16", lambda device: fast)
+    given = torch.randn(2, 4, 8)
+    singular = torch.linalg.svdvals(orthogonal(given).float())
+    assert orthogonal(given).dtype == (torch.bfloat16 if fast else torch.float32)
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    assert orthogonal(given) is not given and given.dtype == torch.float32
 
 
 def test_a_convolution_is_a_matrix_to_muon() -> None:

@@ -286,7 +286,8 @@ def test_a_process_that_is_killed_ends_the_rest_and_the_restart_goes_on_to_the_s
     )
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert together(2, run, whole) == [0, 0]
-    agent = started(run, torn, tmp_path / "told", "--nproc-per-node", "2", "--max-restarts", "1", *SOON, forked=True)
+    place = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    agent = started(run, torn, tmp_path / "told", *place, *SOON, forked=True)
     wait_for((torn / "checkpoints" / "step-00000005").is_dir, agent.process.is_alive)
     os.kill(workers(agent.process.pid)[-1], signal.SIGKILL)
     code, told = agent.ended()

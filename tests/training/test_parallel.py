@@ -27,7 +27,7 @@ from fromnoise.conditioning.config import NoConditionConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_tensors
 from fromnoise.core.ranks import joined
-from fromnoise.training import drawing, reconstruction
+from fromnoise.training import drawing, outcomes, reconstruction, step
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
 from tests.training.processes import all_of, become, free_port, serving
@@ -326,6 +326,43 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: 
         told = fault_of(rank, place).read_text()
         assert "training.batch is 5; allowed for 2 processes and training.accumulate 1: multiples of 2" in told
     assert not place.exists()
+
+
+def told_ahead(rank: int, size: int, port: int, run: Run, directory: Path) -> None:
+    """As `one_of`, on a CPU that is taken for a device that is told of steps before it takes them. The second part of
+    the fifth step's batch, of a seed that nothing else has, is spoilt."""
+    real = drawing.draw
+
+    def spoilt(pipeline: Any, batch: Any, generator: torch.Generator) -> Any:
+        sample = real(pipeline, batch, generator)
+        if generator.initial_seed() == step.generator_of(7, 4).initial_seed():
+            sample.eps[6, 0, 0, 0] = float("inf")
+        return sample
+
+    outcomes.queues = step.queues = lambda device: True  # type: ignore[assignment]
+    drawing.draw = spoilt  # type: ignore[assignment]
+    one_of(rank, size, port, 1, run, directory, None)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_steps_told_ahead_come_to_the_same_bits_and_a_fault_is_found_late(
+    tmp_path: Path, tiny_run: Making, together: Together, parallel: str
+) -> None:
+    every = {"log_every": 3, "save_every": 4, "validate_every": 8, "preview_every": 8}
+    run = unprompted(tiny_run(steps=8, batch=8, ema=0.5, parallel=parallel, **every))
+    now, late, broken = tmp_path / "now", tmp_path / "late", tmp_path / "broken"
+    assert together(2, run, now) == [0, 0]
+    context = multiprocessing.get_context("forkserver")
+    for run_of, directory in ((run, late), (changed(run, seed=7), broken)):
+        processes = all_of(context, 2, told_ahead, run_of, directory)
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == ([1, 1] if directory == broken else [0, 0])
+    same(now, late)
+    for rank in range(2):
+        told = fault_of(rank, broken).read_text()
+        assert told.startswith("the loss is not finite at step 4: first in sample 2 of 4 (t=")
+    assert [place.name for place in (broken / "checkpoints").iterdir()] == ["step-00000004"]
 
 
 def of_another_seed(rank: int, size: int, port: int, run: Run, directory: Path) -> None:

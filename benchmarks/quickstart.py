@@ -38,5 +38,6 @@ if __name__ == "__main__":
     name = parser.parse_args().record
     command = "python -m benchmarks.quickstart" + ("" if name == parser.get_default("record") else f" --record {name}")
     path = Path(__file__).parent / "results" / f"{name}.json"
-    write_record(path, measure() | {"command": command, "machine": describe_machine()})
+    begun = {"command": command, "machine": describe_machine()}  # before anything runs: it tells the load
+    write_record(path, measure() | begun)
     print(path.read_text())

@@ -71,10 +71,10 @@ def choose(
         say("training.precision is bfloat16, which this CPU multiplies number by number: float32 is far faster")
     if file.is_file():
         choices = read_yaml(Choices, file)
-        same, slow = choices.device == device, choices.precision == "bfloat16" != training.precision and not able
-        if same and not slow:
+        slow = not able and choices.precision == "bfloat16" != training.precision
+        if choices.device == device and not slow:
             return choices
-        here = f"a {device} that cannot multiply bfloat16" if same else device
+        here = f"a {device} that cannot multiply bfloat16" if choices.device == device else device
         say(f"begun on {choices.device}, going on on {here}: measured anew, and not the same to the last bit")
         training = training.model_copy(update={"batch": choices.batch})
     parts = training.accumulate

@@ -243,14 +243,14 @@ def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
     is computed again does not count."""
     peak = peak_flops(model.device)
     if peak is None or len(trainee.data.sizes) > 1:
-        return Meter(busy=lambda: busy(model.device))
+        return Meter(busy=partial(busy, model.device))
     sample = trainee.draw(model, 0, choices.batch).to(model.device)
     recompute(model.blocks(), False)
     with FlopCounterMode(display=False) as counter:
         accumulate_gradients(model, sample.rows(0, 1), 1, choices.dtype)
     recompute(model.blocks(), trainee.run.training.recompute)
     model.zero_grad()
-    return Meter(sample.size * counter.get_total_flops(), peak, lambda: busy(model.device))
+    return Meter(sample.size * counter.get_total_flops(), peak, partial(busy, model.device))
 
 
 def not_finite(step: int, fault: str, root: Path) -> str:

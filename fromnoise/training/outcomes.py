@@ -40,7 +40,7 @@ class Outcomes:
         if self.broken is None:
             self.read()
         else:
-            self.broken = torch.maximum(self.broken, 1 - outcome.isfinite().all().float())  # ()
+            self.broken = torch.maximum(self.broken, (~outcome.isfinite().all()).float())  # ()
 
     def read(self) -> None:
         """Read all that is unread; what `refuse` raises where a step came to no numbers."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
+import torch
 
 from fromnoise.autoencoder.config import AutoencoderConfig, Loss
 from fromnoise.conditioning.config import TextConfig
@@ -15,6 +16,7 @@ from fromnoise.data.config import ShapesConfig
 from fromnoise.models.config import MMDiTConfig, VAEConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import drawing
 from fromnoise.training.run import Run, Training, TrainingBase, VAERun
 from tests.conftest import stirred
 
@@ -29,6 +31,19 @@ def make_run(**training: Any) -> Run:
     usual = {"steps": 6, "batch": 4, "precision": "float32", "compile": "off", "device": "cpu", "log_every": 2}
     every = {"save_every": 2, "validate_every": 3, "preview_every": 6, "previews": ("a red circle",), "keep": 2}
     return Run(model=model, training=Training(**(usual | every | training)))
+
+
+def spoilt(seed: int, step: int, row: int) -> Callable[..., Any]:
+    """What draws samples as trainings do, but with infinite noise in a row of this step's, of a training by `seed`."""
+    real, whose = drawing.draw, drawing.generator_of(seed, step).initial_seed()
+
+    def draw(pipeline: Pipeline, batch: Any, generator: torch.Generator) -> Any:
+        sample = real(pipeline, batch, generator)
+        if generator.initial_seed() == whose:
+            sample.eps[row, 0, 0, 0] = float("inf")
+        return sample
+
+    return draw
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from PIL import Image
 from fromnoise.conditioning.config import NoConditionConfig, TextConfig
 from fromnoise.core.config import read_yaml
 from fromnoise.pipeline.load import load
-from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import drawing, loop
 from fromnoise.training.loop import train
 from fromnoise.training.run import AdamW, Run
+from tests.training.conftest import spoilt
 
 Making = Callable[..., Run]
 
@@ -92,15 +92,7 @@ def test_one_seed_one_result_whatever_is_saved_or_shown_between(tmp_path: Path, 
 def test_a_loss_that_is_no_number_stops_at_the_last_checkpoint(
     tmp_path: Path, tiny_run: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = drawing.draw
-
-    def poisoned(pipeline: Pipeline, batch: Any, generator: torch.Generator) -> Any:
-        sample = real(pipeline, batch, generator)
-        if generator.initial_seed() == drawing.generator_of(0, 4).initial_seed():
-            sample.eps[2, 0, 0, 0] = float("inf")
-        return sample
-
-    monkeypatch.setattr(drawing, "draw", poisoned)
+    monkeypatch.setattr(drawing, "draw", spoilt(0, 4, 2))
     with pytest.raises(ValueError) as error:
         train(tiny_run(), tmp_path)
     told = str(error.value)

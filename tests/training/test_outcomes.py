@@ -21,6 +21,7 @@ from fromnoise.training.loop import train
 from fromnoise.training.optim import Optimizer
 from fromnoise.training.outcomes import Outcomes
 from fromnoise.training.run import AdamW, Muon
+from tests.training.conftest import spoilt
 
 Making = Callable[..., Any]
 
@@ -84,20 +85,13 @@ def test_a_loss_that_is_no_number_is_found_late_with_the_weights_it_came_from(
     tmp_path: Path, tiny_run: Making, monkeypatch: pytest.MonkeyPatch, optimizer: Any
 ) -> None:
     """Of step 4, read after step 6; a module of those weights would not be the first fault with any later ones."""
-    real, saved = drawing.draw, list[Any]()
-
-    def poisoned(pipeline: Pipeline, batch: Any, generator: torch.Generator) -> Any:
-        sample = real(pipeline, batch, generator)
-        if generator.initial_seed() == drawing.generator_of(0, 4).initial_seed():
-            sample.eps[2, 0, 0, 0] = float("inf")
-        return sample
+    real_fault, saved = loop.find_fault, list[Any]()
 
     def found(model: Pipeline, sample: Any, dtype: Any) -> str:
         saved.append({name: p.detach().clone() for name, p in model.named_parameters()})
         return real_fault(model, sample, dtype)
 
-    real_fault = loop.find_fault
-    monkeypatch.setattr(drawing, "draw", poisoned)
+    monkeypatch.setattr(drawing, "draw", spoilt(0, 4, 2))
     monkeypatch.setattr(loop, "find_fault", found)
     run = tiny_run(steps=8, log_every=6, save_every=4, optimizer=optimizer, ema=0.5)
     with pytest.raises(ValueError, match=r"^the loss is not finite at step 4: first in sample 2 of 4 .*the noise of"):

@@ -30,6 +30,7 @@ from fromnoise.core.ranks import joined
 from fromnoise.training import drawing, outcomes, reconstruction, step
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
+from tests.training.conftest import spoilt
 from tests.training.processes import all_of, become, free_port, serving
 
 Making = Callable[..., Any]
@@ -329,18 +330,10 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: 
 
 
 def told_ahead(rank: int, size: int, port: int, run: Run, directory: Path) -> None:
-    """As `one_of`, on a CPU that is taken for a device that is told of steps before it takes them. The second part of
-    the fifth step's batch, of a seed that nothing else has, is spoilt."""
-    real = drawing.draw
-
-    def spoilt(pipeline: Any, batch: Any, generator: torch.Generator) -> Any:
-        sample = real(pipeline, batch, generator)
-        if generator.initial_seed() == step.generator_of(7, 4).initial_seed():
-            sample.eps[6, 0, 0, 0] = float("inf")
-        return sample
-
+    """As `one_of`, on a CPU that is taken for a device that is told of steps before it takes them. The second process's
+    part of the fifth step's batch, of a seed that nothing else has, is spoilt."""
     outcomes.queues = step.queues = lambda device: True  # type: ignore[assignment]
-    drawing.draw = spoilt  # type: ignore[assignment]
+    drawing.draw = spoilt(7, 4, 6)  # type: ignore[assignment]
     one_of(rank, size, port, 1, run, directory, None)
 
 

@@ -38,6 +38,7 @@ class Templates(NamedTuple):
     """Every shape at every radius and sub-pixel phase."""
 
     masks: np.ndarray  # (6, R, PHASES, PHASES, w, w) coverage; phases row first
+    sums: np.ndarray  # (6, R, PHASES, PHASES) of each mask
     radii: np.ndarray  # (R,) in pixels
     areas: np.ndarray  # (6,) of the shape of radius 1
     centroids: np.ndarray  # (6,) rows by which the centre of mass lies below the centre, for radius 1
@@ -61,7 +62,7 @@ def templates(size: int) -> Templates:
     ]
     areas = np.array([mask.mean() * 2.5**2 for mask in drawn])
     centroids = np.array([(mask.sum(1) * fine).sum() / mask.sum() for mask in drawn])
-    return Templates(masks, radii, areas, centroids)
+    return Templates(masks, masks.sum((-2, -1)), radii, areas, centroids)
 
 
 def detect(picture: np.ndarray, size: int | None = None) -> Seen:
@@ -120,31 +121,29 @@ def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, floa
     windows = sliding_window_view(padded, (2 * half, 2 * half))  # (H + 1, W + 1, w, w)
     total = alpha.sum()
     rows, columns = np.arange(alpha.shape[0]) + 0.5, np.arange(alpha.shape[1]) + 0.5
-    middle = (alpha.sum(1) @ rows / total, alpha.sum(0) @ columns / total)
-    best = (-1.0, 0, 0.0, 0.0, 0.0)
-    for shape in range(len(SHAPES)):
-        radius = np.sqrt(total / known.areas[shape])
-        at = (radius, middle[0] - known.centroids[shape] * radius, middle[1])
-        best = max(best, _try_around(windows, known, shape, at))
-    return max(best, _try_around(windows, known, best[1], (best[2], best[4], best[3])))
+    y, x = alpha.sum(1) @ rows / total, alpha.sum(0) @ columns / total
+    radii = np.sqrt(total / known.areas)  # (6,)
+    best = _try_around(windows, known, np.arange(len(SHAPES)), radii, y - known.centroids * radii, np.full(6, x))
+    _, shape, radius, x, y = best
+    return max(best, _try_around(windows, known, *(np.array([each]) for each in (shape, radius, y, x))))
 
 
 def _try_around(
-    windows: np.ndarray, known: Templates, shape: int, at: tuple[float, float, float]
+    windows: np.ndarray, known: Templates, shapes: np.ndarray, radii: np.ndarray, y: np.ndarray, x: np.ndarray
 ) -> tuple[float, int, float, float, float]:
-    """The best of the 27 templates of a shape around (radius, y, x)."""
-    radius, y, x = at
-    r = int(np.abs(known.radii - radius).argmin())
-    choices = slice(max(r - 1, 0), r + 2)
+    """The best of the 27 templates of each of S shapes around a radius and place of its own, (S,) each."""
+    around = np.arange(-1, 2)
+    nearest = np.abs(known.radii - radii[:, None]).argmin(1).clip(1, len(known.radii) - 2)  # (S,)
     last = PHASES * (np.array(windows.shape[:2]) - 1) - 1  # the centre is inside the picture
-    guess = np.floor(np.array((y, x)) * PHASES).astype(int)
-    rows, columns = (guess + np.arange(-1, 2)[:, None]).clip(0, last).T  # (3,) each
-    (top, p), (left, q) = divmod(rows[:, None], PHASES), divmod(columns, PHASES)
-    seen = windows[top, left, None]  # (3, 3, 1, w, w)
-    masks = known.masks[shape, choices].transpose(1, 2, 0, 3, 4)[p, q]  # (3, 3, R, w, w), of R radii
-    overlaps = np.minimum(masks, seen).sum((-2, -1)) / np.maximum(masks, seen).sum((-2, -1))  # (3, 3, R)
-    radii = known.radii[choices][overlaps.argmax(-1)]  # (3, 3)
-    places = [(column, row) for row in rows.tolist() for column in columns.tolist()]
-    found = zip(overlaps.max(-1).flat, radii.flat, places, strict=True)
-    overlap, radius, (column, row) = max((float(overlap), float(radius), place) for overlap, radius, place in found)
-    return overlap, shape, radius, (column + 0.5) / PHASES, (row + 0.5) / PHASES
+    guess = np.floor(np.stack((y, x), 1) * PHASES).astype(int)  # (S, 2)
+    rows, columns = (guess + around[:, None, None]).clip(0, last).T  # (2, S, 3)
+    (top, p), (left, q) = divmod(rows[:, :, None], PHASES), divmod(columns[:, None], PHASES)  # (S, 3, 1), (S, 1, 3)
+    seen = windows[top, left][:, :, :, None]  # (S, 3, 3, 1, w, w)
+    r = (nearest[:, None] + around)[:, None, None]  # (S, 1, 1, 3)
+    chosen = shapes[:, None, None, None], r, p[..., None], q[..., None]  # (S, 3, 3, 3) together
+    common = np.minimum(known.masks[chosen], seen).sum((-2, -1))  # (S, 3, 3, 3)
+    overlaps = common / (known.sums[chosen] + seen.sum((-2, -1)) - common)  # (S, 3, 3, 3), as min + max is both
+    s, i, j, k = (int(n) for n in np.unravel_index(overlaps.argmax(), overlaps.shape))
+    row, column = rows[s, i], columns[s, j]
+    radius = known.radii[r[s, 0, 0, k]]
+    return float(overlaps[s, i, j, k]), int(shapes[s]), float(radius), (column + 0.5) / PHASES, (row + 0.5) / PHASES

@@ -38,6 +38,7 @@ OF_DATA: tuple[Check, ...] = (
 """What can be said of data by themselves."""
 
 OF_STEPS: tuple[Check, ...] = (
+    data.rehearsal,
     schedule.learning_rate,
     schedule.recorded_rate,
     optimisation.average,

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from fromnoise.cli.main import main
-from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, LabelConfig
 from fromnoise.core.config import write_yaml
 from fromnoise.core.line import quiet
 from fromnoise.data.config import PreparedConfig
-from fromnoise.doctor import blocks, checks, latents, optimisation, sampling, time
+from fromnoise.doctor import blocks, checks, data, latents, optimisation, sampling, time
 from fromnoise.doctor.checks import OF_DATA, OF_STEPS, examine, tried, wrong
 from fromnoise.doctor.finding import Finding
 from fromnoise.preparation.config import Preparation
@@ -140,6 +140,15 @@ def test_data_that_are_not_here_are_said(examined: Any, monkeypatch: pytest.Monk
     found = examine(subject)
     assert wrong(found) == []
     assert Finding("latents", "left out", "", subject.absent, "") in found
+
+
+def test_what_training_would_refuse_is_told(examined: Any, tiny: Callable[..., Any], is_wrong: Any) -> None:
+    asked = tiny().training.model_copy(update={"previews": ("a zebra",)})
+    run = tiny().model_copy(update={"training": asked})
+    assert data.rehearsal(examined(run)).level == "fine"
+    model = run.model.model_copy(update={"conditioner": LabelConfig(width=16, classes=10)})
+    told = examined(run.model_copy(update={"model": model}))
+    is_wrong(data.rehearsal(told), "prompt 'a zebra' is no class of this model; allowed: a number, 0 to 9")
 
 
 def test_what_breaks_under_a_check_is_a_finding(examined: Any, is_wrong: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -38,7 +39,10 @@ def serving(preloaded: Sequence[str] = PRELOADED) -> Iterator[Any]:
 
 
 def become(rank: int, size: int, port: int, machines: int = 1) -> None:
-    """Let this process know what torchrun tells one: it is `rank` of `size`, and has one thread."""
+    """Let this process know what torchrun tells one: it is `rank` of `size`, and has one thread.
+
+    Where it crashes, it tells where it was."""
+    faulthandler.enable()
     own = size // machines
     said = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % own, "LOCAL_WORLD_SIZE": own}
     os.environ |= {key: str(value) for key, value in said.items()}

@@ -56,7 +56,7 @@ WAITING = {
 
 
 def rehearsal(subject: Subject) -> Finding:
-    """What a training refuses before its first step: sides, labels, prompts of previews, stored data of other encoders."""
+    """What a training refuses before its first step: sides, labels, prompts of previews, data of other encoders."""
     name = "rehearsal"
     if subject.data is None:
         return left_out(name, subject.absent)

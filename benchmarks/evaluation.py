@@ -25,12 +25,12 @@ ROOT = Path(__file__).parent.parent
 def main(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs/images")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/evaluate.md")
     given = parser.parse_args(args)
-    subject = Subject(given.run, Wanted(n=given.n), watch)
+    subject = Subject(given.run, Wanted(samples=given.samples), watch)
     began = time.monotonic()
     results = measured(subject)
     record = {

@@ -53,7 +53,7 @@ model = fromnoise.train(run, "runs/mine")  # or goes on with it there
 model = fromnoise.load("runs/mine")  # a run, a checkpoint or a file
 (picture,) = model("a red circle left of a blue square", seed=0)
 picture.save("picture.png")
-found = fromnoise.evaluate("runs/mine", Wanted(n=60))  # of shapes: the share that is right, by task
+found = fromnoise.evaluate("runs/mine", Wanted(samples=60))  # of shapes: the share that is right, by task
 ```
 
 ::: fromnoise.load

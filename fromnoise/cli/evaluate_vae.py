@@ -25,7 +25,7 @@ and kurtosis of latents, by channel.
 class Options(Config):
     """What to measure."""
 
-    n: PositiveInt = 1000
+    samples: PositiveInt = 1000
     """Held-out pictures, at most."""
     raw: bool = False
     """Measure the weights as trained, in place of their average."""
@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> None:
     from fromnoise.evaluation.reconstruction import evaluate
 
     with progress("reconstructing") as advance:
-        results = evaluate(run, directory, n=options.n, raw=options.raw, device=options.device, progress=advance)
+        results = evaluate(run, directory, n=options.samples, raw=options.raw, device=options.device, progress=advance)
     print(json.dumps(results) if options.output == "json" else table(results))
 
 

@@ -117,8 +117,8 @@ class Subject:
     def asked(self) -> Prompts:
         """Classes in turn, or validation captions in turn."""
         if self.domain:
-            return Prompts(*protocol.prompts(self.domain, self.wanted.n))
-        n = self.wanted.n
+            return Prompts(*protocol.prompts(self.domain, self.wanted.samples))
+        n = self.wanted.samples
         batch = self.data.validation(n)
         return Prompts(batch.captions, batch.labels.tolist())
 
@@ -130,7 +130,7 @@ class Subject:
         with self.watch("drawing") as progress:
             how |= {"progress": progress, "ranks": self.ranks}
             if self.domain:
-                return protocol.draw(self.domain, self.pipeline, wanted.n, wanted.seed, **how)
+                return protocol.draw(self.domain, self.pipeline, wanted.samples, wanted.seed, **how)
             return protocol.draw_all(self.pipeline, *self.asked, wanted.seed, **how)
 
     @cached_property

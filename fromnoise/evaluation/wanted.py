@@ -16,7 +16,7 @@ Measure = Literal["auto", "judge", "features", "clipscore", "neighbours", "liste
 class Wanted(Config):
     """What to measure. What is left out is as the model has it."""
 
-    n: PositiveInt = 1000
+    samples: PositiveInt = 1000
     """Pictures drawn: prompts are shared evenly by the tasks, or by the classes, or are validation captions in turn."""
     measure: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("auto",)
     """What to measure: judge (is it what was asked for?), features (distances, precision, recall, density, coverage),

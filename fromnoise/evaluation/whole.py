@@ -109,7 +109,7 @@ def judged(subject: Subject) -> Results:
         with subject.watch("judging") as progress:
             return adherence.evaluate(
                 subject.pipeline,
-                n=wanted.n,
+                n=wanted.samples,
                 seed=wanted.seed,
                 steps=wanted.steps,
                 guidance=wanted.guidance,
@@ -150,7 +150,7 @@ def real_features(subject: Subject, extractor: Extractor) -> Real:
     if extractor.name == subject.kind:  # pictures that the classifier learned from it knows too well to be a reference
         turns = in_turn(subject.real.learned_labels)  # the drawn ones are of every class alike, too
         return Real(floor=subject.real.learned[turns], reference=subject.real.kept)
-    floor, reference = halves(subject.pipeline, subject.pictures, wanted.n, wanted.real)
+    floor, reference = halves(subject.pipeline, subject.pictures, wanted.samples, wanted.real)
     kept = None
     if subject.directory and extractor.slow:
         kept = subject.directory / "features" / f"{extractor.name}-{extractor.sha256[:12]}.safetensors"
@@ -171,7 +171,7 @@ def clipscored(subject: Subject) -> Results:
     readers = [extractor for extractor in subject.extractors if extractor.read]
     if not readers:
         raise NotMeasured("CLIPScore needs a CLIP: --features FOLDER, or its owner/name on the hub")
-    batch = subject.pictures.validation(subject.wanted.n)
+    batch = subject.pictures.validation(subject.wanted.samples)
     records = []
     for extractor in readers:
         with subject.watch(f"{extractor.name} looks at captioned pictures") as progress:
@@ -193,7 +193,7 @@ def neighboured(subject: Subject) -> Results:
             f"pictures held out: {counts.held_out}; allowed: {LEAST} or more, or what is near is not known"
         )
     looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
-    kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.n))
+    kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.samples))
     real = torch.cat(list(kept.read()))  # (M, C, H, W)
     shown = torch.cat((subject.drawn.images, real))  # (N + M, C, H, W)
     mirrored = extractor.see(shown.flip(-1)) if counts.mirrored else None

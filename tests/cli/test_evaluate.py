@@ -14,7 +14,7 @@ KEYS = ["single_object", "two_object", "counting", "colors", "position", "color_
 
 
 def test_json_is_all_that_is_printed(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(checkpoint), "--json", "--n", "6", "--steps", "1"]) == 0
+    assert main(["evaluate", str(checkpoint), "--json", "--samples", "6", "--steps", "1"]) == 0
     said = capsys.readouterr()
     results = json.loads(said.out)
     assert next(iter(results)) == "adherence"
@@ -24,7 +24,7 @@ def test_json_is_all_that_is_printed(checkpoint: Path, capsys: pytest.CaptureFix
 
 
 def test_the_table_has_a_line_for_each_task(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(checkpoint), "--n", "6", "--steps", "1", "--raw", "--measure", "judge"]) == 0
+    assert main(["evaluate", str(checkpoint), "--samples", "6", "--steps", "1", "--raw", "--measure", "judge"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[:16].strip().replace(" ", "_") for line in lines[:8]] == KEYS
     assert all("%   (" in line and line.endswith("at 95 %)") for line in lines[:8])
@@ -47,7 +47,7 @@ def test_a_model_that_pleases_the_checker_is_told_of() -> None:
 def test_of_shapes_it_is_also_asked_whether_the_model_listens(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(checkpoint), "--json", "--n", "6", "--steps", "1"]) == 0
+    assert main(["evaluate", str(checkpoint), "--json", "--samples", "6", "--steps", "1"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert {"adherence", "listening"} <= results.keys() and len(results["listening"]["times"]) == 10
     assert list(results["left_out"]) == ["features", "clipscore", "neighbours", "floor"]

@@ -29,10 +29,10 @@ def test_the_command_judges_a_model_of_one_channel_by_the_protocol(
     monkeypatch.setenv("FROMNOISE_DATA", str(tmp_path))
     file = tmp_path / "model.safetensors"
     Pipeline.build(MODEL, [], seed=0).save(file, {})
-    assert main(["evaluate", str(file), "--n", "20", "--json"]) == 0
+    assert main(["evaluate", str(file), "--samples", "20", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == 20 and len(found["by_class"]) == 10 and 0 <= found["accuracy"] <= 1
-    assert main(["evaluate", str(file), "--n", "20"]) == 0
+    assert main(["evaluate", str(file), "--samples", "20"]) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.split() == ["samples", "20"]
     assert float(second.split()[1]) == pytest.approx(100 * found["accuracy"])

@@ -219,7 +219,7 @@ def test_a_model_that_knows_all_by_heart_is_caught(honest: bool, tmp_path: Path)
     def watch(what: str) -> Any:
         return nullcontext(lambda done, total: None)
 
-    subject = Subject(tmp_path, Wanted(n=200, measure=("neighbours",), device="cpu"), watch)
+    subject = Subject(tmp_path, Wanted(samples=200, measure=("neighbours",), device="cpu"), watch)
     subject.run, subject.kind, subject.data, subject.pipeline = None, "columns", data, pipeline
     found = measured(subject)["neighbours"]
     assert found["held_out"] == 200 and found["training_pictures"] == 40 and (tmp_path / found["sheet"]).is_file()

@@ -89,9 +89,9 @@ class TestDefaults:
     def test_who_types_nothing_more_gets_all_that_the_data_allow(
         self, run: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        found = evaluated(capsys, run, "--n", 20)
+        found = evaluated(capsys, run, "--samples", 20)
         assert found == json.loads((run / "evaluation.json").read_text())
-        assert found["command"].startswith(f"fromnoise evaluate {run} --n 20") and found["seed"] == 0
+        assert found["command"].startswith(f"fromnoise evaluate {run} --samples 20") and found["seed"] == 0
         assert found["checkpoint"] == content_hash(run / "checkpoints" / "step-00000001" / "ema.safetensors")
         (record,) = found["features"]
         assert record["extractor"] == "pixels" and record["samples"] == 20 and record["reference"] == LEARNED
@@ -106,13 +106,13 @@ class TestDefaults:
         assert "needs a CLIP" in found["left_out"]["clipscore"]
 
     def test_python_finds_the_same_and_keeps_it(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        found = evaluated(capsys, run, "--n", 10, "--measure", "features")
+        found = evaluated(capsys, run, "--samples", 10, "--measure", "features")
         del found["command"]
-        wanted = Wanted(n=10, measure=("features",), device="cpu")
+        wanted = Wanted(samples=10, measure=("features",), device="cpu")
         assert fromnoise.evaluate(run, wanted) == found == json.loads((run / "evaluation.json").read_text())
 
     def test_the_table_tells_the_same(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["evaluate", str(run), "--n", "20"]) == 0
+        assert main(["evaluate", str(run), "--samples", "20"]) == 0
         lines = capsys.readouterr().out.splitlines()
         found = json.loads((run / "evaluation.json").read_text())
         words = {line.split()[0]: line.split() for line in lines if line.strip()}
@@ -125,8 +125,8 @@ class TestDefaults:
         assert [len(line.split()) for line in lines if line.startswith("  t  ")] == [11, 11]
 
     def test_the_same_seed_gives_the_same_numbers(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        first, again = (evaluated(capsys, run, "--n", 10, "--measure", "features") for _ in range(2))
-        other = evaluated(capsys, run, "--n", 10, "--measure", "features", "--seed", 5)
+        first, again = (evaluated(capsys, run, "--samples", 10, "--measure", "features") for _ in range(2))
+        other = evaluated(capsys, run, "--samples", 10, "--measure", "features", "--seed", 5)
         assert first == again and other["features"][0]["frechet"] != first["features"][0]["frechet"]
 
 
@@ -140,7 +140,7 @@ class TestChosen:
         self, run: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         place = Path(shutil.copytree(run, tmp_path / "run"))
-        args = (place, "--n", 20, "--measure", "features", "clipscore", "--features", clip, "cifar10")
+        args = (place, "--samples", 20, "--measure", "features", "clipscore", "--features", clip, "cifar10")
         found = evaluated(capsys, *args)
         by_clip, by_classifier = found["features"]
         assert by_clip["width"] == 12 and by_classifier["extractor"] == "cifar10"
@@ -160,7 +160,7 @@ class TestChosen:
         self, run: Path, clip: Path, save_clip: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         place = Path(shutil.copytree(run, tmp_path / "run"))
-        args = ("--n", 20, "--measure", "features", "--features")
+        args = ("--samples", 20, "--measure", "features", "--features")
         first = evaluated(capsys, place, *args, clip)
         (kept,) = (place / "features").glob("*.safetensors")
         again = evaluated(capsys, place / "checkpoints" / "step-00000001", *args, clip, "--reference", kept)
@@ -175,7 +175,7 @@ class TestChosen:
 class TestOtherData:
     def test_buckets(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         place = a_run(tmp_path / "run", BucketsConfig(path=folder, size=16))
-        found = evaluated(capsys, place, "--n", 20)
+        found = evaluated(capsys, place, "--samples", 20)
         assert found["features"][0]["samples"] == 20 and found["neighbours"]["training_pictures"] == LEARNED
 
     def test_latents(self, folder: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ class TestOtherData:
             | {"space": space, "backbone": {"type": "mmdit", "width": 16, "depth": 1, "head_width": 8}}
         )
         place = a_run(tmp_path / "run", PreparedConfig(path=prepared), space=model.space, backbone=model.backbone)
-        found = evaluated(capsys, place, "--n", 20)
+        found = evaluated(capsys, place, "--samples", 20)
         assert found["features"][0]["samples"] == 20 and found["floor"]["training_pictures"] == LEARNED
         assert found["neighbours"]["of"] == LEARNED
 
@@ -196,7 +196,7 @@ class TestOtherData:
         self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         place = a_run(tmp_path / "run", FolderConfig(path=tmp_path / "gone", size=16))
-        told = refused(capsys, place, "--n", 20)
+        told = refused(capsys, place, "--samples", 20)
         assert "nothing can be measured" in told
         found = refused(capsys, place, "--measure", "listening")
         assert "the data of the run are not there" in found and "gone" in found
@@ -204,7 +204,7 @@ class TestOtherData:
 
 class TestBadInput:
     def test_too_few_pictures_are_said(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        found = evaluated(capsys, run, "--n", 5, "--measure", "features")
+        found = evaluated(capsys, run, "--samples", 5, "--measure", "features")
         (record,) = found["features"]
         assert not any(name in record for name in FEATURES) and len(record["notes"]) == 4
         assert "frechet of 5 pictures would say nothing; allowed: 10 or more" in record["notes"]
@@ -217,7 +217,7 @@ class TestBadInput:
         for file in sorted(folder.iterdir())[:20]:
             shutil.copy(file, few)
         place = a_run(tmp_path / "run", FolderConfig(path=few, size=16))
-        found = evaluated(capsys, place, "--n", 20)
+        found = evaluated(capsys, place, "--samples", 20)
         assert "pictures held out: 0; allowed: 20 or more" in found["left_out"]["neighbours"]
         assert "validation" not in found["floor"] and found["features"][0]["samples"] < 20
         assert "pictures held out: 0" in refused(capsys, place, "--measure", "neighbours")
@@ -239,7 +239,7 @@ class TestBadInput:
     def test_a_fault_is_one_line(
         self, run: Path, capsys: pytest.CaptureFixture[str], args: list[str], told: str
     ) -> None:
-        assert told in refused(capsys, run, "--n", 4, *args)
+        assert told in refused(capsys, run, "--samples", 4, *args)
 
     def test_a_run_without_a_checkpoint(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copy(run / "run.yaml", tmp_path)

@@ -144,14 +144,14 @@ def test_evaluate_tells_of_held_out_pictures(
 ) -> None:
     train_vae(tiny_vae_run(), tmp_path)
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path), "--n", "16", "--json"]) == 0
+    assert main(["evaluate", str(tmp_path), "--samples", "16", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     last = lines(tmp_path)[-1]
     assert told.pop("pictures") == 16
     assert len(told) == 7
     for key, value in told.items():
         assert value == pytest.approx(last[key], rel=1e-4)
-    assert main(["evaluate", str(tmp_path), "--n", "16", "--raw"]) == 0
+    assert main(["evaluate", str(tmp_path), "--samples", "16", "--raw"]) == 0
     table = capsys.readouterr().out
     assert "PSNR" in table and f"{last['psnr']:.6f}"[:4] not in table.partition("dB")[0].splitlines()[0]
     assert main(["evaluate", str(tmp_path), "--guidance", "3"]) == 2

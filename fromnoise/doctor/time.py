@@ -23,8 +23,8 @@ LARGEST_ERROR = 1e-2
 float32."""
 
 
-def trained_features(subject: Subject, t: Tensor) -> Tensor | None:
-    """What the time embedding is given in a step of training under autocast at the times t (B,): (B, F)."""
+def trained_features(subject: Subject, t: Tensor, dtype: torch.dtype | None = None) -> Tensor | None:
+    """What the time embedding is given in a step of training at the times t (B,): (B, F). dtype: of `autocast`."""
     model = subject.model
     sample = draw(model, subject.batch)
     rows = torch.zeros(len(t), dtype=torch.int64)  # one picture, one caption
@@ -32,7 +32,7 @@ def trained_features(subject: Subject, t: Tensor) -> Tensor | None:
     keep = torch.ones(len(t), dtype=torch.bool)
 
     def step() -> None:
-        with torch.no_grad(), autocast(model.device, torch.bfloat16):
+        with torch.no_grad(), autocast(model.device, dtype):
             model.loss(sample.z[rows], features, t, sample.eps[rows], keep)
 
     return time_features(model, step, stop=True)
@@ -83,7 +83,8 @@ def same_time(subject: Subject) -> Finding:
             pass
 
     start = asked_times(subject)[0].float()
-    trained, drawn = trained_features(subject, start * times), time_features(model, drawing, stop=False)
+    trained = trained_features(subject, start * times, torch.bfloat16)
+    drawn = time_features(model, drawing, stop=False)
     name = "dtype of t"
     why = "bfloat16 tells 506 of 1000 times apart; trained on one time and drawn with another, every answer is off"
     remedy = "keep t and its sinusoids in float32, outside autocast, in training and in drawing"

@@ -157,7 +157,8 @@ class TestReal:
         assert found["samples"] == 20 and len(found["by_class"]) == 10
         assert main(["evaluate", str(a_run(tmp_path / "mine", FolderConfig(path=tmp_path)))]) == 2
         assert "no judge of folder data; allowed: --judge shapes, mnist, cifar10" in capsys.readouterr().err
-        assert main(["evaluate", str(tmp_path / "mine"), "--samples", "20", "--judge", "cifar10", "--measure", "judge"]) == 0
+        told = ["--samples", "20", "--judge", "cifar10", "--measure", "judge"]
+        assert main(["evaluate", str(tmp_path / "mine"), *told]) == 0
         lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
         assert float(lines["accuracy"].split()[1]) == pytest.approx(100 * found["accuracy"])
         assert float(lines["truck"].split()[1]) == pytest.approx(100 * found["by_class"][9])

@@ -10,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from fromnoise.core.device import has_bfloat16
 from fromnoise.models.config import VAEConfig
 from fromnoise.models.vae import VAE, UpBlock
 
@@ -164,10 +163,6 @@ def test_sizes_are_those_of_known_autoencoders(config: VAEConfig, count: int, to
     assert told is None or abs(count / told - 1) < 0.06
 
 
-@pytest.mark.skipif(
-    not has_bfloat16(torch.device("cpu")),
-    reason="this CPU multiplies bfloat16 number by number: nobody trains in it, and compiling takes a minute",
-)
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
 def test_a_compiled_block_in_bfloat16_passes_its_gradient_on() -> None:
     torch.manual_seed(0)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from fromnoise.core.config import write_yaml
-from fromnoise.core.device import has_bfloat16
 from fromnoise.models.config import UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training import fast
@@ -211,9 +210,7 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
 def test_a_compiled_model_draws_the_same_pictures(pipeline: Pipeline) -> None:
     torch.compiler.reset()
     prompts = ["a red circle", "two blue stars"]
-    apart: dict[Precision, int] = {"float32": 1}
-    if has_bfloat16(pipeline.device):  # else nobody draws in it, and compiled loops take a minute
-        apart["bfloat16"] = 8
+    apart: dict[Precision, int] = {"float32": 1, "bfloat16": 8}
     for precision, most in apart.items():
         eager = np.stack([np.asarray(p).astype(int) for p in pipeline(prompts, steps=3, precision=precision)])
         with pipeline.compiled():

@@ -123,7 +123,8 @@ def best_template(alpha: np.ndarray, known: Templates) -> tuple[float, int, floa
     rows, columns = np.arange(alpha.shape[0]) + 0.5, np.arange(alpha.shape[1]) + 0.5
     y, x = alpha.sum(1) @ rows / total, alpha.sum(0) @ columns / total
     radii = np.sqrt(total / known.areas)  # (6,)
-    best = _try_around(windows, known, np.arange(len(SHAPES)), radii, y - known.centroids * radii, np.full(6, x))
+    ys, xs = y - known.centroids * radii, np.full_like(radii, x)  # (6,) each
+    best = _try_around(windows, known, np.arange(len(SHAPES)), radii, ys, xs)
     _, shape, radius, x, y = best
     return max(best, _try_around(windows, known, *(np.array([each]) for each in (shape, radius, y, x))))
 

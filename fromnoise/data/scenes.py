@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from random import Random
 
 Canvas = tuple[int, int]
@@ -183,40 +183,32 @@ def draw_things(rng: Random, prompt: Prompt, canvas: Canvas = SQUARE) -> list[Th
         colour = group.colour or rng.choice(allowed)
         radius = RADII[group.size or rng.choice(("small", "large"))]
         kinds += [(group.shape, colour, radius)] * group.count
+    crowded = len(kinds) > 2  # four large ones seldom fit, but where each stands in a quarter of its own
+    height, width = (side // 2 if crowded else side for side in canvas)
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    radii = [radius for _, _, radius in kinds]
+    spans = [(_within(radius, width), _within(radius, height)) for radius in radii]
     while True:
-        centres = _quadrants(rng, kinds, canvas) if len(kinds) > 2 else _anywhere(rng, kinds, canvas)
-        things = [Thing(*kind, x, y) for kind, (x, y) in zip(kinds, centres, strict=True)]
-        if _apart(things) and (prompt.relation is None or _clearly(things[0], prompt.relation, things[1])):
-            return things
+        starts = rng.sample(corners, len(kinds)) if crowded else corners[:1] * len(kinds)
+        centres = [(x + rng.choice(xs), y + rng.choice(ys)) for (x, y), (xs, ys) in zip(starts, spans, strict=True)]
+        if _apart(centres, radii):
+            things = [Thing(*kind, x, y) for kind, (x, y) in zip(kinds, centres, strict=True)]
+            if prompt.relation is None or _clearly(things[0], prompt.relation, things[1]):
+                return things
 
 
-def _anywhere(rng: Random, kinds: list[tuple[str, str, int]], canvas: Canvas) -> list[tuple[int, int]]:
-    height, width = canvas
-    return [(_within(rng, radius, width), _within(rng, radius, height)) for _, _, radius in kinds]
-
-
-def _quadrants(rng: Random, kinds: list[tuple[str, str, int]], canvas: Canvas) -> list[tuple[int, int]]:
-    """Each object somewhere in a quarter of its own: four large ones seldom fit otherwise."""
-    down, across = canvas[0] // 2, canvas[1] // 2
-    corners = rng.sample([(0, 0), (across, 0), (0, down), (across, down)], len(kinds))
-    return [
-        (x + _within(rng, radius, across), y + _within(rng, radius, down))
-        for (x, y), (_, _, radius) in zip(corners, kinds, strict=True)
-    ]
-
-
-def _within(rng: Random, radius: int, side: int) -> int:
-    """A coordinate for a centre, so that the object stays in [0, side]."""
+def _within(radius: int, side: int) -> range:
+    """Coordinates for a centre, so that the object stays in [0, side]."""
     first = GRID * math.ceil((radius + MARGIN) / GRID)
-    return rng.randrange(first, side - radius - MARGIN + 1, GRID)
+    return range(first, side - radius - MARGIN + 1, GRID)
 
 
-def _apart(things: list[Thing]) -> bool:
-    return all(
-        max(abs(a.x - b.x), abs(a.y - b.y)) >= a.radius + b.radius + GAP
-        for i, a in enumerate(things)
-        for b in things[:i]
-    )
+def _apart(centres: list[tuple[int, int]], radii: list[int]) -> bool:
+    """Whether no two objects' bounding boxes come nearer than `GAP`."""
+    for ((ax, ay), a), ((bx, by), b) in combinations(zip(centres, radii, strict=True), 2):
+        if max(abs(ax - bx), abs(ay - by)) < a + b + GAP:
+            return False
+    return True
 
 
 def _clearly(a: Thing, relation: str, b: Thing) -> bool:

@@ -6,6 +6,7 @@ Legend: B batch, N objects, H and W height and width of a picture.
 from __future__ import annotations
 
 import math
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -126,6 +127,13 @@ def draw_scene(rng: Random, canvas: Canvas = SQUARE) -> tuple[Prompt, list[Thing
     return prompt, draw_things(rng, prompt, canvas)
 
 
+@cache
+def _captions(count: int) -> tuple[str, ...]:
+    """The same for every training: a second or two of work."""
+    rng = Random("captions")
+    return tuple(draw_scene(rng)[0].text for _ in range(count))
+
+
 class ShapesData:
     """The data set: batch k is a pure function of (seed, k), so it has no end and no state.
 
@@ -151,8 +159,7 @@ class ShapesData:
 
     def captions(self, count: int) -> list[str]:
         """Captions to learn a vocabulary from."""
-        rng = Random("captions")
-        return [draw_scene(rng)[0].text for _ in range(count)]
+        return list(_captions(count))
 
     def _batch(self, rng: Random, size: int, part: slice) -> Batch:
         drawn = [draw_scene(rng, self.canvas) for _ in range(size)][part]  # of chance each takes what it takes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from fromnoise.core.config import write_yaml
 from fromnoise.models.config import UNetConfig
@@ -196,14 +197,15 @@ def test_compiled_blocks_give_the_same_gradients(pipeline: Pipeline, shapes: Any
     accumulate_gradients(pipeline, sample, 1, None)
     expected = {name: p.grad for name, p in pipeline.named_parameters()}
     pipeline.zero_grad()
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    graphs, passed = counters["stats"]["unique_graphs"], counters["aot_autograd"]["autograd_cache_bypass"]
     with pipeline.compiled():
         accumulate_gradients(pipeline, sample, 1, None)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # blocks, and the last block
+    assert counters["stats"]["unique_graphs"] == graphs + 2  # blocks, and the last block
+    assert counters["aot_autograd"]["autograd_cache_bypass"] == passed  # all is kept for the next process
     for name, p in pipeline.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-3, atol=1e-5)
     accumulate_gradients(pipeline, sample, 1, None)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2
+    assert counters["stats"]["unique_graphs"] == graphs + 2
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles

@@ -46,7 +46,7 @@ class Outcomes:
         """Read all that is unread; what `refuse` raises where a step came to no numbers."""
         if not self.unread:
             return
-        losses, norms = torch.stack(self.unread).double().T.tolist()
+        losses, norms = torch.stack(self.unread).T.tolist()
         told = self.ranks.every(*losses)
         for step, (norm, means) in enumerate(zip(norms, zip(*told, strict=True), strict=True), self.first):
             loss = math.fsum(means) / self.ranks.size

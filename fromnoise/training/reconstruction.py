@@ -176,8 +176,9 @@ class Reconstruction(Trainee):
         means, squares = [], []
         for step in range(-(-MEASURED // rows)):
             posterior = model.vae.encode(self.data.train(step, rows).images.to(model.device))
-            means.append(posterior.mean.double().mean((0, 2, 3)))  # (Z,)
-            squares.append((posterior.mean.double().square() + posterior.std.double().square()).mean((0, 2, 3)))
+            center, spread = (x.cpu().double() for x in (posterior.mean, posterior.std))  # an Apple GPU has no float64
+            means.append(center.mean((0, 2, 3)))  # (Z,)
+            squares.append((center.square() + spread.square()).mean((0, 2, 3)))
         mean = torch.stack(means).mean(0)  # (Z,)
         return mean, (torch.stack(squares).mean(0) - mean.square()).sqrt()  # (Z,) each
 

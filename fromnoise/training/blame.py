@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.device import autocast
 from fromnoise.core.types import Cond
+from fromnoise.training.step import accumulate_gradients
 from fromnoise.training.trainee import Model, Sample
 
 
-def find_fault(model: Model, sample: Sample, dtype: torch.dtype | None) -> str:
-    """In words: which sample at which time, and the first module, or else gradient, that is not finite."""
+def find_fault(model: Model, sample: Sample, parts: int, dtype: torch.dtype | None) -> str:
+    """In words: which sample at which time, and the first module, or else gradient, that is not finite. In as many
+    `parts` as the step was taken in: the whole may not fit."""
     model.zero_grad()
     found: list[str] = []
     hooks = [_watch(module, name, found) for name, module in model.named_modules() if name]
     try:
         # Eager, since hooks do not see what happens inside compiled blocks.
-        with autocast(model.device, dtype), torch.compiler.set_stance("force_eager"):
-            losses = model.loss(*sample)  # (B,)
-        (losses.sum() / len(losses)).backward()
+        with torch.compiler.set_stance("force_eager"):
+            losses = accumulate_gradients(model, sample, parts, dtype)  # (B,)
     finally:
         for hook in hooks:
             hook.remove()

@@ -148,7 +148,7 @@ def go_on(trainee: Trainee, directory: Path, state: State, live: Live, parallel:
 
     def refuse(step: int, losses: list[float]) -> None:
         whose = next((rank for rank, loss in enumerate(losses) if not math.isfinite(loss)), 0)
-        fault = ranks.agreed(find_fault(model, make(step).to(model.device), choices.dtype), whose)
+        fault = ranks.agreed(find_fault(model, make(step).to(model.device), config.accumulate, choices.dtype), whose)
         raise ValueError(not_finite(step, fault, root))
 
     outcomes = Outcomes(progress, model.device, ranks, refuse)

@@ -93,7 +93,8 @@ class StackedMuon:
                 for part, p in zip(update.unbind(), held, strict=True)
             ]
             if self.config.weight_decay:  # else all weights would be read and written to become what they are
-                torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
+                kept = 1 - lr * self.config.weight_decay
+                torch._foreach_mul_(weights, kept if broken is None else torch.where(broken.bool(), 1.0, kept))
             torch._foreach_add_(weights, parts, alpha=-lr * 0.2 * math.sqrt(shape[1]))
 
     def tensors(self) -> dict[str, Tensor]:

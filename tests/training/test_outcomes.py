@@ -87,9 +87,9 @@ def test_a_loss_that_is_no_number_is_found_late_with_the_weights_it_came_from(
     """Of step 4, read after step 6; a module of those weights would not be the first fault with any later ones."""
     real_fault, saved = loop.find_fault, list[Any]()
 
-    def found(model: Pipeline, sample: Any, dtype: Any) -> str:
+    def found(model: Pipeline, *given: Any) -> str:
         saved.append({name: p.detach().clone() for name, p in model.named_parameters()})
-        return real_fault(model, sample, dtype)
+        return real_fault(model, *given)
 
     monkeypatch.setattr(drawing, "draw", spoilt(0, 4, 2))
     monkeypatch.setattr(loop, "find_fault", found)
@@ -125,7 +125,7 @@ def test_on_a_cpu_they_are_read_at_once() -> None:
         found.add(torch.ones(2), torch.tensor(float("inf")))
 
 
-@pytest.mark.parametrize("config", [Muon(), AdamW()])
+@pytest.mark.parametrize("config", [Muon(), Muon(weight_decay=0.1), AdamW(), AdamW(weight_decay=0.1)])
 def test_a_broken_step_moves_no_weight(pipeline: Pipeline, config: Any) -> None:
     optimizer = Optimizer(pipeline, config)
     for p in pipeline.parameters():

@@ -98,7 +98,8 @@ def of_run(directory: Path, choices: Choices) -> Speed | None:
 def here(run: Run | VAERun, data: Data, pieces: Pieces | None, batch: int, device: torch.device, flops: Flops) -> Speed:
     """The pace of a few real steps, or, where one takes too long to be tried, of this machine's products."""
     training = run.training
-    precisions, fused = eager_precisions(device, training), fast_precision(device, training)
+    fused = fast_precision(device, training)
+    precisions = eager_precisions(device, training, fused)
     each = flops.training / (UTILISATION * measured_flops(device))  # seconds of a sample, about
     part = batch // training.accumulate
     rows = batch if each * batch * (TRIED + 1) < BUDGET else min(part, _power(BUDGET / 3 / each))

@@ -82,13 +82,14 @@ def choose(
     def sample(rows: int) -> Sample:
         return serve(rows).to(model.device)
 
+    fast = fast_precision(model.device, training)  # where timings of two processes disagree, what is quick in both
+    fast = fast if all(quick for (quick,) in ranks.every(fast == "bfloat16")) else "float32"
     batch = training.batch
     if batch == 0:
-        dtype = dtype_of(fast_precision(model.device, training))
-        part = _find_part(model, lambda part: seconds_of(model, sample(part), 1, dtype, 1, ranks), ranks)
+        part = _find_part(model, lambda part, who: seconds_of(model, sample(part), 1, dtype_of(fast), 1, who), ranks)
         batch = ranks.size * parts * part
         say(f"batch {batch}, found by trying")
-    precision, compile = _quickest(model, sample(batch // ranks.size), training, say, sizes, ranks)
+    precision, compile = _quickest(model, sample(batch // ranks.size), training, fast, say, sizes, ranks)
     choices = Choices(device=device, batch=batch, precision=precision, compile=compile)
     choices = Choices.model_validate_json(ranks.agreed(choices.model_dump_json()))
     if ranks.first:  # as all have agreed, none is left that could find the file it has just written
@@ -149,21 +150,22 @@ def largest_part(fits: Callable[[int], bool]) -> int:
     return part // 2
 
 
-def _find_part(model: Model, seconds: Callable[[int], float], ranks: Ranks) -> int:
+def _find_part(model: Model, seconds: Callable[[int, Ranks], float], ranks: Ranks) -> int:
+    """seconds: of a part of as many pictures, the slowest's among the ranks that it is given."""
     if model.device.type != "cuda":
-        return quickest_part(seconds)
-    _, total = torch.cuda.mem_get_info()
+        return quickest_part(lambda part: seconds(part, ranks))
+    _, total = torch.cuda.mem_get_info(model.device)
     moments = 8 * sum(p.numel() for p in model.parameters())  # bytes that AdamW takes at its first step
 
     def fits(part: int) -> bool:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(model.device)
         try:
-            seconds(part)
+            seconds(part, ALONE)  # where it does not fit one, the others must not wait for its time
+            peak = torch.cuda.max_memory_allocated(model.device)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            return False
-        enough = torch.cuda.max_memory_allocated() + moments <= (1 - SPARE_MEMORY) * total
-        return all(told for (told,) in ranks.every(enough))
+            peak = total
+        return all(told for (told,) in ranks.every(peak + moments <= (1 - SPARE_MEMORY) * total))
 
     return largest_part(fits)
 
@@ -175,10 +177,9 @@ def fast_precision(device: torch.device, training: TrainingBase) -> Precision:
     return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
-def eager_precisions(device: torch.device, training: TrainingBase) -> tuple[Precision, ...]:
-    """What an eager step may run in. On a CPU only trying tells: a small network spends more time on casting to
-    bfloat16 than its products save."""
-    fast = fast_precision(device, training)
+def eager_precisions(device: torch.device, training: TrainingBase, fast: Precision) -> tuple[Precision, ...]:
+    """What an eager step may run in, where `fast` has the faster products. On a CPU only trying tells: a small network
+    spends more time on casting to bfloat16 than its products save."""
     return ("float32", fast) if (device.type, training.precision, fast) == ("cpu", "auto", "bfloat16") else (fast,)
 
 
@@ -193,24 +194,27 @@ def convolves(model: Model) -> bool:
 
 
 def _quickest(
-    model: Model, sample: Sample, training: Training, say: Callable[[str], None], sizes: int, ranks: Ranks
+    model: Model,
+    sample: Sample,
+    training: Training,
+    fused: Precision,
+    say: Callable[[str], None],
+    sizes: int,
+    ranks: Ranks,
 ) -> tuple[Precision, bool]:
-    """Precision, and whether to compile: what ends the planned steps soonest, compilation included.
+    """Precision, and whether to compile, which is tried in `fused`: what ends the planned steps soonest, compilation
+    included.
 
     Raises:
         ValueError: one line, when it is to compile, and cannot.
     """
     parts, steps = training.accumulate, training.steps
-    fused = fast_precision(model.device, training)
     if training.compile == "on":
-        try:
-            with model.compiled():
-                seconds_of(model, sample, parts, dtype_of(fused), 0)
-        except Exception as error:
+        if error := _compiling(model, sample, parts, fused):
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(f"training.compile is on, and compiling fails: {why}; allowed: auto, off") from error
         return fused, True
-    precisions = eager_precisions(model.device, training)
+    precisions = eager_precisions(model.device, training, fused)
     if training.compile == "off" and len(precisions) == 1:
         return fused, False
     tried = _eager(model, sample, parts, precisions, ranks)
@@ -221,20 +225,29 @@ def _quickest(
     if not repays(model, steps, tried[plain], sizes):
         say(f"{plain}, not compiled: {steps} steps of {tried[plain]:.3g} s would not repay {_compilations(sizes)}")
         return plain, False
-    try:
-        start = time.perf_counter()
-        with model.compiled():
-            seconds_of(model, sample, parts, dtype_of(fused), 0, ranks)
-        turns = [_turn(model, sample, parts, plain, fused, ranks) for _ in range(TURNS)]
-        spent = time.perf_counter() - start
-    except Exception as error:  # no compiler here, or one of the many ways in which it gives up
-        say(f"{plain}, not compiled: it fails here ({type(error).__name__})")
+    start = time.perf_counter()
+    error = _compiling(model, sample, parts, fused)
+    if any(failed for (failed,) in ranks.every(error is not None)):
+        say(f"{plain}, not compiled: it fails here ({type(error).__name__ if error else 'in another process'})")
         return plain, False
+    turns = [_turn(model, sample, parts, plain, fused, ranks) for _ in range(TURNS)]
+    spent = time.perf_counter() - start
     tried[plain], quick = sorted(turns, key=lambda turn: turn[1] / turn[0])[TURNS // 2]
     pays = quick < tried[plain]
     times = f"a forward and backward takes {quick:.3g} s compiled in {fused}, {_told(tried)}"
     say(f"{fused + ', compiled' if pays else plain + ', not compiled'}: {times}; tried in {spent:.0f} s")
     return (fused, True) if pays else (plain, False)
+
+
+def _compiling(model: Model, sample: Sample, parts: int, precision: Precision) -> Exception | None:
+    """Take a compiled step; what is wrong where that cannot be: no compiler, or one of the many ways in which it gives
+    up."""
+    try:
+        with model.compiled():
+            seconds_of(model, sample, parts, dtype_of(precision), 0)
+    except Exception as error:
+        return error
+    return None
 
 
 def _eager(

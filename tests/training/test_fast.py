@@ -12,6 +12,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from fromnoise.core.config import write_yaml
+from fromnoise.core.ranks import ALONE, Alone, Ranks
 from fromnoise.models.config import UNetConfig
 from fromnoise.pipeline.pipeline import Pipeline, Precision
 from fromnoise.training import fast
@@ -174,6 +175,47 @@ def test_a_batch_is_found_in_whole_parts(
     training = tiny_run(batch=0, accumulate=3).training
     choices = choose(pipeline, serving(pipeline, shapes), training, tmp_path / "measured.yaml", print)
     assert choices.batch == 96 and seen == [16, 32, 64]
+
+
+def test_where_a_part_fits_one_process_and_not_another_both_go_on_to_talk(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is given: 64 pictures do not fit this process, and the other would have found that they do."""
+    device, asked, talked = torch.device("cuda:1"), list[object](), list[float]()
+    for name, value in {"mem_get_info": (0, 2**40), "reset_peak_memory_stats": None, "max_memory_allocated": 1}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: asked.append(device) or value)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(Pipeline, "device", device)
+
+    class Two(Alone):
+        def every(self, *values: float) -> list[tuple[float, ...]]:
+            talked.extend(values)
+            return [values, (True,)]
+
+    def seconds(part: int, ranks: Ranks) -> float:
+        assert ranks is ALONE
+        if part > 32:
+            raise torch.OutOfMemoryError
+        return 1.0
+
+    assert fast._find_part(pipeline, seconds, Two()) == 32
+    assert talked == [True, True, False] and set(asked) == {device}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_where_compiling_fails_in_another_process_none_compiles(
+    pipeline: Pipeline, shapes: Any, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Two(Alone):
+        def every(self, *values: float) -> list[tuple[float, ...]]:
+            return [values, values if values != (False,) else (True,)]
+
+    monkeypatch.setattr(fast, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(fast, "seconds_of", lambda *_: 1.0)
+    training, told = tiny_run(precision="auto", compile="auto", steps=1000).training, list[str]()
+    file = tmp_path / "measured.yaml"
+    choices = choose(pipeline, serving(pipeline, shapes), training, file, told.append, ranks=Two())
+    assert not choices.compile and told == ["float32, not compiled: it fails here (in another process)"]
 
 
 def test_the_quickest_part_is_the_smallest_of_the_fast_ones() -> None:

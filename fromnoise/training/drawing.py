@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.core.types import Data
@@ -53,8 +55,13 @@ class Drawing(Trainee):
         return draw(model, batch, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Pipeline, size: int) -> Sample:
-        """As `draw`, of held-out pictures."""
-        return draw(model, self.data.validation(size), generator_of(0, 0))
+        """As `draw`, of held-out pictures, stretched to the largest size that is trained on."""
+        batch = self.data.validation(size)
+        cell = model.space.factor if batch.encoded else 1  # pixels along the side of what is stored
+        largest = [side // cell for side in max(self.data.sizes, key=math.prod)]
+        if math.prod(largest) > batch.images[0, 0].numel():
+            batch = batch._replace(images=F.interpolate(batch.images, largest))  # (B, S, h, w)
+        return draw(model, batch, generator_of(0, 0))
 
     def rehearse(self, model: Pipeline) -> None:
         """Find pictures whose sides do not fit the model, labels that are no classes of it, previews that cannot be

@@ -14,8 +14,11 @@ from torch._dynamo.testing import CompileCounter
 
 from fromnoise.core.types import Batch
 from fromnoise.data.bucketed import BucketData
-from fromnoise.data.config import BucketsConfig
+from fromnoise.data.config import BucketsConfig, PreparedConfig
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
+from fromnoise.training.drawing import Drawing
 from fromnoise.training.fast import choose
 from fromnoise.training.loop import train
 from fromnoise.training.run import Run
@@ -72,6 +75,20 @@ def test_sides_that_do_not_fit_the_model_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"pictures of 28x20 pixels .* multiples of 8: set data\.multiple to one"):
         train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_trial_is_as_large_as_anything_that_is_trained_on(tmp_path: Path, tiny_run: Making) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(40):
+        side = 32 if i % 4 == 0 else 16
+        Image.new("RGB", (side, side), (6 * i, 0, 255)).save(folder / f"{i}.png")
+    prepare(str(folder), tmp_path / "set", Preparation(size=32, buckets=True, multiple=8))
+    run = tiny_run().model_copy(update={"data": PreparedConfig(path=tmp_path / "set")})
+    data = run.data.build(0)
+    assert set(data.sizes) == {(32, 32), (16, 16)} and data.validation(3).images.shape[2:] == (16, 16)
+    trainee = Drawing(run, data, print)
+    assert trainee.trial(Pipeline.build(run.model, ["colour 1"], 0), 3).z.shape == (3, 3, 32, 32)
 
 
 def test_every_size_has_to_repay_its_compilation(

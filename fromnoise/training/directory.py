@@ -39,7 +39,7 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
     if (channels, size) != (run.model.channels, run.model.size):
         say(f"from the data: model.size {size}, model.channels {channels}")
     run = run.model_copy(update={"model": run.model.model_copy(update={"channels": channels, "size": size})})
-    return matched(run, data, say) if isinstance(data, PreparedData) else measured_space(run, data, say)
+    return measured_space(matched(run, data, say) if isinstance(data, PreparedData) else run, data, say)
 
 
 def refuse_another(run: Run | VAERun, directory: Path) -> None:

@@ -15,10 +15,12 @@ from safetensors import safe_open
 
 from fromnoise.conditioning.config import TextConfig
 from fromnoise.core.config import read_yaml
-from fromnoise.data.config import FolderConfig, ShapesConfig
+from fromnoise.data.config import FolderConfig, PreparedConfig, ShapesConfig
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.load import load
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.space.config import LatentConfig
 from fromnoise.training import latents, validation
 from fromnoise.training.directory import derive
@@ -59,6 +61,16 @@ def test_latents_are_measured_on_training_pictures_and_told(
     assert told[0] == "latents of 8 of 256 training pictures measured"
     assert "measured on training pictures: model.space.shift and model.space.scale" in told
     assert derive(run, data, told.append) == run
+
+
+def test_prepared_pixels_are_measured_as_others_are(
+    vae: Path, tmp_path: Path, tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "PICTURES", 16)
+    prepare("shapes:24", tmp_path / "set", Preparation(size=32))
+    run = in_latents(tiny_run(), vae).model_copy(update={"data": PreparedConfig(path=tmp_path / "set")})
+    prepared = derive(run, run.data.build(0), print)
+    assert None not in (space_of(prepared).shift, space_of(prepared).scale)
 
 
 def test_going_on_takes_what_was_recorded(vae: Path, tmp_path: Path, tiny_run: Callable[..., Run]) -> None:

@@ -50,7 +50,7 @@ class Given(nn.Module):
     def encode(self, captions: list[str], labels: Tensor) -> dict[str, Tensor]:
         return {"tokens": self.tokens[: len(captions)], "mask": self.mask[: len(captions)]}
 
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def read(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return self.encode(batch.captions, batch.labels)
 
     def forward(self, features: dict[str, Tensor]) -> Cond:

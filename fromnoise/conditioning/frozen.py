@@ -192,10 +192,11 @@ class FrozenTextConditioner(nn.Module):
             features.append(Encoded(*(value[index] for value in every)))
         return _named(features)
 
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Features of a batch to train on, where they were not encoded beforehand encoded now, less what is dropped of
-        them beside whole prompts."""
-        return self.dropped(dict(batch.features) or self.encode(batch.captions, batch.labels), generator)
+    def read(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Features of a batch, where they were not encoded beforehand encoded now; to train on, with a `generator`,
+        less what is dropped of them beside whole prompts."""
+        features = dict(batch.features) or self.encode(batch.captions, batch.labels)
+        return features if generator is None else self.dropped(features, generator)
 
     def dropped(self, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """`features` on the CPU, of any L, with "" in place of what each encoder read, row by row by its own chance."""

@@ -61,7 +61,7 @@ class LabelConditioner(nn.Module):
             raise ValueError(f"label {int(wrong[0])} is out of range: the model knows classes 0 to {self.classes - 1}")
         return {"labels": labels}
 
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def read(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
         return self.encode(batch.captions, batch.labels)
 

@@ -42,7 +42,7 @@ class NoConditioner(nn.Module):
         """Features of a batch: {"labels": (B,)}; only their number counts."""
         return {"labels": labels}
 
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def read(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
         return self.encode(batch.captions, batch.labels)
 

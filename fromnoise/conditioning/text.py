@@ -168,7 +168,7 @@ class TextConditioner(nn.Module):
         ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])  # (B, L)
         return {"ids": ids, "mask": ids != PAD}
 
-    def read(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def read(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Features of a batch to train on, less what is dropped of them beside whole prompts: nothing is."""
         return self.encode(batch.captions, batch.labels)
 

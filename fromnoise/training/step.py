@@ -96,12 +96,15 @@ def among_blank(rows: Tensor, first: int, size: int) -> Tensor:
     return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
 
 
-def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator) -> Sample:
-    """Latents, features, times, noise and dropped prompts of a batch, on the CPU."""
+def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator, dropping: bool = True) -> Sample:
+    """Latents, features, times, noise and dropped prompts of a batch, on the CPU; where not `dropping`, no prompt and
+    nothing that an encoder reads is dropped."""
     objective, size = pipeline.config.objective, len(batch.captions)
     z = pipeline.latents(batch, generator)  # (B, C, H, W)
     t = objective.times.sample(size, generator)  # (B,)
     eps = torch.randn(z.shape, generator=generator)  # (B, C, H, W)
+    if not dropping:
+        return Sample(z, pipeline.conditioner.read(batch), t, eps, torch.ones(size, dtype=torch.bool))
     keep = torch.rand(size, generator=generator) >= objective.dropout  # (B,)
     return Sample(z, pipeline.conditioner.read(batch, generator), t, eps, keep)
 

@@ -23,11 +23,11 @@ class Validation:
 
     def __init__(self, pipeline: Pipeline, data: Data, ranks: Ranks = ALONE):
         self.ranks = ranks
-        sample = draw(pipeline, data.validation(COUNT), torch.Generator().manual_seed(0))
+        sample = draw(pipeline, data.validation(COUNT), torch.Generator().manual_seed(0), dropping=False)
         place = torch.arange(COUNT)
         self.bins = place % BINS  # (B,)
         t = (self.bins + (place // BINS + 0.5) / PER_BIN) / BINS  # (B,)
-        sample = sample._replace(t=t, keep=torch.ones_like(sample.keep))
+        sample = sample._replace(t=t)
         first, last = ranks.span(COUNT)
         rows = [(i, min(i + CHUNK, last)) for i in range(first, last, CHUNK)]
         self.chunks: list[Sample] = [sample.rows(*part).to(pipeline.device) for part in rows]

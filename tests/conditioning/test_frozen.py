@@ -21,7 +21,7 @@ from fromnoise.cli.main import main
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.conditioning.folder import EncoderFault, complete
 from fromnoise.conditioning.frozen import Encoded, FrozenEncoder, FrozenTextConditioner, quiet
-from fromnoise.core.types import Cond
+from fromnoise.core.types import Batch, Cond
 from fromnoise.data.prepared import pad
 from fromnoise.data.shards import Text
 from fromnoise.pipeline.load import load
@@ -194,6 +194,13 @@ class TestConditioner:
                 torch.testing.assert_close(getattr(null, name), getattr(other, name), atol=1e-6, rtol=1e-6)
         assert null.mask.sum(1).tolist() == [2, 2]  # the end of the text, for each encoder
         assert (null.vector - both(features).vector).abs().max() > 0.1
+
+    def test_to_validate_nothing_is_dropped(self, both: FrozenTextConditioner) -> None:
+        batch = Batch(torch.zeros(20, 1, 1, 1), ["cat"] * 20, torch.zeros(20, dtype=torch.int64))
+        whole, read = both.encode(batch.captions, batch.labels), both.read(batch)
+        trained = both.read(batch, torch.Generator().manual_seed(0))
+        assert all(torch.equal(whole[key], read[key]) for key in whole)
+        assert any(not torch.equal(whole[key], trained[key]) for key in whole)
 
     def test_features_of_any_padding_give_the_same_condition_of_one_shape(self, both: FrozenTextConditioner) -> None:
         captions = ["cat", "", "a cat", "cat"]

@@ -210,9 +210,7 @@ def tell_needs(
     height, width = trainee.data.image_shape[1:]
     needed = sum(disk(training, held, ahead.previews, looks, trainee.data.image_shape[0] * height * width))
     seconds = sum(spent(ahead, pace, looks))
-    memory = (
-        torch.cuda.max_memory_allocated(model.device) + held.moments if model.device.type == "cuda" else peak_memory()
-    )
+    memory = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else peak_memory()
     say(
         f"{ahead.steps:,} steps of {choices.batch} need about {duration(seconds)}, validations ({ahead.validations}) "
         f"and previews ({ahead.previews}) among it, {size(memory)} of memory and {size(needed)} on disk"

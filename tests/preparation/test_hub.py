@@ -9,6 +9,7 @@ import tarfile
 from itertools import pairwise
 from pathlib import Path
 
+import fsspec
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
@@ -101,6 +102,31 @@ def test_a_folder_of_pictures(made):
     wanted = {entry.captions: entry.content for entry in made.pictures(plain).values()}
     assert {entry.captions: entry.content for entry in made.pictures(source).values()} == wanted
     assert len(source.portions) == 2
+
+
+def test_a_network_that_fails_is_no_fault_of_a_picture(made, tmp_path, monkeypatch):
+    rows = [{"file_name": f"{i}.png", "text": f"grey {i}"} for i in range(3)]
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(made.png(i))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = made.source(f"hub:{tmp_path}", entries=3)
+    opened = fsspec.open
+
+    def failing(error: Exception):
+        def attempt(path: str, mode: str) -> object:
+            if path.endswith("1.png"):
+                raise error
+            return opened(path, mode)
+
+        monkeypatch.setattr(fsspec, "open", attempt)
+        return [entry for portion in source.portions for entry in source.read(portion)]
+
+    for kind in (ConnectionError, RuntimeError):  # those of httpx are no OSErrors
+        error = kind("aborted by\n the peer")
+        told = made.refusal(lambda error=error: failing(error))
+        assert told.startswith(f"cannot read hub:{tmp_path}:") and told.endswith(": aborted by the peer")
+    first, gone, last = failing(FileNotFoundError("no such file"))
+    assert gone == Fault(gone.key, "no such file") and (first.captions, last.captions) == (("grey 0",), ("grey 2",))
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 46, 1000])

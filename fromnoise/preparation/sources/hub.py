@@ -105,8 +105,10 @@ class HubSource(Source):
             captions, label = captions_of(cells, self.columns), label_of(cells, self.columns)
             if label.startswith("-"):
                 raise ValueError(f"class {label}; allowed: 0 to {self.classes - 1}")
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             return Fault(key, " ".join(str(error).split()))
+        except Exception as error:  # of the network: the picture is there, and is had when the same is called again
+            raise ValueError(f"cannot read {key}: {' '.join(str(error).split()) or type(error).__name__}") from None
         return Picture(key, content, captions, int(label or 0))
 
 

@@ -59,6 +59,38 @@ def test_captions_that_are_no_text_are_faults(made, tmp_path):
     assert made.told(source) == [("a.parquet:0", "a caption must be text or a list of texts, not 7")]
 
 
+@pytest.mark.parametrize(
+    ("cells", "given"),
+    [
+        ([None, [1, 2], [3]], "[1, 2]"),
+        ([None, {"id": 1}, None], "{'id': 1}"),
+        ([1.0, None, 0.25], "0.25"),
+        ([b"cat", b"dog", b""], "b'cat'"),
+    ],
+)
+def test_a_column_with_a_usual_name_that_holds_no_classes(made, tmp_path, cells, given):
+    folder = tmp_path / "all"
+    columns = {"image": [made.png()] * 3, "text": ["a", "b", "c"]}
+    write(folder / "a.parquet", {**columns, "label": cells})
+    write(folder / "b.parquet", columns)
+    said = f"the class in column 'label' must be a whole number or a word, not {given}"
+    source = made.source(folder)
+    assert source.about == f"6 pictures in 2 parquet files, captions from text; no classes: {said}"
+    assert (
+        source.classes == 1 and [one.captions for one in made.pictures(source).values()] == [("a",), ("b",), ("c",)] * 2
+    )
+    refused = f"{folder / 'a.parquet'}: {said}"
+    assert made.refusal(lambda: made.source(folder, label_column="label")) == refused
+    write(folder / "a.parquet", {"image": columns["image"], "label": cells})
+    assert made.refusal(lambda: made.source(folder)) == refused
+
+
+def test_classes_that_are_whole_floats(made, tmp_path):
+    columns = {"image": [made.png(i) for i in range(3)], "label": [10.0, None, 9.0]}
+    source = made.source(write(tmp_path / "a.parquet", columns))
+    assert [one.label for one in made.pictures(source).values()] == [10, 0, 9] and source.classes == 11
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")
 def test_published_files(made):
     source = made.source(DATA / "cifar10", shard=1000)

@@ -165,6 +165,24 @@ def test_rows_that_cannot_be_used_are_faults(made, tmp_path):
     assert made.pictures(source)["a.png"] == Picture("a.png", made.png(0), ("a",), 1)
 
 
+@pytest.mark.parametrize("odd", [[1, 2], {"id": 3}, 0.25])
+def test_a_column_with_a_usual_name_that_seldom_holds_a_class(made, tmp_path, odd):
+    rows = [{"image": f"{name}.png", "text": name, "labels": odd} for name in "abcd"]
+    table = write(tmp_path, made, [{**rows[0], "labels": 1}, *rows[1:]])
+    said = f"the class in column 'labels' must be a whole number or a word, not {odd}"
+    source = made.source(table)
+    assert source.about == f"4 pictures, 4 captions from metadata.jsonl; no classes: {said}"
+    assert source.classes == 1 and len(made.pictures(source)) == 4
+    assert made.refusal(lambda: made.source(table, label_column="labels")) == f"{table}: {said}"
+
+
+def test_classes_that_are_whole_floats(made, tmp_path):
+    labels = {"a": 10.0, "b": None, "c": 9.0, "d": 9}
+    rows = [{"image": f"{name}.png", "text": name, "label": label} for name, label in labels.items()]
+    source = made.source(write(tmp_path, made, rows))
+    assert [one.label for one in made.pictures(source).values()] == [10, 0, 9, 9] and source.classes == 11
+
+
 def test_rows_of_a_csv_that_cannot_be_used_are_faults(made, tmp_path):
     write(tmp_path, made, []).unlink()
     table = tmp_path / "pictures.csv"

@@ -41,17 +41,25 @@ def cleaned(values: Iterable[object]) -> tuple[str, ...]:
     return tuple(filter(None, found))
 
 
+class NoClass(ValueError):
+    """One line on what stands where a class should."""
+
+
 def label_of(cells: Mapping[str, Any], columns: Columns) -> str:
-    """The class as it is told: a number, a word, or "" for none.
+    """The class as it is told: a number, a word, or "" for none. A float that is whole is such a number: a column of
+    whole numbers becomes one of floats in many programs, where one is missing.
 
     Raises:
-        ValueError: one line, for anything else.
+        NoClass: for anything else.
     """
     value = cells.get(columns.label) if columns.label else None
     if value is None:
         return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int | str):
-        raise ValueError(f"a class must be a whole number or a word, not {repr(value)[:60]}")
+        given = repr(value)[:60]
+        raise NoClass(f"the class in column {columns.label!r} must be a whole number or a word, not {given}")
     return str(value).strip()
 
 

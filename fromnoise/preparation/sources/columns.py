@@ -55,3 +55,14 @@ def find_columns(there: Sequence[str], options: SourceOptions, where: str) -> Co
         wanted = f"looked for {', '.join((*CAPTIONS, *LABELS))}; {hint('caption', there)}"
         raise ValueError(f"{where}: no column with captions or classes: {wanted}; say which by caption_columns")
     return Columns(picture, captions, label, bool(options.caption_columns))
+
+
+def without_classes(columns: Columns, options: SourceOptions, where: str, why: ValueError) -> Columns:
+    """The columns without that of the classes, which has a usual name, but holds something else.
+
+    Raises:
+        ValueError: one line, `why` at `where`: the classes were asked for, or nothing else is said of the pictures.
+    """
+    if options.label_column or not columns.captions:
+        raise ValueError(f"{where}: {why}")
+    return columns._replace(label=None)

@@ -9,13 +9,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fromnoise.preparation.sources.cells import Classes, captions_of, label_of
-from fromnoise.preparation.sources.columns import find_columns
+from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, label_of
+from fromnoise.preparation.sources.columns import find_columns, without_classes
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import refuse_changed, stamp
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source, hashed, ranges
 
 if TYPE_CHECKING:
+    from pyarrow import Array
     from pyarrow.parquet import ParquetFile
 
 BATCH = 32  # rows decoded at once
@@ -38,16 +39,18 @@ class ParquetSource(Source):
         self.stamps = [stamp(path) for path in self.files]
         with _reading(self.files[0]) as first:
             self.columns = find_columns(first.schema_arrow.names, options, str(self.files[0]))
-        wanted = (self.columns.picture, *self.columns.captions, self.columns.label)
-        self.wanted = list(dict.fromkeys(name for name in wanted if name))
-        labels, counts = Classes(), []
+        labels, counts, ignored = Classes(), [], ""
         for path in self.files:
             with _reading(path) as file:
                 if missing := [name for name in self.wanted if name not in file.schema_arrow.names]:
                     raise ValueError(f"{path} has no column {missing[0]!r}, as {self.files[0].name} has")
                 counts.append(file.metadata.num_rows)
-                for label in self._labels(file):
-                    labels.number(label)
+                try:
+                    for label in self._labels(file):
+                        labels.number(label)
+                except NoClass as error:
+                    self.columns = without_classes(self.columns, options, str(path), error)
+                    labels, ignored = Classes(), f"; no classes: {error}"
         self.ends = list(accumulate(counts))  # rows of the files up to each
         self.known, self.classes = labels.table(str(root)), labels.count
         self.entries = self.ends[-1]
@@ -57,13 +60,19 @@ class ParquetSource(Source):
         marks = zip(self.files, self.stamps, strict=True)
         listing = hashed(f"{path.relative_to(root).as_posix()}\0{size}\0{modified}" for path, (size, modified) in marks)
         self.parts = {"columns": hashed([repr(self.columns)]), "files": listing}
-        self.about = f"{self.entries:,} pictures in {len(self.files):,} parquet files, {self.columns}"
+        self.about = f"{self.entries:,} pictures in {len(self.files):,} parquet files, {self.columns}{ignored}"
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns that are read."""
+        names = (self.columns.picture, *self.columns.captions, self.columns.label)
+        return list(dict.fromkeys(name for name in names if name))
 
     def _labels(self, file: ParquetFile) -> Iterator[str]:
-        """The labels that there are in a file, most of them several times."""
+        """The labels that there are in a file, most of them several times; errors as in `label_of`."""
         if self.columns.label:
             for batch in file.iter_batches(columns=[self.columns.label], use_threads=False):
-                for value in batch.column(0).unique().to_pylist():
+                for value in _distinct(batch.column(0)):
                     yield label_of({self.columns.label: value}, self.columns)
 
     def read(self, portion: Portion) -> Iterator[Picture | Fault]:
@@ -106,6 +115,15 @@ class ParquetSource(Source):
         except ValueError as error:
             return Fault(key, str(error))
         return Picture(key, content, captions, self.known[label])
+
+
+def _distinct(column: Array) -> list[Any]:
+    from pyarrow import ArrowNotImplementedError
+
+    try:
+        return column.unique().to_pylist()
+    except ArrowNotImplementedError:  # of lists, structs and the like
+        return column.to_pylist()
 
 
 @contextmanager

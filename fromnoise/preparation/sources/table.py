@@ -10,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from fromnoise.preparation.sources.cells import Classes, captions_of, label_of
-from fromnoise.preparation.sources.columns import Columns, find_columns
+from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, label_of
+from fromnoise.preparation.sources.columns import Columns, find_columns, without_classes
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import Files, refuse_changed, shown, stamp
 from fromnoise.preparation.sources.rows import READERS, Row
@@ -23,22 +23,26 @@ class TableSource(Source):
 
     Held in memory: of each picture its name and four numbers, of each row two. Captions are read again when they are
     wanted, each row at its place in the file. A row that cannot be used is a fault, and so is one that gives a picture
-    another class than an earlier row; the picture keeps the first.
+    another class than an earlier row; the picture keeps the first. A column with a usual name for classes where more
+    rows hold something else is ignored.
     """
 
     def __init__(self, table: Path, options: SourceOptions, others: Sequence[str] = ()):
         """`others` are pictures that should be in the table; those that are not become faults.
 
         Raises:
-            ValueError: one line: no rows, no such columns, rows that cannot be told apart, a negative class.
+            ValueError: one line: no rows, no such columns, rows that cannot be told apart, a negative class, or
+                something else in more rows of the column that was asked for.
         """
         self.table, self.listed = table, stamp(table)
         self.rows = READERS[table.suffix.lower()](table)
-        self.columns = find_columns(self.rows.columns, options, str(table))
-        index = _Index(table.name, self.columns)
+        self.columns, ignored = find_columns(self.rows.columns, options, str(table)), ""
         with open(table, "rb") as file:
-            for row in self.rows.scan(file):
-                index.add(row)
+            index = self._indexed(file)
+            if index.odd and index.surplus > 0:
+                self.columns = without_classes(self.columns, options, str(table), index.odd)
+                ignored = f"; no classes: {index.odd}"
+                index = self._indexed(file)
             file.seek(0)
             content = hashlib.file_digest(file, "sha256").hexdigest()
             refuse_changed(table, self.listed, stamp(file))
@@ -56,7 +60,14 @@ class TableSource(Source):
             f"{self.entries - len(self.faults):,} pictures, {sum(index.captions):,} captions"
             f"{f', {self.classes:,} classes' if self.columns.label else ''} from {table.name}"
             f"{f'; of {bare:,} pictures nothing is said' if (bare := index.bare()) and self.columns.captions else ''}"
+            f"{ignored}"
         )
+
+    def _indexed(self, file: IO[bytes]) -> _Index:
+        index = _Index(self.table.name, self.columns)
+        for row in self.rows.scan(file):
+            index.add(row)
+        return index
 
     def read(self, portion: Portion) -> Iterator[Picture | Fault]:
         """Its pictures, each with the captions of all its rows; errors as in `Source`."""
@@ -86,6 +97,8 @@ class _Index:
         self.places: dict[str, int] = {}  # of each picture, or row that cannot be used
         self.faults: dict[int, str] = {}
         self.classes = Classes()
+        self.odd: NoClass | None = None  # the first of what stands where a class should
+        self.surplus = 0  # rows with such, less those with a class
         self.labels = array("q")  # of each place
         self.offsets, self.owners = array("q"), array("q")  # of each row, its first byte and its picture's place
         self.captions = array("q")  # how many, of each place
@@ -99,7 +112,11 @@ class _Index:
             captions, label = captions_of(row.cells, self.columns), label_of(row.cells, self.columns)
         except ValueError as error:
             self.miss(f"{self.table}:{row.line}", str(error))
+            if isinstance(error, NoClass):
+                self.odd = self.odd or error
+                self.surplus += 1
             return
+        self.surplus -= bool(label)
         number = self.classes.number(label)
         if name not in self.places:
             self.places[name] = len(self.places)

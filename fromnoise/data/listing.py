@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
+from fromnoise.data.texts import cleaned
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path")
@@ -41,7 +42,7 @@ def list_pictures(folder: Path) -> Listing:
     table = find_table(folder)
     found: dict[str, list[str]] = {}
     for name, captions in _rows(table) if table else _beside(folder, files):
-        found.setdefault(name, []).extend(caption.strip() for caption in captions if caption.strip())
+        found.setdefault(name, []).extend(filter(None, map(cleaned, captions)))
     if not found and not files:
         raise ValueError(no_pictures(folder))
     captions = {name: tuple(found[name]) for name in sorted(found) if found[name]}

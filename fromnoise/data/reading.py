@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from fromnoise.data.texts import shown
+
 T = TypeVar("T")
 PORTION = 256  # files between two chances for Ctrl-C, which does not wait for all
 
@@ -55,4 +57,4 @@ def none_readable(where: str | Path, unreadable: dict[str, str]) -> str:
 def few(problems: Sequence[str]) -> str:
     """The first three of some problems, and how many more there are."""
     more = f"; and {len(problems) - 3:,} more" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
+    return "; ".join(map(shown, problems[:3])) + more

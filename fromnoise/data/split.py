@@ -6,13 +6,15 @@ import hashlib
 
 import numpy as np
 
+from fromnoise.data.texts import shown
+
 VALIDATION = 0.05  # share of the pictures that are never trained on
 FEW = 20  # below this many pictures, all are trained on and validation looks at the same ones
 
 
 def chance(name: str) -> float:
     """A number in [0, 1) that a picture's name decides."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(shown(name).encode()).digest()[:8], "big") / 2**64
 
 
 def split(chances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -199,6 +199,19 @@ class TestProblems:
             set(range(30)) - {3, 10, 11, 29}
         )
 
+    def test_names_that_are_no_text(self, tmp_path):
+        good, damaged = (tmp_path / os.fsdecode(name) for name in (b"caf\xe9.png", b"th\xe9.png"))
+        Image.new("RGB", (8, 8)).save(good)
+        damaged.write_bytes(b"not a picture")
+        for picture in (good, damaged):
+            picture.with_suffix(".txt").write_text("a cup")
+        lines: list[str] = []
+        data = FolderData(FolderConfig(path=tmp_path, size=8), 0, lines.append)
+        assert data.names == [good.name] and len(data.problems) == 1
+        assert "th\\udce9.png: cannot identify" in "\n".join(lines) and "\n".join(lines).encode()
+        assert chance(good.name) == chance("caf\\udce9.png")  # its key where the folder is prepared
+        assert chance("größer.png") == 0.2668062965241928  # as it always was
+
     def test_nothing_readable_is_refused_in_one_line(self, tmp_path):
         folder = write(tmp_path / "a", 2)
         for path in folder.glob("*.png"):

@@ -61,6 +61,13 @@ def test_text_files_beside(tmp_path):
     assert listing.problems == ["c.webp: no caption in .txt files"]
 
 
+def test_half_a_character_is_no_text_that_could_be_stored(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "text": ["half \\ud83d here", "a\\u0000 cat", "\\u0000"]}'
+    )
+    assert list_pictures(tmp_path).captions == {"a.png": ("half ? here", "a cat")}
+
+
 def test_pictures_without_a_caption_are_listed(tmp_path):
     touch(tmp_path, "a.png", "b.png", "c.png")
     jsonl(tmp_path, {"file_name": "a.png", "text": "a cat"}, {"file_name": "b.png", "text": "  "})

@@ -147,6 +147,7 @@ def test_rows_that_cannot_be_used_are_faults(made, tmp_path):
         '{"file_name": "b\\u0000.png", "text": "b"}',
         '{"file_name": "b.png", "text": 7}',
         '{"text": "b"}',
+        '{"file_name": "\\ud83d.png", "text": "b"}',
         '{"file_name": "gone.png", "text": "gone"}',
         '{"file_name": "a.png", "text": "another", "label": 2}',
         '{"file_name": "c.png", "text": "c", "label": [1]}',
@@ -155,12 +156,13 @@ def test_rows_that_cannot_be_used_are_faults(made, tmp_path):
     source = made.source(table, shard=4)
     told = dict(made.told(source))
     assert list(told) == [
-        *(f"metadata.jsonl:{line}" for line in (3, 4, 5, 6, 7, 8)),
+        *(f"metadata.jsonl:{line}" for line in (3, 4, 5, 6, 7, 8, 9)),
         "gone.png",
-        *(f"metadata.jsonl:{line}" for line in (10, 11, 12)),
+        *(f"metadata.jsonl:{line}" for line in (11, 12, 13)),
     ]
     reasons = ["not JSON", "must be an object", "name must be text, not 7", "name must be text", "not 7", "not None"]
-    reasons += ["No such file", "another class for a.png, '2'; the first is kept", "whole number or a word", "not JSON"]
+    reasons += ["surrogates", "No such file", "another class for a.png, '2'; the first is kept"]
+    reasons += ["whole number or a word", "not JSON"]
     assert all(reason in said for reason, said in zip(reasons, told.values(), strict=True))
     assert made.pictures(source)["a.png"] == Picture("a.png", made.png(0), ("a",), 1)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fromnoise.data import texts
 from fromnoise.preparation.sources.columns import CAPTIONS, Columns
 
 
@@ -20,7 +21,7 @@ def captions_of(cells: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
 
 
 def cleaned(values: Iterable[object]) -> tuple[str, ...]:
-    """Captions as they are kept: stripped, without blank ones, NUL characters and halves of characters.
+    """Captions as they are kept, without blank ones.
 
     values: each is text, a list of texts, an object with one of them under a usual name, or None.
 
@@ -36,8 +37,7 @@ def cleaned(values: Iterable[object]) -> tuple[str, ...]:
                 continue
             if not isinstance(text, str):
                 raise ValueError(f"a caption must be text or a list of texts, not {repr(text)[:60]}")
-            # Half a surrogate pair, which JSON can hold, is nothing that UTF-8 could keep.
-            found.append(text.replace("\0", "").encode("utf-8", "replace").decode().strip())
+            found.append(texts.cleaned(text))
     return tuple(filter(None, found))
 
 

@@ -78,8 +78,3 @@ class Files:
             refuse_changed(path, listed, stamp(path))
             return error.strerror or type(error).__name__
         return content
-
-
-def shown(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are written as \\udcff."""
-    return name.encode("utf-8", "backslashreplace").decode()

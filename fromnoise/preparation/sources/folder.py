@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fromnoise.data.texts import shown
 from fromnoise.preparation.sources.cells import cleaned
 from fromnoise.preparation.sources.config import SourceOptions
-from fromnoise.preparation.sources.files import ABSENT, Files, shown
+from fromnoise.preparation.sources.files import ABSENT, Files
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source, ranges
 
 

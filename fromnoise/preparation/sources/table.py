@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import IO
 
 import numpy as np
 
+from fromnoise.data.texts import shown
 from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, label_of
 from fromnoise.preparation.sources.columns import Columns, find_columns, without_classes
 from fromnoise.preparation.sources.config import SourceOptions
-from fromnoise.preparation.sources.files import Files, refuse_changed, shown, stamp
+from fromnoise.preparation.sources.files import Files, refuse_changed, stamp
 from fromnoise.preparation.sources.rows import READERS, Row
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source, hashed, ranges
 
@@ -151,4 +153,5 @@ class _Index:
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"the picture's name must be text, not {value!r:.60}")
+    os.fsencode(value)  # a ValueError, where half a surrogate pair is in it
     return Path(value.strip()).as_posix()

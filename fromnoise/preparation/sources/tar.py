@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
+from fromnoise.data.texts import shown
 from fromnoise.preparation.sources.cells import Classes, cleaned, label_of
 from fromnoise.preparation.sources.columns import Columns
 from fromnoise.preparation.sources.config import SourceOptions
-from fromnoise.preparation.sources.files import refuse_changed, shown, stamp
+from fromnoise.preparation.sources.files import refuse_changed, stamp
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source, hashed
 
 TEXTS = ("txt", "text", "caption")

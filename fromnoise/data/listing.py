@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,11 +64,26 @@ def list_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise ValueError(f"data folder {folder} {'is not a directory' if folder.exists() else 'does not exist'}")
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    below = files_below(folder)
+    return sorted(path.relative_to(folder).as_posix() for path in below if path.suffix.lower() in SUFFIXES)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a directory and below it, also behind links to directories, in no order; none that is hidden.
+
+    A directory is entered once, by a link only where no other way leads there, so that links may go round in a circle.
+    """
+    tops, entered = deque([folder]), set[str]()
+    while tops:
+        for place, folders, files in os.walk(tops.popleft()):
+            real = os.path.realpath(place)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            tops.extend(path for name in folders if (path := Path(place, name)).is_symlink())
+            yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def no_pictures(folder: Path) -> str:

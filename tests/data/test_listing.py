@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fromnoise.data.listing import list_pictures
+from fromnoise.data.listing import list_files, list_pictures
 
 
 def touch(folder, *names: str) -> None:
@@ -59,6 +59,27 @@ def test_text_files_beside(tmp_path):
     listing = list_pictures(tmp_path)
     assert listing.captions == {"a.png": ("a cat", "a tabby"), "x/b.JPG": ("a dog",)}
     assert listing.problems == ["c.webp: no caption in .txt files"]
+
+
+def test_links_to_directories_are_followed_once(tmp_path):
+    folder = tmp_path / "pictures"
+    touch(folder, "dogs/a.png", "dogs/.hidden.png", "top.png", "looks.png/b.png")
+    touch(tmp_path, "elsewhere/c.png", "elsewhere/deep/d.png")
+    links = {"a round": folder, "another": "dogs", "cats": tmp_path / "elsewhere", "deep": tmp_path / "elsewhere/deep"}
+    for name, target in {**links, ".hidden": tmp_path / "elsewhere", "zoo": tmp_path / "elsewhere"}.items():
+        (folder / name).symlink_to(target, target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(folder, target_is_directory=True)
+    (folder / "dogs" / "e.png").symlink_to(folder / "top.png")
+    assert list_files(folder) == [
+        "cats/c.png",
+        "cats/deep/d.png",
+        "dogs/a.png",
+        "dogs/e.png",
+        "looks.png/b.png",
+        "top.png",
+    ]
+    (tmp_path / "through").symlink_to(folder, target_is_directory=True)
+    assert list_files(tmp_path / "through") == list_files(folder)
 
 
 def test_half_a_character_is_no_text_that_could_be_stored(tmp_path):

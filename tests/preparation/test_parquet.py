@@ -32,6 +32,10 @@ def test_portions_across_row_groups_and_files(made, tmp_path):
     assert [picture.content for picture in found] == [made.png(level) for level in range(23)]
     assert [picture.key for picture in found[6:9]] == ["0.parquet:6", "2.parquet:0", "2.parquet:1"]
     assert source.about == "23 pictures in 4 parquet files, captions from text"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "more").symlink_to(tmp_path / "all", target_is_directory=True)
+    linked = made.source(tmp_path / "linked", shard=5)
+    assert [picture.key for picture in made.pictures(linked).values()] == [f"more/{picture.key}" for picture in found]
     pattern = made.source(tmp_path / "all" / "{2..3}.parquet")
     assert [picture.captions for picture in made.pictures(pattern).values()] == [(f"grey {i}",) for i in range(7, 23)]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fromnoise.core.config import hint
-from fromnoise.data.listing import find_table, list_files, no_pictures
+from fromnoise.data.listing import files_below, find_table, list_files, no_pictures
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.folder import FolderSource
 from fromnoise.preparation.sources.parquet import ParquetSource
@@ -87,8 +87,8 @@ def open_source(where: str, options: SourceOptions) -> Source:
 
 def _directory(folder: Path, options: SourceOptions) -> Source:
     held: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in HELD and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+    for path in sorted(files_below(folder)):
+        if path.suffix in HELD:
             held.setdefault(path.suffix, []).append(path)
     names = list_files(folder)
     table = find_table(folder)

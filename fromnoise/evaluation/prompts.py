@@ -27,13 +27,13 @@ class PromptSet(NamedTuple):
 
 def read_lines(path: Path) -> list[Metadata]:
     """A prompt a line."""
-    return [{"prompt": line.strip()} for line in _text(path).splitlines() if line.strip()]
+    return [{"prompt": line.strip()} for _, line in _lines(path)]
 
 
 def read_jsonl(path: Path) -> list[Metadata]:
     """A JSON object a line, with "prompt"; all of it is kept."""
     found = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in _lines(path):
         try:
             one = json.loads(line)
         except ValueError as error:
@@ -46,7 +46,7 @@ def read_jsonl(path: Path) -> list[Metadata]:
 
 def read_parti(path: Path) -> list[Metadata]:
     """PartiPrompts' table: Prompt, Category, Challenge and Note, separated by tabs."""
-    rows = list(csv.DictReader(_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = list(csv.DictReader((line for _, line in _lines(path)), delimiter="\t", quoting=csv.QUOTE_NONE))
     if not rows or "Prompt" not in rows[0]:
         raise ValueError(f"{path} has no column Prompt; allowed: PartiPrompts.tsv as it is published")
     return [{key.lower(): value for key, value in row.items() if key} for row in rows]
@@ -95,9 +95,11 @@ def read_set(name: str, path: Path | None = None) -> list[Metadata]:
     return found
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, each with its number. `str.splitlines` would end one at U+2028, too."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"cannot read {path}: {reason}") from None
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

@@ -132,6 +132,19 @@ def test_faults_are_told_in_one_line(
         assert told in said and said.count("\n") == 1, said
 
 
+def test_files_of_prompts_as_editors_leave_them(tmp_path: Path) -> None:
+    path = tmp_path / "prompts"
+    path.write_bytes("\ufeffa red\u2028circle\r\n\r\na blue star\r\n".encode())
+    assert read_set("drawbench", path) == [{"prompt": "a red\u2028circle"}, {"prompt": "a blue star"}]
+    path.write_bytes('\ufeff{"prompt": "a red\u2028circle"}\r\n\r\n{"prompt": "b"}\r\n'.encode())
+    assert read_set("dpg", path) == [{"prompt": "a red\u2028circle"}, {"prompt": "b"}]
+    path.write_bytes("\ufeffPrompt\tNote\r\na red\u2028circle\tround\r\n\r\n".encode())
+    assert read_set("partiprompts", path) == [{"prompt": "a red\u2028circle", "note": "round"}]
+    path.write_text('{"prompt": "a"}\n\n{"prompt": "b')
+    with pytest.raises(ValueError, match="line 3 is not JSON"):
+        read_set("dpg", path)
+
+
 @pytest.mark.skipif(not (DATA / "prompts").is_dir(), reason="$FROMNOISE_DATA/prompts is absent")
 def test_all_published_sets_are_read() -> None:
     known = {name: read_set(name) for name in SETS}

@@ -14,6 +14,9 @@ from PIL import Image
 from fromnoise.data.buckets import Size
 from fromnoise.data.pictures import Loaded, load, upright
 
+ALBUMS = ("MPO", "TIFF")
+"""Formats whose frames are pages, or one view from several cameras of a phone, and no animation."""
+
 
 class Decoded(NamedTuple):
     """A picture that is still to be cropped and resized, by `fit`."""
@@ -32,7 +35,7 @@ def decode(content: bytes, choose: Callable[[Size], Size], background: int) -> D
             opens (`Image.MAX_IMAGE_PIXELS`), whose number is told; or what `choose` raises.
     """
     with _opened(content) as image:
-        animated = getattr(image, "is_animated", False) and image.format != "TIFF"  # whose frames are pages
+        animated = getattr(image, "is_animated", False) and image.format not in ALBUMS
         wanted = choose(upright(image))
         return Decoded(load(image, wanted, background), wanted, animated)
 

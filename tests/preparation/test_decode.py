@@ -144,3 +144,11 @@ def test_the_first_frame_of_an_animation(kind):
     assert not module.decode(encoded(frames[0], kind, **options), lambda own: own, 0).animated
     found = decode(moving, 16, 0)
     assert np.abs(found.transpose(1, 2, 0).astype(int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["mpo", "tiff"])
+def test_several_pictures_that_do_not_move_are_no_animation(kind):
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime")]
+    found = module.decode(encoded(pictures[0], kind, save_all=True, append_images=pictures[1:]), lambda own: own, 0)
+    assert not found.animated
+    assert np.abs(fit(*found[:2]).transpose(1, 2, 0).astype(int) - (255, 0, 0)).max() <= 2

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.data.config import MNISTConfig
 from fromnoise.evaluation.comparison.asked import FieldsAsked, SweepAsked
 from fromnoise.evaluation.comparison.fields import Variant, sweep_fields
 from fromnoise.evaluation.comparison.sweep import by_of, chosen, grid, sweep
@@ -172,7 +173,9 @@ def varied(tiny: Callable[..., Run]) -> list[Variant]:
     return [variant(lr, steps) for lr in (1e-3, 1e-1) for steps in (2, 3)]
 
 
-def test_fields_are_swept_with_paired_seeds(varied: list[Variant], tmp_path: Path) -> None:
+def test_fields_are_swept_with_paired_seeds(
+    varied: list[Variant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, then = Watched(stop=5), Watched()
     with pytest.raises(KeyboardInterrupt):
         sweep_fields(varied, tmp_path, FIELDS, print, first)
@@ -193,9 +196,10 @@ def test_fields_are_swept_with_paired_seeds(varied: list[Variant], tmp_path: Pat
     assert page.count("<svg") == 3 and all(one.name in page for one in varied)
     values = set(map(float, re.findall(r'<data value="([^"]*)"', page)))
     assert {side["summary"]["validation"]["mean"] for side in sides} | {apart["mean"]} <= values
-    again = Watched()
+    again, built, build = Watched(), [], MNISTConfig.build
+    monkeypatch.setattr(MNISTConfig, "build", lambda config, seed: built.append(seed) or build(config, seed))
     sweep_fields(varied, tmp_path, FIELDS, print, again)
-    assert again.seen == []
+    assert again.seen == [] and built == [0]  # of four variants of one data set
 
 
 def test_the_same_run_twice_is_refused(varied: list[Variant], tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def sweep_fields(
     sets: dict[str, Data] = {}
 
     def data_of(config: DataConfig) -> Data:
-        return sets.setdefault(config.model_dump_json(), config.build(0))
+        key = config.model_dump_json()
+        if key not in sets:
+            sets[key] = config.build(0)
+        return sets[key]
 
     device = pick(asked.device)
     sides = []

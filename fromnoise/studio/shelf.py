@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,13 +77,19 @@ class Shelf:
 
 def runs_in(folder: Path) -> list[Path]:
     """The directories of runs in `folder`, those changed last first."""
-    found = [path.parent for path in folder.glob("*/run.yaml")]
-    return sorted(found, key=lambda path: (path / "run.yaml").stat().st_mtime, reverse=True)
+    changed: dict[Path, float] = {}
+    for record in folder.glob("*/run.yaml"):
+        with suppress(OSError):  # a run may be deleted while they are listed
+            changed[record.parent] = record.stat().st_mtime
+    return sorted(changed, key=changed.__getitem__, reverse=True)
 
 
 def draws(run: Path) -> bool:
-    """Whether this is a run of a model that draws: a VAE draws nothing."""
-    return read_mapping(run / "run.yaml").get("type") != "vae"
+    """Whether this is a run of a model that draws: a VAE draws nothing, nor does what has no record to be read."""
+    try:
+        return read_mapping(run / "run.yaml").get("type") != "vae"
+    except ValueError:
+        return False
 
 
 def inside(folder: Path, name: str | Path) -> Path:

@@ -36,6 +36,30 @@ def test_what_was_given_comes_first_and_vaes_draw_nothing(runs: Path, tmp_path: 
     assert Shelf({}, tmp_path / "none").names() == []
 
 
+@pytest.mark.parametrize(
+    "record", [b"", b"- a list", b"type: [", b"\xff", None], ids=["empty", "list", "cut", "bytes", "no"]
+)
+def test_a_run_whose_record_cannot_be_read_is_not_offered(record: bytes | None, runs: Path) -> None:
+    bad = runs / "one" / "run.yaml"
+    bad.unlink()
+    bad.mkdir() if record is None else bad.write_bytes(record)
+    assert set(Shelf({}, runs).names()) == {"other", "digits"}
+
+
+def test_a_run_that_is_deleted_while_they_are_listed_is_not_offered(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glob = Path.glob
+
+    def slowly(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        shutil.rmtree(runs / "one", ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(Path, "glob", slowly)
+    assert set(Shelf({}, runs).names()) == {"other", "digits"}
+
+
 def test_a_model_is_loaded_once_and_anew_when_it_was_trained_on(runs: Path) -> None:
     shelf = Shelf({}, runs)
     first = shelf.subject("one")

@@ -31,7 +31,7 @@ class Shelf:
 
     def names(self) -> list[str]:
         """All that can be drawn with: first what was given, then the runs in the folder that have a checkpoint."""
-        found = [path.name for path in runs_in(self.runs) if any((path / "checkpoints").glob("step-*")) and draws(path)]
+        found = [path.name for path in runs_in(self.runs) if draws(self.runs, path)]
         return [*self.given, *(name for name in found if name not in self.given)]
 
     def place(self, name: str) -> Path:
@@ -76,17 +76,19 @@ class Shelf:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The directories of runs in `folder`, those changed last first."""
+    """The directories of runs in `folder`, those changed last first; less links to what lies outside."""
     changed: dict[Path, float] = {}
     for record in folder.glob("*/run.yaml"):
-        with suppress(OSError):  # a run may be deleted while they are listed
-            changed[record.parent] = record.stat().st_mtime
+        with suppress(OSError, ValueError):  # a run may be deleted while they are listed
+            changed[inside(folder, record.parent)] = record.stat().st_mtime
     return sorted(changed, key=changed.__getitem__, reverse=True)
 
 
-def draws(run: Path) -> bool:
-    """Whether this is a run of a model that draws: a VAE draws nothing, nor does what has no record to be read."""
+def draws(folder: Path, run: Path) -> bool:
+    """Whether this run in `folder` is one of a model that draws: that has weights there, a record that can be read, and
+    is no VAE."""
     try:
+        inside(folder, weights(run))
         return read_mapping(run / "run.yaml").get("type") != "vae"
     except ValueError:
         return False
@@ -101,7 +103,7 @@ def inside(folder: Path, name: str | Path) -> Path:
     place = Path(name) if isinstance(name, Path) else folder / name
     try:
         within = place.resolve().relative_to(folder.resolve())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RuntimeError):  # before Python 3.13 a link to itself is a RuntimeError
         within = Path()
     if within == Path():
         raise ValueError(f"{shown(str(name))} is outside the folder of runs, {folder}; allowed: names of runs in it")

@@ -14,6 +14,7 @@ from fromnoise.core.config import write_yaml
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.place import config_at
 from fromnoise.studio.shelf import HELD, Shelf, inside
+from fromnoise.studio.trainings import Trainings
 from fromnoise.training.run import VAERun
 
 
@@ -58,6 +59,18 @@ def test_a_run_that_is_deleted_while_they_are_listed_is_not_offered(
 
     monkeypatch.setattr(Path, "glob", slowly)
     assert set(Shelf({}, runs).names()) == {"other", "digits"}
+
+
+def test_what_a_link_brings_from_outside_is_not_offered(runs: Path) -> None:
+    (runs / "one").rename(runs.parent / "away")
+    (runs / "one").symlink_to(runs.parent / "away")
+    weights = runs / "other" / "checkpoints" / "step-00000005" / "ema.safetensors"
+    weights.unlink()
+    weights.symlink_to(runs.parent / "away" / "checkpoints" / "step-00000005" / "ema.safetensors")
+    assert Shelf({}, runs).names() == ["digits"] and set(Trainings(runs).names()) == {"other", "digits"}
+    weights.unlink()
+    weights.symlink_to(weights)
+    assert Shelf({}, runs).names() == ["digits"]
 
 
 def test_a_model_is_loaded_once_and_anew_when_it_was_trained_on(runs: Path) -> None:

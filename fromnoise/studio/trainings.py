@@ -52,8 +52,8 @@ class Trainings:
 
     def directory(self, name: str) -> Path:
         """The directory of the run called `name`; ValueError where that is no name of one in the folder."""
-        if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
-            raise ValueError(f"run: given {shown(name)}; allowed: up to 64 letters, digits, - _ . +, without folders")
+        if not name or name != Path(name).name:  # another path to the same directory would be trained in twice
+            raise ValueError(f"run: given {shown(name)}; allowed: the name of a run, without folders")
         return inside(self.runs, name)
 
     def start(self, recipe: str, name: str, settings: str) -> None:
@@ -64,6 +64,8 @@ class Trainings:
         """
         if recipe not in all_recipes():
             raise ValueError(f"unknown recipe {shown(recipe)}; {hint(recipe, all_recipes())}")
+        if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
+            raise ValueError(f"run: given {shown(name)}; allowed: up to 64 letters, digits, - _ . +, without folders")
         directory = self.directory(name)
         if directory.exists():
             raise ValueError(f"{directory} is there already; resume it, or choose another name")

@@ -9,6 +9,7 @@ import pytest
 
 from fromnoise.cli.main import main
 from fromnoise.studio import following
+from fromnoise.studio.page import followed
 from fromnoise.studio.trainings import Trainings
 
 
@@ -38,6 +39,25 @@ def test_a_link_out_of_the_folder_is_not_gone_on_with(runs: Path) -> None:
     (runs / "one").symlink_to(runs.parent / "away")
     with pytest.raises(ValueError, match="is outside the folder of runs"):
         Trainings(runs).resume("one")
+
+
+@pytest.mark.parametrize("name", ["my run", "lr=1e-3_batch=64", ".hidden", "a" * 65])
+def test_a_run_of_any_name_is_followed_and_gone_on_with(name: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (runs / "one").rename(runs / name)
+    trainings, begun = Trainings(runs), []
+    assert name in trainings.names()
+    assert f"{name}: recipe shapes" in followed(trainings, name, "")[1]
+    monkeypatch.setattr(trainings, "_launch", lambda *given: begun.append(given))
+    trainings.resume(name)
+    assert begun == [(name, [str(runs / name / "run.yaml")])]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "one/", "one/../one", "one/checkpoints", "a\x00b"])
+def test_a_run_has_one_name(name: str, runs: Path) -> None:
+    trainings = Trainings(runs)
+    for use in (trainings.directory, trainings.resume, lambda name: followed(trainings, name or "..", "")):
+        with pytest.raises(ValueError, match=r"without folders|is outside the folder"):
+            use(name)
 
 
 def test_only_what_was_begun_here_is_stopped(runs: Path) -> None:

@@ -89,7 +89,8 @@ def main(args: Sequence[str]) -> None:
     if options.grid:
         columns = min(options.count, 8) if options.count > 1 else 4
         sheet = grid(pictures, columns, [prompt for prompt, _ in jobs])
-        print(save_png(sheet, options.out, "grid", about | {"prompt": "\n".join(prompts), "seed": str(options.seed)}))
+        # not under "prompt": what says its prompt is one picture, whose settings the studio restores
+        print(save_png(sheet, options.out, "grid", about | {"prompts": "\n".join(prompts), "seed": str(options.seed)}))
 
 
 def split(words: Sequence[str]) -> tuple[Path, list[str]]:

@@ -17,6 +17,8 @@ from fromnoise.core.files import content_hash
 from fromnoise.models.config import DiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.studio.asked import restored
+from fromnoise.studio.gallery import Gallery
 
 
 def pixels(path: Path | str) -> np.ndarray:
@@ -76,6 +78,14 @@ def test_nothing_is_ever_overwritten(checkpoint: Path) -> None:
         assert main(["sample", str(checkpoint), "a", "--steps", "1", "--grid"]) == 0
     names = sorted(path.name for path in Path("pictures").iterdir())
     assert names == ["a_0-2.png", "a_0-3.png", "a_0.png", "grid-2.png", "grid-3.png", "grid.png"]
+
+
+def test_a_sheet_is_no_picture_to_draw_again(checkpoint: Path) -> None:
+    assert main(["sample", str(checkpoint), "a", "b", "--steps", "1", "--grid"]) == 0
+    assert text("pictures/grid.png")["prompts"] == "a\nb"
+    with pytest.raises(ValueError, match=r"grid\.png does not say its prompt; allowed: a picture"):
+        restored(Path("pictures/grid.png"))
+    assert {one.file.name for one in Gallery(Path("pictures")).newest()} == {"a_0.png", "b_1.png"}
 
 
 @pytest.mark.parametrize("kind", ["webp", "gif"])

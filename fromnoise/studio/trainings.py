@@ -107,6 +107,8 @@ class Trainings:
         last = _last(under.log)
         if code is None:
             return "it finishes its step and saves" if under.stopping else last or "it begins"
+        if code == 0 and not (self.runs / name).is_dir():  # as after --help
+            return f"there is no run {shown(name)}; what was printed is in {under.log}"
         saved = dict.fromkeys(STOPPED, "it was stopped, and saved")
         return ({0: "it is trained to its end"} | saved).get(code, last or f"ended: {code}")
 

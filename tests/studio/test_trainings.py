@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from fromnoise.cli.main import main
 from fromnoise.studio import following
 from fromnoise.studio.page import followed
-from fromnoise.studio.trainings import Trainings
+from fromnoise.studio.trainings import Trainings, Under
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,26 @@ def test_only_what_was_begun_here_is_stopped(runs: Path) -> None:
     with pytest.raises(ValueError, match="there is no run 'none' to go on with; allowed: "):
         trainings.resume("none")
     assert trainings.told("one") == "" and not trainings.alive("one")
+
+
+def ended(trainings: Trainings, name: str, program: str) -> str:
+    """What is told of a training called `name` that this program stands in for, after its end."""
+    log = trainings.runs / f"{name}.log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import os; print('said', flush=True); {program}"], stdout=file
+        )
+    process.wait()
+    trainings.begun[name] = Under(process, log)
+    return trainings.told(name)
+
+
+def test_the_end_of_a_training_is_told_as_it_was(runs: Path) -> None:
+    trainings = Trainings(runs)
+    assert ended(trainings, "one", "") == "it is trained to its end"
+    assert ended(trainings, "none", "") == f"there is no run 'none'; what was printed is in {runs / 'none.log'}"
+    assert ended(trainings, "one", "os._exit(143)") == "it was stopped, and saved"
+    assert ended(trainings, "one", "os._exit(2)") == "said"
 
 
 def test_a_run_in_training_is_told_as_far_as_it_is(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,10 @@ class Gallery:
 
     def newest(self) -> list[Picture]:
         """The `SHOWN` newest, first."""
-        files = {path: path.stat().st_mtime_ns for path in self.folder.glob("*.png")}
+        files: dict[Path, int] = {}
+        for path in self.folder.glob("*.png"):
+            with suppress(OSError):  # deleted meanwhile, or a link to what is
+                files[path] = path.stat().st_mtime_ns
         found: list[Picture] = []
         for path in sorted(files, key=lambda path: (files[path], path.name), reverse=True):
             key = (path, files[path])

@@ -92,6 +92,8 @@ def test_the_gallery_is_the_folder(tmp_path: Path) -> None:
         save_png(Image.new("RGB", (8, 8)), tmp_path, "a", HOW | {"seed": str(seed)})
     save_png(Image.new("RGB", (8, 8)), tmp_path, "sheet", {})
     (tmp_path / "broken.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "deleted")
     gallery = Gallery(tmp_path)
     assert {one.drawn.asked.seed for one in gallery.newest()} == {0, 1, 2}
     (tmp_path / "a.png").unlink()

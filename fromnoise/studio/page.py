@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from fromnoise.core.config import Name
 from fromnoise.diffusion.sample import SAMPLERS
@@ -168,14 +170,22 @@ def draw_tab(line: Line, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usu
         )
         yield from drawing.draw(shelf.subject(name), wanted, gallery.folder)
 
-    def pictures() -> list[tuple[str, str]]:
-        return [(str(one.file), one.drawn.asked.prompt) for one in gallery.newest()]
+    def pictures() -> tuple[list[tuple[str, str]], dict[str, str]]:
+        said, names = [], {}
+        for one in gallery.newest():
+            with suppress(OSError):  # deleted meanwhile
+                # a copy of Gradio's own: it shows no other file that is outside of the working directory
+                copy = save_file_to_cache(one.file, shown.GRADIO_CACHE)
+                said.append((copy, one.drawn.asked.prompt))
+                names[copy] = one.file.name  # which may have letters that a copy's name has not
+        return said, names
 
     inputs = [model, prompt, seed, steps, guidance, sampler, size]
     starts = [prompt.submit, seed.submit, steps.submit, guidance.submit, size.submit]
     event = line.on(starts, given, draw, inputs, [canvas], api="draw")
-    event.success(pictures, outputs=shown, **QUIET)
-    line.page.load(pictures, outputs=shown, **QUIET)
+    listed = gr.State({})
+    event.success(pictures, outputs=[shown, listed], **QUIET)
+    line.page.load(pictures, outputs=[shown, listed], **QUIET)
     examples.click(lambda one: one[0], examples, prompt, **AT_ONCE)
 
     @told
@@ -183,12 +193,12 @@ def draw_tab(line: Line, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usu
         return _restored(Path(file))
 
     @told
-    def pick(choice: gr.SelectData) -> tuple[Any, ...]:
-        return _restored(gallery.folder / Path(choice.value["image"]["path"]).name)  # a name: the rest is the browser's
+    def pick(choice: gr.SelectData, listed: dict[str, str]) -> tuple[Any, ...]:
+        return _restored(gallery.folder / listed[choice.value["image"]["path"]])
 
     settings = [prompt, seed, steps, guidance, sampler, size, origin]
     dropped.upload(restore, dropped, settings, **QUIET)
-    shown.select(pick, None, settings, **QUIET)
+    shown.select(pick, listed, settings, **QUIET)
     return [steps, guidance, sampler, size, examples]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -69,7 +70,8 @@ def runs(tmp_path: Path) -> Path:
 
 
 class Studio:
-    """`fromnoise studio` in a process of its own, in a folder of its own."""
+    """`fromnoise studio` in a process of its own. Its runs and pictures are in a folder of its own, which is neither
+    within the working directory nor within that of temporary files."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -84,10 +86,14 @@ class Studio:
 
     def start(self) -> None:
         """Serve, and wait until the page is there."""
-        options = ["--port", str(self.port), "--queue", str(WAITING)]
+        options = ["--port", str(self.port), "--queue", str(WAITING), "--runs", "../runs", "--out", "../pictures"]
         command = [sys.executable, "-m", "fromnoise.cli.main", "studio", *options]
+        here = self.folder / "here"
+        here.mkdir(exist_ok=True)
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=here, env=os.environ | {"TMPDIR": str(here)}, stdout=log, stderr=log
+            )
         until = time.monotonic() + WAIT
         while time.monotonic() < until and self.process.poll() is None:
             try:

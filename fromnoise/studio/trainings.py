@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +49,8 @@ class Trainings:
     def names(self) -> list[str]:
         """All runs in the folder, and those that are only just being made; the latest first."""
         there = [path.name for path in runs_in(self.runs)]
-        return [*(name for name in self.begun if name not in there and self.alive(name)), *there]
+        begun = list(self.begun)  # somebody may begin another one meanwhile
+        return [*(name for name in begun if name not in there and self.alive(name)), *there]
 
     def directory(self, name: str) -> Path:
         """The directory of the run called `name`; ValueError where that is no name of one in the folder."""
@@ -115,7 +117,7 @@ class Trainings:
     def close(self) -> None:
         """Stop all, and wait until they have saved."""
         for name in list(self.begun):
-            if self.alive(name):
+            with suppress(ValueError):  # it has ended by itself
                 self.stop(name)
         for under in self.begun.values():
             under.process.wait()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +91,39 @@ def test_the_end_of_a_training_is_told_as_it_was(runs: Path) -> None:
     assert ended(trainings, "none", "") == f"there is no run 'none'; what was printed is in {runs / 'none.log'}"
     assert ended(trainings, "one", "os._exit(143)") == "it was stopped, and saved"
     assert ended(trainings, "one", "os._exit(2)") == "said"
+
+
+class Standing:
+    """A process that is asked how it is: what stands in for one."""
+
+    def __init__(self, *codes: int | None, then: Callable[[], object] = lambda: None):
+        self.codes, self.then, self.asked = list(codes), then, 0
+
+    def poll(self) -> int | None:
+        self.then()
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def send_signal(self, number: int) -> None:
+        self.asked += 1
+
+    def wait(self) -> None:
+        pass
+
+
+def test_all_are_stopped_where_one_ends_by_itself(runs: Path) -> None:
+    trainings, log = Trainings(runs), runs / "log"
+    ending: Any = Standing(None, 0)
+    going: Any = Standing(None)
+    trainings.begun = {"ended": Under(ending, log), "going": Under(going, log)}
+    trainings.close()
+    assert going.asked == 1
+
+
+def test_runs_are_listed_while_somebody_begins_one(runs: Path) -> None:
+    trainings = Trainings(runs)
+    process: Any = Standing(None, then=lambda: trainings.begun.setdefault("second", Under(process, runs / "log")))
+    trainings.begun = {"first": Under(process, runs / "log")}
+    assert set(trainings.names()) == {"first", "one", "other", "digits"}
 
 
 def test_a_run_in_training_is_told_as_far_as_it_is(runs: Path) -> None:

@@ -109,6 +109,8 @@ class Trainings:
         last = _last(under.log)
         if code is None:
             return "it finishes its step and saves" if under.stopping else last or "it begins"
+        if code < 0:  # as one that was asked before its first step
+            return f"it was ended by signal {-code}: nothing more was saved"
         if code == 0 and not (self.runs / name).is_dir():  # as after --help
             return f"there is no run {shown(name)}; what was printed is in {under.log}"
         saved = dict.fromkeys(STOPPED, "it was stopped, and saved")
@@ -155,7 +157,9 @@ class Trainings:
 
 
 def _last(log: Path) -> str:
-    """The last line that was printed."""
+    """The last line that was printed; "" where that was deleted."""
+    if not log.is_file():
+        return ""
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - TOLD))
         lines = file.read().decode(errors="replace").split("\n")

@@ -91,6 +91,14 @@ def test_the_end_of_a_training_is_told_as_it_was(runs: Path) -> None:
     assert ended(trainings, "none", "") == f"there is no run 'none'; what was printed is in {runs / 'none.log'}"
     assert ended(trainings, "one", "os._exit(143)") == "it was stopped, and saved"
     assert ended(trainings, "one", "os._exit(2)") == "said"
+    (runs / "one.log").unlink()
+    assert trainings.told("one") == "ended: 2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal ends a process there")
+def test_a_training_that_a_signal_ended_is_not_told_as_going_on(runs: Path) -> None:
+    said = ended(Trainings(runs), "one", "os.kill(os.getpid(), 15)")
+    assert said == "it was ended by signal 15: nothing more was saved"
 
 
 class Standing:

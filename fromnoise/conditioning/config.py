@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from fromnoise.conditioning.folder import check
 from fromnoise.core.config import Config
+from fromnoise.core.files import kept_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +39,10 @@ class ConditionerConfig(Config, ABC):
 
     def check(self) -> None:
         """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
+
+    def moved(self, run: Path) -> ConditionerConfig:
+        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        return self
 
     def notice(self, dropout: float) -> str:
         """What a user is told of it as a training begins that drops a prompt with chance `dropout`, or ""."""
@@ -147,6 +153,12 @@ class FrozenTextConfig(ConditionerConfig):
         """Find that there is a folder for each, or that the hub may have it; EncoderFault, one line, where not."""
         for encoder in self.encoders:
             check(encoder.path)
+
+    def moved(self, run: Path) -> FrozenTextConfig:
+        """This, with the encoders that `run` keeps where there is none at their path any more."""
+        copies = [(one, kept_copy(Path(one.path), run)) for one in self.encoders]
+        encoders = [one.model_copy(update={"path": str(copy)}) if copy else one for one, copy in copies]
+        return self.model_copy(update={"encoders": tuple(encoders)})
 
     def notice(self, dropout: float) -> str:
         """How often each encoder reads nothing, and how often all do at once."""

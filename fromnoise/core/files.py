@@ -92,6 +92,14 @@ def names_path(word: str) -> bool:
     return any(separator in word for separator in (os.sep, os.altsep) if separator)
 
 
+def kept_copy(folder: Path, run: Path) -> Path | None:
+    """The folder of that name that the directory `run` holds of a frozen model, where nothing is at `folder` any more:
+    a run that holds copies of what it needs may be moved, and used from anywhere. None where there is no need, or no
+    copy."""
+    own = run.resolve() / folder.name
+    return own if not folder.exists() and (own / "config.json").is_file() else None
+
+
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all, whose metadata holds "sha256" over everything in it.
 

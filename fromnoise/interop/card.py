@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fromnoise.training.directory import directory_of
+from fromnoise.pipeline.place import directory_of
 
 if TYPE_CHECKING:
     from fromnoise.interop.to_diffusers import Exported

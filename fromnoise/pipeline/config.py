@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path as FilePath
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
@@ -59,3 +60,7 @@ class ModelConfig(Config):
     """Channels of a picture."""
     size: PositiveInt = 32
     """Side of the pictures trained on, in pixels (derived from the data)."""
+
+    def moved(self, run: FilePath) -> ModelConfig:
+        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        return self.model_copy(update={"conditioner": self.conditioner.moved(run), "space": self.space.moved(run)})

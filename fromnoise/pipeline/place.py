@@ -46,6 +46,11 @@ def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
     return checkpoints[-1] / name
 
 
+def directory_of(weights: Path) -> Path | None:
+    """The directory of the run that a file of weights is from; None where only the file is known."""
+    return next((parent for parent in weights.resolve().parents[:3] if (parent / "run.yaml").is_file()), None)
+
+
 def chosen_sampling(place: str | os.PathLike[str]) -> Sampling | None:
     """How a sweep has chosen that the run in `place` draws; None where none has. ValueError as in `load`."""
     chosen = Path(place) / SAMPLING
@@ -57,9 +62,11 @@ def recorded_config(path: str | os.PathLike[str], metadata: dict[str, str]) -> M
     if "config" not in metadata:
         raise ValueError(f"{path} holds no pipeline: its metadata has no config")
     try:
-        return ModelConfig.model_validate_json(metadata["config"])
+        config = ModelConfig.model_validate_json(metadata["config"])
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
+    directory = directory_of(Path(path))
+    return config.moved(directory) if directory else config
 
 
 def config_at(place: str | os.PathLike[str]) -> ModelConfig:

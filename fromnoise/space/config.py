@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from fromnoise.core.config import Config
+from fromnoise.core.files import kept_copy
 from fromnoise.space.folder import CONFIG, describe, disagreement
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class SpaceConfig(Config, ABC):
     @abstractmethod
     def check(self) -> None:
         """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
+
+    def moved(self, run: Path) -> SpaceConfig:
+        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        return self
 
     @abstractmethod
     def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> SpaceConfig:
@@ -85,6 +90,11 @@ class LatentConfig(SpaceConfig):
     def check(self) -> None:
         """Find that there is a VAE, without reading its weights; VAEFault, one line, where there is none."""
         describe(self.path)
+
+    def moved(self, run: Path) -> LatentConfig:
+        """This, with the VAE that `run` keeps where there is none at `path` any more."""
+        copy = kept_copy(self.path, run)
+        return self.model_copy(update={"path": copy}) if copy else self
 
     def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> LatentConfig:
         """This with shift and scale measured where left out, and told; errors as in `LatentSpace.measure`."""

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
+from fromnoise.pipeline.place import directory_of
 from fromnoise.training.latents import measured_space
 from fromnoise.training.prepared import matched
 from fromnoise.training.run import Run, VAERun, read_run
@@ -59,11 +60,6 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
             raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
-
-
-def directory_of(weights: Path) -> Path | None:
-    """The directory of the run that a file of weights is from; None where only the file is known."""
-    return next((parent for parent in weights.parents[:3] if (parent / "run.yaml").is_file()), None)
 
 
 def run_of(weights: Path) -> Run | None:

@@ -142,9 +142,12 @@ class VAERun(Config):
 
 
 def read_run(path: Path) -> Run | VAERun:
-    """The run recorded in the YAML file `path`.
+    """The run recorded in the YAML file `path`, which stands in the run's directory.
 
     Raises:
         ValueError: one line naming the file and what in it is wrong.
     """
-    return read_yaml(VAERun if read_mapping(path).get("type") == "vae" else Run, path)
+    if read_mapping(path).get("type") == "vae":
+        return read_yaml(VAERun, path)
+    run = read_yaml(Run, path)
+    return run.model_copy(update={"model": run.model.moved(path.parent)})

@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, NoConditionConfig
@@ -93,8 +94,6 @@ def test_what_was_folded_comes_back_to_the_bit(kind: str, vae: Path, save_clip: 
     prompts = ["3", "0"] if kind == "dit" else CAPTIONS
     torch.testing.assert_close(drawn(again, prompts), drawn(pipeline, prompts), atol=1e-4, rtol=0)
     weights = next((tmp_path / "folder").glob("[ut]*/diffusion_pytorch_model.safetensors"))
-    from safetensors.torch import load_file, save_file
-
     state = load_file(weights)
     time = [key for key in state if key.endswith("linear_1.weight")]
     save_file(state | {key: state[key] + 1 for key in time}, weights)
@@ -281,6 +280,35 @@ def test_a_run_that_was_made_is_trained_on(tmp_path: Path) -> None:
     assert trained is not None
     names = [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
     assert names == ["step-00000000", "step-00000002"]
+
+
+def test_a_run_that_was_made_opens_from_anywhere_and_under_another_name(
+    vae: Path, save_clip: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stable_diffusion(vae, save_clip(tmp_path), Path("folder"))
+    bring(Path("folder"), Path("runs/mine"))
+    before = drawn(load("runs/mine"), ["a red circle"], steps=2)
+    assert read_run(Path("runs/mine/run.yaml")).model.space.path == Path("runs/mine/vae")  # type: ignore[union-attr]
+    (tmp_path / "away").mkdir()
+    shutil.copytree("runs/mine", "away/copy")
+    monkeypatch.chdir(tmp_path / "away")
+    copy = tmp_path / "away" / "copy"
+    for place in ("../runs/mine", "copy", copy):
+        assert torch.equal(drawn(load(place), ["a red circle"], steps=2), before)
+    run = read_run(Path("copy/run.yaml"))
+    assert isinstance(run, Run) and isinstance(run.model.conditioner, FrozenTextConfig)
+    run.model.space.check()
+    run.model.conditioner.check()
+    assert run == read_run(copy / "run.yaml"), "what is trained on is the same run, however it is named"
+    assert run.model == load("copy").config
+    export(Path("copy"), Path("again"))
+    bring(Path("again"), Path("back"))
+    assert torch.equal(drawn(load("back"), ["a red circle"], steps=2), before)
+    state = load_file(copy / "vae" / "diffusion_pytorch_model.safetensors")
+    save_file({key: value + 1 for key, value in state.items()}, copy / "vae" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match="vae holds another VAE"):
+        load("copy")
 
 
 class TestRefused:

@@ -18,7 +18,7 @@ DESCRIPTION = """\
 Finds how a finished run draws best: pictures are drawn by every sampler, number of steps, guidance scale and guidance
 interval, and judged by the judge of the run's data. RUN/sweep.html shows heat maps and quality against time, with
 RUN/sweep.json beside it; the setting that is fastest while as good as the best is written into RUN/sampling.yaml, by
-which sample, plot, load and evaluate draw from then on, unless flags say otherwise.
+which sample, plot, load, evaluate and export draw from then on, unless flags say otherwise.
 
 The same command again goes on where it was stopped.
 """

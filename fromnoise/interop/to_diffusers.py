@@ -16,7 +16,7 @@ from fromnoise.interop.card import card, vae_card
 from fromnoise.interop.folder import refuse_used
 from fromnoise.interop.layout import Layout, layout_of, left_out
 from fromnoise.interop.writer import Writer
-from fromnoise.pipeline.load import weights
+from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.export import save_vae
 from fromnoise.space.folder import CONFIG
@@ -52,7 +52,8 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
         if "autoencoder" in load_metadata(file):
             done = write_vae(file, partial, folder, address or folder.as_posix())
         else:
-            done = write(file, partial, folder, address or folder.as_posix())
+            pipeline = load(place, raw=raw, device="cpu")  # draws as `sample` does, where a sweep has chosen how
+            done = write(pipeline, file, partial, folder, address or folder.as_posix())
         if onnx:
             done = done._replace(parts=done.parts | write_onnx(file, partial))
         if folder.exists():
@@ -65,9 +66,8 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
     return done
 
 
-def write(file: Path, partial: Path, folder: Path, address: str) -> Exported:
-    """Write the pipeline of the weights `file`."""
-    pipeline = Pipeline.load(file)
+def write(pipeline: Pipeline, file: Path, partial: Path, folder: Path, address: str) -> Exported:
+    """Write `pipeline`, whose weights are those of `file`."""
     layout = layout_of(pipeline)
     writer = Writer(pipeline, partial)
     writer.own() if layout.name == "fromnoise" else writer.stock(layout)

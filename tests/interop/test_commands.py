@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.autoencoder.config import AutoencoderConfig
 from fromnoise.cli import train
 from fromnoise.cli.flags import parse
 from fromnoise.cli.main import main
+from fromnoise.core.config import write_yaml
 from fromnoise.interop import hub, onnx
 from fromnoise.interop.layout import Layout, layout_of
 from fromnoise.models.config import CrossDiTConfig, VAEConfig
+from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
@@ -47,6 +50,21 @@ def test_export_tells_the_layout_and_import_makes_a_run_that_draws(
     assert main(["import", str(tmp_path / "folder"), "--out", str(tmp_path / "again")]) == 0
     assert main(["sample", str(tmp_path / "again"), "a red circle", "--out", str(tmp_path / "pictures")]) == 0
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 1
+
+
+def test_what_is_exported_draws_as_a_sweep_has_chosen(run: Path, tmp_path: Path) -> None:
+    chosen = Sampling(sampler="heun", steps=3, guidance=1.5)
+    write_yaml(chosen, run / "sampling.yaml")
+    assert main(["export", str(run), str(tmp_path / "folder")]) == 0
+    assert "| drawing | heun, 3 steps, guidance 1.5 |" in (tmp_path / "folder" / "README.md").read_text()
+    pipe: Any = DiffusionPipeline.from_pretrained(tmp_path / "folder", trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe("a red circle", generator=[torch.Generator().manual_seed(0)], output_type="pt").images
+    pipeline = load(run)
+    *_, last = pipeline.stream("a red circle", precision="float32")
+    torch.testing.assert_close(theirs, pipeline.space.decode(last.x) / 2 + 0.5)
+    assert main(["import", str(tmp_path / "folder"), "--out", str(tmp_path / "again")]) == 0
+    assert load(tmp_path / "again").config.sampling == chosen
 
 
 @pytest.mark.parametrize(

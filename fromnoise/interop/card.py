@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fromnoise.pipeline.pipeline import Pipeline
 
 CARD = "README.md"
-DRAWING = "## How to draw"  # the section of a run's card that does not hold of the folder
+USING = ("## How to draw", "## How to use it")  # the sections of a run's card that do not hold of the folder
 
 
 def card(pipeline: Pipeline, done: Exported, file: Path) -> str:
@@ -74,6 +74,5 @@ def of_run(file: Path) -> tuple[dict[str, Any], list[str]]:
     front = re.match(r"---\n(.*?)^---\n", text, re.M | re.S)
     sections = re.split(r"^(?=## )", re.sub(r"<!--.*?-->\n?", "", text, flags=re.S), flags=re.M)[1:]
     told = yaml.safe_load(front[1]) if front else {}
-    return told if isinstance(told, dict) else {}, [
-        one.rstrip() + "\n" for one in sections if not one.startswith(DRAWING)
-    ]
+    kept = [one.rstrip() + "\n" for one in sections if not one.startswith(USING)]
+    return told if isinstance(told, dict) else {}, kept

@@ -80,8 +80,8 @@ def write(pipeline: Pipeline, file: Path, partial: Path, folder: Path, address: 
 def write_vae(file: Path, partial: Path, folder: Path, address: str) -> Exported:
     """Write the VAE of the weights `file`; mean and deviation of its latents are those measured when it was trained."""
     vae = Autoencoder.load(file).vae
-    measured, told = [file.parents[i] / "vae" / CONFIG for i in (0, 2)], {}
-    for config in measured:
+    measured, told = [parent / "vae" / CONFIG for parent in file.resolve().parents[:3:2]], {}
+    for config in measured:  # beside the file, and in the run that has it as a checkpoint
         told = told or (json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {})
     z = vae.config.latent_channels
     mean, std = told.get("latents_mean", [0.0] * z), told.get("latents_std", [1.0] * z)

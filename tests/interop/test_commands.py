@@ -92,7 +92,7 @@ def test_bad_input_is_one_line(
     assert [path.name for path in Path().iterdir()] == ["runs"]
 
 
-def test_a_vae_alone(tmp_path: Path, vae: Path) -> None:
+def test_a_vae_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import AutoencoderKL
 
     run = tmp_path / "vae-run"
@@ -103,7 +103,13 @@ def test_a_vae_alone(tmp_path: Path, vae: Path) -> None:
     model.save(place / "ema.safetensors", {})
     (run / "vae").mkdir()
     (run / "vae" / "config.json").write_text('{"latents_mean": [0.5, -1.0], "latents_std": [2.0, 3.0]}')
-    assert main(["export", str(run), str(tmp_path / "folder")]) == 0
+    (run / "run.yaml").write_text("type: vae\n")
+    body = "# vae-run\n\n## How to use it\n\nvae-run/vae\n\n## Limits\n\nMany.\n"
+    (run / "README.md").write_text(body)
+    monkeypatch.chdir(place)  # where the weights' path is but a name
+    assert main(["export", "ema.safetensors", str(tmp_path / "folder")]) == 0
+    page = (tmp_path / "folder" / "README.md").read_text()
+    assert page.endswith("## Limits\n\nMany.\n") and "vae-run/vae" not in page
     stock: Any = AutoencoderKL.from_pretrained(tmp_path / "folder")
     assert stock.config.latents_mean == [0.5, -1.0] and stock.config.latents_std == [2.0, 3.0]
     x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -53,7 +53,7 @@ def page(done: Exported, file: Path, kind: str, rows: dict[str, str]) -> str:
     before, sections = of_run(file)
     front = {"tags": ["fromnoise"]} | before | {"library_name": "diffusers", "pipeline_tag": kind}
     lines = ["---", yaml.safe_dump(front, allow_unicode=True).rstrip(), "---", ""]
-    lines += [f"# {done.folder.name}", "", "Written by fromnoise.", "", "| | |", "|---|---|"]
+    lines += [f"# {done.folder.resolve().name}", "", "Written by fromnoise.", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
     lines += ["", "```python", done.usage, "```", "", f"Layout: {done.layout.pipeline}."]
     lines += ["", "| part | class |", "|---|---|"] if done.parts else []

@@ -46,7 +46,8 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
     refuse_used(folder)
     file = weights(place, raw=raw)
     needs_diffusers()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    target = folder.resolve()  # "." has no name, and a link is no directory to put another in the place of
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         if "autoencoder" in load_metadata(file):
@@ -56,9 +57,11 @@ def export(place: Path, folder: Path, *, raw: bool = False, onnx: bool = False, 
             done = write(pipeline, file, partial, folder, address or folder.as_posix())
         if onnx:
             done = done._replace(parts=done.parts | write_onnx(file, partial))
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
+        if target.exists():  # and may be where the user stands: it stays the same directory
+            for part in sorted(partial.iterdir()):
+                os.replace(part, target / part.name)
+        else:
+            os.replace(partial, target)
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from None
     finally:

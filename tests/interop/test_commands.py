@@ -67,6 +67,22 @@ def test_what_is_exported_draws_as_a_sweep_has_chosen(run: Path, tmp_path: Path)
     assert load(tmp_path / "again").config.sampling == chosen
 
 
+def test_export_fills_the_empty_folder_that_it_stands_in_or_a_link_to_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["export", str(run), "."]) == 0
+    assert Path("README.md").read_text().count("\n# here\n") == 1
+    assert main(["export", str(run), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink()
+    parts = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("here", "there")]
+    assert parts[0] == parts[1] and "model_index.json" in parts[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "runs", "there"]
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

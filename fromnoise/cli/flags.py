@@ -90,7 +90,7 @@ def _switch(cls: type[Config], values: dict[str, Any], args: Sequence[str]) -> N
             owner = _in_force(options, node[part])
             node = node[part]
         for option in _configs(owner, parts[-1]):
-            if name_of(option) == wanted[key] != node[parts[-1]]["type"]:
+            if "type" in option.model_fields and name_of(option) == wanted[key] != node[parts[-1]]["type"]:
                 node[parts[-1]] = {"type": wanted[key]}
 
 

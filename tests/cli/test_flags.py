@@ -34,12 +34,20 @@ class Circle(Config):
 COLORS = {"red": 1, "green": 2}
 
 
+class Pen(Config):
+    """What it is drawn with."""
+
+    width: float = 1.0
+    """How wide."""
+
+
 class Options(Config):
     """What there is to choose."""
 
     shape: Annotated[Point | Circle, Kind([Point, Circle])] = Point()
     color: Annotated[str, Name(COLORS)] = "red"
     """Which colour."""
+    pen: Pen = Pen()
     line: Annotated[str, Name(COLORS)] | None = None
     """Which colour around it."""
     count: int | None = None
@@ -106,6 +114,8 @@ def test_a_switched_optimizer_starts_from_its_own_defaults() -> None:
         (["--zzzzzz", "3"], "unknown flag --zzzzzz; --help lists all flags"),
         (["--at", "3"], "unknown flag --at; nearest: --shape.at"),
         (["--shape.radius", "3"], "--shape.radius belongs to another type of shape: add --shape.type circle"),
+        (["--pen.type", "quill"], "unknown flag --pen.type; nearest: --shape.type"),
+        (["--pen.type=quill"], "unknown flag --pen.type; nearest: --shape.type"),
         (["--count"], "--count: expected one argument"),
         (["--shape.at", "1"], "--shape.at: expected 2 arguments"),
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from fromnoise.core.config import Config, Kind, Name, name_of
 
 Record = TypeVar("Record", bound=Config)
+MEANT = ("yes", "no", "on", "off", "1", "0")  # by whoever writes it after a switch: for true or false
 METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -57,24 +59,26 @@ def parse(
 ) -> tuple[Record, list[str]]:
     """`default` with the flags in `args` applied, and the words among them that are no flags nor their values.
 
-    `--help` prints all flags and exits.
+    `--help` prints all flags and exits. What comes after a `--` alone is words, whatever it looks like.
 
     Raises:
         ValueError: one line, for an unknown flag (the nearest is named) or a value out of place.
         ValidationError: when the values do not make a config.
     """
+    end = args.index("--") if "--" in args else len(args)
+    args, after = args[:end], args[end + 1 :]
     values = default.model_dump()
     _switch(type(default), values, args)
     groups = list(_groups(type(default), values, "", []))
     flags = {flag.key: flag for group in groups for flag in group.flags}
     given, words = _parser(groups, usage, description, epilog).parse_known_args(_normal(args, flags))
     for word in words:
-        if word.startswith("--"):
+        if word.startswith("--") or re.fullmatch(r"-[A-Za-z]\S*", word):
             raise ValueError(_unknown(word, groups))
     for key in flags:
         if hasattr(given, key):
             _assign(values, key, getattr(given, key))
-    return type(default).model_validate(values), words
+    return type(default).model_validate(values), [*words, *after]
 
 
 def _switch(cls: type[Config], values: dict[str, Any], args: Sequence[str]) -> None:
@@ -190,7 +194,11 @@ def _bare(kind: Any) -> Any:
 
 
 def _normal(args: Sequence[str], flags: dict[str, Flag]) -> list[str]:
-    """Flags spelt with underscores; a switch with no value after it is "=true", so that it swallows no other word."""
+    """Flags spelt with underscores; a switch with no value after it is "=true", so that it swallows no other word.
+
+    Raises:
+        ValueError: one line, where the word after a switch is `MEANT` as its value, and is none.
+    """
     normal = []
     for i, arg in enumerate(args):
         name, equals, value = arg.partition("=")
@@ -199,6 +207,8 @@ def _normal(args: Sequence[str], flags: dict[str, Flag]) -> list[str]:
             known = flags.get(name[2:])
             follows = args[i + 1].lower() if i + 1 < len(args) else ""
             if known and known.type is bool and not equals and follows not in ("true", "false"):
+                if follows in MEANT:
+                    raise ValueError(f"{name} {args[i + 1]}: allowed: true|false, or other words before {name}")
                 equals, value = "=", "true"
         normal.append(name + equals + value)
     return normal

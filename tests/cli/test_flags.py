@@ -84,6 +84,18 @@ def test_a_switch_swallows_no_word() -> None:
     assert read("--loud=true")[0].loud
 
 
+def test_two_hyphens_end_the_flags() -> None:
+    assert read("a", "--loud", "--", "--odd", "-n", "--", "false") == (
+        Options(loud=True),
+        ["a", "--odd", "-n", "--", "false"],
+    )
+    assert read("--names", "a", "--", "b") == (Options(names=("a",)), ["b"])
+
+
+def test_a_word_may_begin_with_a_hyphen() -> None:
+    assert read("-3", "-a red circle-", "-")[1] == ["-3", "-a red circle-", "-"]
+
+
 def test_words_may_stand_anywhere() -> None:
     assert read("a", "--count", "2", "b", "--loud", "c")[1] == ["a", "b", "c"]
 
@@ -116,6 +128,10 @@ def test_a_switched_optimizer_starts_from_its_own_defaults() -> None:
         (["--shape.radius", "3"], "--shape.radius belongs to another type of shape: add --shape.type circle"),
         (["--pen.type", "quill"], "unknown flag --pen.type; nearest: --shape.type"),
         (["--pen.type=quill"], "unknown flag --pen.type; nearest: --shape.type"),
+        (["a", "-q", "4"], "unknown flag -q; --help lists all flags"),
+        (["-count=4"], "unknown flag -count; nearest: --count"),
+        (["--loud", "No"], "--loud No: allowed: true|false, or other words before --loud"),
+        (["a", "--loud", "1"], "--loud 1: allowed: true|false, or other words before --loud"),
         (["--count"], "--count: expected one argument"),
         (["--shape.at", "1"], "--shape.at: expected 2 arguments"),
     ],

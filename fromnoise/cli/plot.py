@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,7 @@ from fromnoise.cli.flags import parse
 from fromnoise.core.config import Config, hint
 from fromnoise.pipeline.place import shipped
 from fromnoise.plots import KINDS
+from fromnoise.recipes import RECIPES
 
 USAGE = "fromnoise plot [RUN ...] [--kinds KIND,KIND] [--option VALUE ...]"
 DESCRIPTION = """\
@@ -52,6 +54,9 @@ class Options(Config):
 def main(args: Sequence[str]) -> None:
     listed = "\n".join(f"  {kind:<14}{summary}" for kind, summary in KINDS.items())
     options, places = parse(Options(), args, usage=USAGE, description=DESCRIPTION + listed)
+    for prompt in options.prompt if not places else ():
+        if prompt in RECIPES or os.path.exists(prompt):  # noqa: PTH110, a prompt may be longer than a path can be
+            raise ValueError(f"--prompt takes {prompt!r} for a prompt, as all words after it: put RUN before --prompt")
     asked = chosen(options.kinds)
     from fromnoise.pipeline.pictures import save_png
     from fromnoise.plots.style import image

@@ -55,6 +55,15 @@ def test_a_recipe_has_plots_that_need_no_weights(capsys: pytest.CaptureFixture[s
     assert text(Path("here/ddpm_weights.png"))["recipe"] == "ddpm"
 
 
+@pytest.mark.parametrize("place", ["runs/own", "ddpm"])
+def test_a_run_among_the_prompts_is_told(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/own").mkdir(parents=True)
+    assert main(["plot", "--prompt", "a red circle", place, "--kinds", "schedules"]) == 2
+    error = capsys.readouterr().err
+    assert f"{place!r} for a prompt" in error and "put RUN before --prompt" in error and error.count("\n") == 1
+    assert not Path("plots").exists()
+
+
 def test_kinds_are_drawn_as_named_and_never_over_another(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert main(["plot", "ddpm", "sd3", "--kinds", "schedules, schedules", "--dpi", "30"]) == 0

@@ -122,8 +122,8 @@ def scratch_256(
     """The same at 256 pixels, with guidance and DPM-Solver++ in a tenth of the steps.
 
     `path` is what `fromnoise prepare DIR --size 256 --vae runs/vae/vae --text CLIP` wrote; from the command line the
-    three are --data.path, --model.space.path and --model.conditioner.encoders. --from runs/scratch-128 begins with the
-    weights of the smaller size.
+    three are --data.path, --model.space.path and --model.conditioner.encoders. --start.run runs/scratch-128 begins with
+    the weights of the smaller size.
 
     Hardware: a GPU. Not trained here yet: no time and no result can be told.
     Command:  fromnoise train scratch-256 --directory runs/scratch-256

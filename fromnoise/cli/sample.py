@@ -25,8 +25,9 @@ USAGE = 'fromnoise sample [RUN] "a prompt" ["another prompt" ...] [--option VALU
 DESCRIPTION = """\
 Draws pictures of prompts.
 
-RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first word is taken
-for RUN when something is there, or it is written like a path; without RUN the model that came with fromnoise draws.
+RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first argument is
+taken for RUN when something is there, or its first word is written like a path; without RUN the model that came with
+fromnoise draws.
 A model of classes is asked for them by number: fromnoise sample runs/dit 7 3. A prompt that begins with a hyphen goes
 after a -- alone.
 """
@@ -102,8 +103,12 @@ def split(words: Sequence[str]) -> tuple[Path, list[str]]:
     """
     first = words[0] if words else ""
     # A prompt may be longer than a path can be, and Path.exists() raises on that.
-    named = os.path.exists(first) or names_path(first) or first.endswith(".safetensors")  # noqa: PTH110
+    there = os.path.exists(first)  # noqa: PTH110
+    # "a red/blue circle" is a prompt, and "runs/my run" a path.
+    named = there or names_path(first.partition(" ")[0]) or first.endswith(".safetensors")
     prompts = list(words[1:] if named else words)
+    if not prompts and named and not there:
+        raise ValueError(f"no prompt is given: {first!r} is read as a path, and nothing is there; usage: {USAGE}")
     if not prompts:
         raise ValueError(f"no prompt is given; usage: {USAGE}")
     return Path(first) if named else shipped(), prompts

@@ -128,6 +128,10 @@ def test_the_first_word_is_a_run_only_if_it_looks_like_one(monkeypatch: pytest.M
     assert sample.split(["here", "b"]) == (Path("here"), ["b"])
     assert sample.split(["not/here", "b"]) == (Path("not/here"), ["b"])
     assert sample.split(["gone.safetensors", "b"]) == (Path("gone.safetensors"), ["b"])
+    assert sample.split(["a red/blue circle"]) == (shipped, ["a red/blue circle"])
+    assert sample.split(["not/here now", "b"]) == (Path("not/here now"), ["b"])
+    with pytest.raises(ValueError, match="'red/blue' is read as a path, and nothing is there"):
+        sample.split(["red/blue"])
     for words in ([], ["here"]):
         with pytest.raises(ValueError, match="no prompt is given"):
             sample.split(words)

@@ -80,8 +80,10 @@ def _beginning(part: str, names: Iterable[str]) -> list[str]:
 
 
 def _help(command: str, args: Sequence[str]) -> str:
-    """The help of a command, with the recipe or run and the types of configs that were chosen so far."""
+    """The help of a command, with the recipe or run and the types of configs that were chosen so far, and of a sweep
+    whether it is one of fields."""
     chosen = [word for i, arg in enumerate(args[:-1]) if arg.endswith(".type") for word in args[i : i + 2]]
+    chosen += [arg for arg in args if command == "sweep" and arg == "--field"]
     printed = StringIO()
     with redirect_stdout(printed), redirect_stderr(StringIO()), suppress(SystemExit):
         main.main([command, *(arg for arg in args[:1] if not arg.startswith("-")), *chosen, "--help"])

@@ -36,6 +36,8 @@ EVERY = [*RECIPES, *VAE_RECIPES]
         (["train", "shapes", "--model.path.type", "="], ["linear", "cosine", "vp"]),
         (["sample", "--sampler", "dp"], ["dpmpp_2m"]),
         (["sample", "a red"], []),
+        (["sweep", "x0", "--gu"], ["--guidances"]),
+        (["sweep", "x0", "--field", "training.batch=32,64", "--o"], ["--out"]),
         (["doctor", "phase5-"], ["phase5-classes"]),
         (["none", ""], []),
     ],

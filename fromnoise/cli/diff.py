@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,8 @@ class Options(Config):
     """How to draw, and where to put it."""
 
     out: Path | None = None
-    """File of the page; left out, diff/ and the names of both runs."""
+    """File of the page; left out, diff/ and the names of both runs, with a hash of where they are if the page of others
+    of these names is there."""
     seed: NonNegativeInt = 0
     """Noise of the first picture; the next ones count on from it."""
     device: str = "auto"
@@ -42,8 +44,20 @@ def main(args: Sequence[str]) -> None:
     first, second = (read(Path(word)) for word in words)
     if type(first.run) is not type(second.run):
         raise ValueError(f"one of {words[0]} and {words[1]} is the run of a VAE; allowed: two VAEs, or two that draw")
-    out = options.out or Path("diff") / f"{first.name}-{second.name}.html"
+    mark = mark_of(first.directory, second.directory)
+    out = options.out or free(Path("diff") / f"{first.name}-{second.name}.html", mark)
     print(summary(first, second))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, diff(first, second, options.seed, options.device))
+    write_text(out, diff(first, second, options.seed, options.device) + f"<!-- {mark} -->\n")
     print(out)
+
+
+def mark_of(*directories: Path) -> str:
+    """What tells the page of the runs in these directories from those of others of the same names."""
+    return hashlib.sha256("\n".join(str(place.resolve()) for place in directories).encode()).hexdigest()[:12]
+
+
+def free(file: Path, mark: str) -> Path:
+    """`file`, or one beside it with `mark` in its name where `file` is there and has another mark, or none."""
+    taken = file.exists() and f"<!-- {mark} -->" not in file.read_text(encoding="utf-8", errors="replace")
+    return file.with_stem(f"{file.stem}-{mark}") if taken else file

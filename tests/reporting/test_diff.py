@@ -74,6 +74,24 @@ def test_the_terminal_has_a_short_table(
     assert "theirs draws nothing: no checkpoint in theirs" in Path("diff/mine-theirs.html").read_text()
 
 
+def test_a_page_of_other_runs_of_the_same_names_is_kept(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x/one", "y/one", "one"):
+        shutil.copytree(toy, name, ignore=shutil.ignore_patterns("checkpoints"))  # without them nothing is drawn
+
+    def diff(first: str, second: str) -> str:
+        assert main(["diff", first, second]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert diff("x/one", "y/one") == "diff/one-one.html"
+    page = Path("diff/one-one.html").read_text()
+    other = diff("one", "y/one")
+    assert re.fullmatch(r"diff/one-one-\w{12}\.html", other) and Path("diff/one-one.html").read_text() == page
+    assert diff("one", "../" + tmp_path.name + "/y/one") == other, "their own page is written anew"
+
+
 def test_a_browser_asks_for_nothing(page: str, browse: Browse) -> None:
     wide, high, broken, asked = browse(page, 360)
     assert (asked, broken) == ([], 0) and wide <= 360 and high > 2000

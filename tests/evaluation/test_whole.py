@@ -20,6 +20,8 @@ from fromnoise.core.config import write_yaml
 from fromnoise.core.files import content_hash, load_tensors
 from fromnoise.data.config import BucketsConfig, DataConfig, FolderConfig, PreparedConfig
 from fromnoise.data.split import VALIDATION, chance
+from fromnoise.evaluation.features import real
+from fromnoise.evaluation.features.real import halves, learned, learned_one
 from fromnoise.evaluation.wanted import Wanted
 from fromnoise.evaluation.whole import in_turn
 from fromnoise.models.config import MMDiTConfig
@@ -38,20 +40,44 @@ MODEL = ModelConfig(
 FEATURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 
 
+def listed() -> list[str]:
+    """Names of files of which chance holds the first `HELD_OUT` out, and none of the others."""
+    names = [f"{i}.png" for i in range(3000)]
+    held_out = [name for name in names if chance(name) < VALIDATION][:HELD_OUT]
+    return held_out + [name for name in names if chance(name) >= VALIDATION][:LEARNED]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of one colour each, and a little noise, of which chance holds out as many as are wanted."""
     place, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
-    names = [f"{i}.png" for i in range(3000)]
-    held_out = [name for name in names if chance(name) < VALIDATION][:HELD_OUT]
-    learned = [name for name in names if chance(name) >= VALIDATION][:LEARNED]
-    for i, name in enumerate(held_out + learned):
+    for i, name in enumerate(listed()):
         colour = ("red", "green", "blue")[i % 3]
         picture = rng.integers(0, 60, (16, 16, 3))
         picture[..., i % 3] += 190
         Image.fromarray(picture.astype(np.uint8)).save(place / name)
         (place / name).with_suffix(".txt").write_text(f"all {colour}")
     return place
+
+
+def photographs(place: Path, *shapes: tuple[int, int]) -> Path:
+    """Noise in the heights and widths `shapes`, in turn."""
+    rng = np.random.default_rng(0)
+    place.mkdir()
+    for i, name in enumerate(listed()):
+        Image.fromarray(rng.integers(0, 256, (*shapes[i % len(shapes)], 3), np.uint8)).save(place / name)
+        (place / name).with_suffix(".txt").write_text(f"picture {i}")
+    return place
+
+
+def in_buckets(place: Path, *shapes: tuple[int, int], prepared: bool) -> DataConfig:
+    """Such noise in buckets of 32 pixels, as files or prepared."""
+    pictures = photographs(place / "photographs", *shapes)
+    if not prepared:
+        return BucketsConfig(path=pictures, size=32, multiple=8)
+    buckets = ("--size", "32", "--buckets", "true", "--multiple", "8")
+    assert main(["prepare", str(pictures), "--out", str(place / "prepared"), *buckets]) == 0
+    return PreparedConfig(path=place / "prepared")
 
 
 def a_run(place: Path, data: DataConfig, **model: Any) -> Path:
@@ -177,6 +203,21 @@ class TestOtherData:
         place = a_run(tmp_path / "run", BucketsConfig(path=folder, size=16))
         found = evaluated(capsys, place, "--samples", 20)
         assert found["features"][0]["samples"] == 20 and found["neighbours"]["training_pictures"] == LEARNED
+
+    @pytest.mark.parametrize("prepared", [False, True], ids=["files", "prepared"])
+    def test_every_training_picture_is_read_once_whatever_its_size(
+        self, prepared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(real, "PART", 16)
+        pipeline = Pipeline.build(MODEL, [], 0)
+        data = in_buckets(tmp_path, (32, 32), (32, 48), (48, 32), (32, 32), prepared=prepared).build(0)
+        assert len(data.sizes) == 3
+        every = [picture for part in learned(pipeline, data, 0, LEARNED).read() for picture in part]
+        assert len(every) == len({picture.numpy().tobytes() for picture in every}) == LEARNED
+        assert all(torch.equal(learned_one(pipeline, data, place), every[place]) for place in range(0, LEARNED, 7))
+        floor, reference = halves(pipeline, data, 1000, 1000)
+        split = [picture for some in (floor, reference) for part in some.read() for picture in part]
+        assert len(split) == LEARNED and all(map(torch.equal, split, every))
 
     def test_latents(self, folder: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prepared = tmp_path / "prepared"

@@ -40,20 +40,48 @@ class NotMeasured(ValueError):
 
 
 def learned(pipeline: Pipeline, data: Data, first: int, last: int) -> Pictures:
-    """Training pictures `first` to `last` (left out) in the order in which training sees them in its first pass, which
-    shows each once (where pictures have several sizes, about once)."""
+    """Training pictures `first` to `last` (left out), each once, nearly in the order in which training sees them in its
+    first pass, so that any run of them is a fair draw. Each batch is of one size."""
 
     def read() -> Iterator[Tensor]:
-        for step in range(first // PART, -(-last // PART)):
-            rows = slice(max(first - step * PART, 0), last - step * PART)
-            yield as_pixels(pipeline, data.train(step, PART))[rows]
+        for part in range(first // PART, -(-last // PART)):
+            place = part * PART
+            for batch in together(data, part):
+                rows = slice(max(first - place, 0), max(last - place, 0))
+                place += len(batch.images)
+                if len(batch.images[rows]):
+                    yield as_pixels(pipeline, batch)[rows]
 
     return Pictures(last - first, read)
 
 
 def learned_one(pipeline: Pipeline, data: Data, place: int) -> Tensor:
     """The training picture (C, H, W) at `place` in that order."""
-    return as_pixels(pipeline, data.train(place // PART, PART))[place % PART]
+    return next(learned(pipeline, data, place, place + 1).read())[0]
+
+
+def together(data: Data, part: int) -> list[Batch]:
+    """Training pictures `part` * `PART` to (`part` + 1) * `PART` of the first pass, in a batch for each size.
+
+    Of one size, a step sees them in the order of the pass. Of several, a step is of one size and may show a picture
+    twice, but as many steps of one picture as there are show each once; of these, those of a size come together.
+    """
+    if len(data.sizes) == 1:
+        return [data.train(part, PART)]
+    assert data.counts, "buckets have an end"
+    steps = range(part * PART, min((part + 1) * PART, data.counts.learned))
+    sizes: dict[torch.Size, list[Batch]] = {}
+    for one in (data.train(step, 1) for step in steps):
+        sizes.setdefault(one.images.shape, []).append(one)
+    return [
+        Batch(
+            torch.cat([one.images for one in alike]),
+            [caption for one in alike for caption in one.captions],
+            torch.cat([one.labels for one in alike]),
+            encoded=alike[0].encoded,
+        )
+        for alike in sizes.values()
+    ]
 
 
 def held_out(pipeline: Pipeline, data: Data, count: int) -> Pictures:

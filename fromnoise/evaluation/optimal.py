@@ -120,6 +120,10 @@ def read(pipeline: Pipeline, data: Data) -> Known:
         raise NotMeasured("training mirrors half of the pictures, by chance: the set is not the one on disk")
     if len(data.sizes) > 1:
         raise NotMeasured(f"pictures of {len(data.sizes)} sizes: each would have a floor of its own")
+    trained, validated = (batch.images.shape for batch in (data.train(0, 1), data.validation(1)))
+    if counts.held_out and trained != validated:
+        height, width = data.sizes[0]
+        raise NotMeasured(f"all training pictures are {height}x{width}, and held-out ones have another size")
     channels, height, width = pipeline.latent_shape(*data.image_shape[1:])
     numbers = counts.learned * channels * height * width
     if numbers > LARGEST:

@@ -194,12 +194,12 @@ def neighboured(subject: Subject) -> Results:
         )
     looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
     kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.samples))
-    real = torch.cat(list(kept.read()))  # (M, C, H, W)
-    shown = torch.cat((subject.drawn.images, real))  # (N + M, C, H, W)
-    mirrored = extractor.see(shown.flip(-1)) if counts.mirrored else None
+    shown = subject.drawn.images, torch.cat(list(kept.read()))  # (N, C, H, W), (M, C, H', W')
+    seen = torch.cat([extractor.see(images) for images in shown])  # (N + M, D)
+    mirrored = torch.cat([extractor.see(images.flip(-1)) for images in shown]) if counts.mirrored else None
     with subject.watch("looking for copies") as progress:
         known = map(extractor.see, learned(pipeline, data, 0, looked).read())
-        found = nearest(extractor.see(shown), mirrored, known, lambda done: progress(done, looked))
+        found = nearest(seen, mirrored, known, lambda done: progress(done, looked))
     count = len(subject.drawn.images)
     drawn, rest = (Nearest(*(one[rows] for one in found)) for rows in (slice(count), slice(count, None)))
     told = {"extractor": extractor.name, "sha256": extractor.sha256, "training_pictures": looked, "of": counts.learned}

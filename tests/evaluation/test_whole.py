@@ -219,6 +219,19 @@ class TestOtherData:
         split = [picture for some in (floor, reference) for part in some.read() for picture in part]
         assert len(split) == LEARNED and all(map(torch.equal, split, every))
 
+    @pytest.mark.parametrize("prepared", [False, True], ids=["files", "prepared"])
+    def test_all_that_can_be_is_measured_where_no_training_picture_is_square(
+        self, prepared: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = a_run(tmp_path / "run", in_buckets(tmp_path, (32, 48), prepared=prepared), size=32)
+        capsys.readouterr()
+        found = evaluated(capsys, place, "--samples", 20)
+        assert found["features"][0]["reference"] == found["neighbours"]["training_pictures"] == LEARNED
+        if prepared:  # what is held out has the same size
+            assert found["floor"]["training_pictures"] == LEARNED and "validation" in found["floor"]
+        else:
+            assert found["left_out"]["floor"] == "all training pictures are 24x40, and held-out ones have another size"
+
     def test_latents(self, folder: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prepared = tmp_path / "prepared"
         assert main(["prepare", str(folder), "--out", str(prepared), "--size", "16", "--vae", str(vae)]) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -37,6 +37,26 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     middle = share + spare / 2
     half = math.sqrt(share * (1 - share) * spare + spare**2 / 4)
     return (middle - half) / (1 + spare), (middle + half) / (1 + spare)
+
+
+def below_one(right: int, count: int, others: int) -> tuple[float, float]:
+    """The 95 % interval of a share: of `count` numbers `right` are less than a certain one of `others` others, and the
+    chance of that one is in it, too. In 95 % of cases or more it holds what is to be expected of numbers like those.
+
+    Of such numbers, those that are less than the k-th are beta-binomial with a = k and b = others + 1 - k (Gumbel and
+    von Schelling 1950, "The distribution of the number of exceedances"). The ends are the shares a / (a + b) at which
+    so many, or so few, come by chance in 2.5 % of cases, as in Clopper and Pearson 1934.
+    """
+    from scipy.optimize import root_scalar
+    from scipy.stats import betabinom
+
+    def end(tail: Callable[..., Any], at: int) -> float:
+        def spare(share: float) -> float:
+            return float(tail(at, count, share * (others + 1), (1 - share) * (others + 1))) - 0.025
+
+        return float(root_scalar(spare, bracket=(1e-9, 1 - 1e-9)).root)
+
+    return end(betabinom.sf, right - 1) if right else 0.0, end(betabinom.cdf, right) if right < count else 1.0
 
 
 def mean_share(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:

@@ -67,7 +67,7 @@ def neighbour_lines(results: Tree) -> Iterator[str]:
     yield f"nearest of {found['training_pictures']:,} training pictures, of {found['of']:,}"
     others = f"of {found['held_out']:,} held-out: {found['distance_held_out']:.2f}"
     yield f"  {'distance':<14}{found['distance']:6.2f} ({others})"
-    expected = f"{100 * found['near_expected']:.0f} % is to be expected"
+    expected = f"{100 * found['near_expected']:.2g} % is to be expected"
     yield f"  {'near':<14}{100 * found['near']:6.1f} % ({low:.1f} to {high:.1f}, at 95 %; {expected})"
     yield f"  {'copies':<14}{100 * found['copies']:6.1f} % (of held-out: {100 * found['copies_held_out']:.1f} %)"
 

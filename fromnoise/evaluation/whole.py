@@ -193,7 +193,7 @@ def neighboured(subject: Subject) -> Results:
             f"pictures held out: {counts.held_out}; allowed: {LEAST} or more, or what is near is not known"
         )
     looked, extractor = min(counts.learned, subject.wanted.real if subject.encoded else LOOKED), pixels()
-    kept = held_out(pipeline, data, min(counts.held_out, subject.wanted.samples))
+    kept = held_out(pipeline, data, min(counts.held_out, max(LEAST, subject.wanted.samples)))
     shown = subject.drawn.images, torch.cat(list(kept.read()))  # (N, C, H, W), (M, C, H', W')
     seen = torch.cat([extractor.see(images) for images in shown])  # (N + M, D)
     mirrored = torch.cat([extractor.see(images.flip(-1)) for images in shown]) if counts.mirrored else None

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fromnoise.evaluation.intervals import estimate
+from fromnoise.evaluation.intervals import below_one, estimate, wilson
 
 
 def test_two_seeds_by_student():
@@ -28,3 +28,13 @@ def test_it_is_never_narrower_than_chance_nor_wider_than_what_is_possible():
     assert (same["low"], same["high"]) == (0.4, 0.6)
     apart = estimate([0.1, 0.9], [0.4, 0.6], (0.0, 1.0))
     assert (apart["low"], apart["high"]) == (0.0, 1.0)
+
+
+def test_a_share_below_one_of_others_carries_its_chance():
+    """Of one other alone, every count is as likely; of endless others, only the share's own chance is left."""
+    assert below_one(0, 19, 1)[0] == 0 and below_one(19, 19, 1)[1] == 1
+    low, high = below_one(10, 19, 1)
+    assert low < 0.5 < high and high - low > 0.9
+    assert below_one(40, 200, 10**7) == pytest.approx(wilson(40, 200), abs=0.005)
+    narrow, wide = below_one(40, 200, 1000), below_one(40, 200, 50)
+    assert wide[0] < narrow[0] < 0.2 < narrow[1] < wide[1]

@@ -258,10 +258,12 @@ class TestOtherData:
 
 class TestBadInput:
     def test_too_few_pictures_are_said(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        found = evaluated(capsys, run, "--samples", 5, "--measure", "features")
+        found = evaluated(capsys, run, "--samples", 5, "--measure", "features", "neighbours")
         (record,) = found["features"]
         assert not any(name in record for name in FEATURES) and len(record["notes"]) == 4
         assert "frechet of 5 pictures would say nothing; allowed: 10 or more" in record["notes"]
+        near = found["neighbours"]
+        assert (near["samples"], near["held_out"], near["near_expected"]) == (5, 20, 1 / 21)
 
     def test_too_few_held_out_pictures_are_said(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fromnoise.evaluation.intervals import wilson
+from fromnoise.evaluation.intervals import below_one
 
 KEPT = 50  # nearest, whose mean distance says what is near around here (Carlini et al. 2023, section 5.1)
-NEAR = 0.05  # share of the held-out pictures that are called near: of honest drawn ones as many are
+NEAR = 0.05  # share of honest drawn pictures that are called near, at most
 COPY = 1 / 3  # nearest over second nearest, below which a picture is a copy of the nearest (Yoon et al. 2023)
 LEAST = 20  # held-out pictures, without which nothing is known of the nearest twentieth
 
@@ -66,20 +66,22 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
 def memorisation(drawn: Nearest, held_out: Nearest) -> dict[str, Any]:
     """What the two say, plain numbers for JSON.
 
-    near: share of the drawn pictures that are relatively nearer to a training picture than all but a twentieth of the
-    held-out ones, with its 95 % interval; .05 is to be expected of a model that copies nothing. copies: share whose
-    nearest training picture is at less than a third of the distance of the second nearest.
+    near: share of the drawn pictures that are relatively nearer to a training picture than the k-th nearest of the M
+    held out, k the largest for which k / (M + 1), which is to be expected of a model that copies nothing, is at most
+    `NEAR`; with its 95 % interval, in which the chance of the k-th is too. copies: share whose nearest training picture
+    is at less than a third of the distance of the second nearest.
     """
     ours, theirs = drawn.distance[:, 0], held_out.distance[:, 0]
-    count = int((drawn.relative < held_out.relative.quantile(NEAR)).sum())
+    k = int(NEAR * (len(theirs) + 1))
+    count = int((drawn.relative < held_out.relative.kthvalue(k).values).sum())
     return {
         "samples": len(ours),
         "held_out": len(theirs),
         "distance": ours.median().item(),
         "distance_held_out": theirs.median().item(),
         "near": count / len(ours),
-        "near_interval": list(wilson(count, len(ours))),
-        "near_expected": NEAR,
+        "near_interval": list(below_one(count, len(ours), len(theirs))),
+        "near_expected": k / (len(theirs) + 1),
         "copies": copies(drawn),
         "copies_held_out": copies(held_out),
     }

@@ -7,7 +7,7 @@ Legend: N pictures, B batch, C channels, H height, W width, K times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -31,16 +31,21 @@ def listening(
     """On `PICTURES` validation pictures at the middle of each tenth of the time, plain numbers for JSON.
 
     loss, loss_shuffled, loss_null: mean training loss by time with each picture's caption, with another's, with none.
-    gap: mean over the times of (shuffled - own) / own, with its 95 % interval over the pictures. moved: by time,
-    ||v(c) - v(null)|| / ||v(c)||, v the velocity of the path.
+    Another's is a caption of another class where there are classes, else another caption of another picture.
+    gap: mean over the times of (shuffled - own) / own, with its 95 % interval over the `distinct` pictures, which are
+    fewer where those held out come several times. moved: by time, ||v(c) - v(null)|| / ||v(c)||, v the velocity of the
+    path.
 
     Raises:
-        NotMeasured: where the model has no captions, or the pictures all have the same.
+        NotMeasured: where the model has no captions, or a picture cannot be given another's.
     """
+    from scipy.stats import t as student
+
     if pipeline.config.conditioner.type == "none":
         raise NotMeasured("the model reads no prompts: there is nothing to listen to")
     batch = data.validation(PICTURES)
-    other = _others([*zip(batch.captions, batch.labels.tolist(), strict=True)])
+    pictures = _numbered([image.numpy().tobytes() for image in batch.images])  # (N,)
+    other = _others(_alike(batch.labels) if data.classes > 1 else _alike(pictures) | _alike(_numbered(batch.captions)))
     generator = torch.Generator().manual_seed(0)
     z = pipeline.latents(batch, generator)  # (N, C, H, W)
     eps = torch.randn(z.shape, generator=generator)  # (N, C, H, W)
@@ -55,10 +60,13 @@ def listening(
         progress(k + 1, BINS)
     own, shuffled, null = losses.mean(2)  # (K,) each
     gaps = ((losses[1] - losses[0]) / own[:, None]).mean(0)  # (N,)
-    half = 1.96 * gaps.std().item() / PICTURES**0.5
+    each = torch.stack([gaps[pictures == one].mean() for one in pictures.unique()])  # (D,) of the distinct pictures
+    wide = 1.96 if len(each) == PICTURES else float(student.ppf(0.975, len(each) - 1))  # of so many, the normal's
+    half = wide * each.std().item() / len(each) ** 0.5
     gap = gaps.mean().item()
     return {
         "pictures": PICTURES,
+        "distinct": len(each),
         "times": [(k + 0.5) / BINS for k in range(BINS)],
         "loss": own.tolist(),
         "loss_shuffled": shuffled.tolist(),
@@ -95,18 +103,30 @@ def _at(
     return torch.stack(losses), torch.stack((apart, velocity))
 
 
-def _others(said: Sequence[tuple[str, int]]) -> Tensor:
-    """For each picture the place of another, whose caption or class is another one, (N,).
+def _numbered(values: Sequence[Hashable]) -> Tensor:
+    """Numbers (N,) that are equal where the values are."""
+    known: dict[Hashable, int] = {}
+    return torch.tensor([known.setdefault(value, len(known)) for value in values])
+
+
+def _alike(numbers: Tensor) -> Tensor:
+    """Which of `numbers` (N,) are equal, (N, N) bool."""
+    return numbers[:, None] == numbers
+
+
+def _others(alike: Tensor) -> Tensor:
+    """For each picture the place of another that is not `alike`, (N, N) bool; (N,).
 
     Raises:
-        NotMeasured: where all are the same.
+        NotMeasured: where a picture is like all others.
     """
-    count = len(said)
+    count = len(alike)
+    places = torch.arange(count)
     for shift in range(1, count):
-        other = [(i + shift) % count for i in range(count)]
-        if all(said[i] != said[j] for i, j in enumerate(other)):
-            return torch.tensor(other)
-    found = [next((j % count for j in range(i + 1, i + count) if said[j % count] != said[i]), -1) for i in range(count)]
-    if -1 in found:
-        raise NotMeasured("all validation captions are the same: no picture can be given another's")
-    return torch.tensor(found)
+        other = (places + shift) % count
+        if not alike[places, other].any():
+            return other
+    if alike.all(1).any():
+        raise NotMeasured("of a validation picture no other says anything else: it cannot be given another's caption")
+    ahead = (places[:, None] + places) % count  # (N, N) from each one on, round
+    return ahead.gather(1, alike.gather(1, ahead).int().argmin(1, keepdim=True))[:, 0]  # the first that is not alike

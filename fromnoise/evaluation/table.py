@@ -76,6 +76,8 @@ def listening_lines(results: Tree) -> Iterator[str]:
     found = results["listening"]
     low, high = (1 + share for share in found["gap_interval"])
     yield f"under another's caption {1 + found['gap']:.2f} times the loss ({low:.2f} to {high:.2f}, at 95 %)"
+    if found.get("distinct", found["pictures"]) < found["pictures"]:  # records of before do not tell it
+        yield f"  note: {found['pictures']} samples of {found['distinct']} pictures, which come several times"
     yield row("t", found["times"], "8.2f")
     for key, name in (("loss", "loss"), ("loss_shuffled", "another's"), ("loss_null", "none"), ("moved", "moved v")):
         yield row(name, found[key], "8.4f")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fromnoise.conditioning.config import LabelConfig, NoConditionConfig
 from fromnoise.core.types import Cond
+from fromnoise.data.config import FolderConfig
 from fromnoise.data.labelled import Labelled, LabelledData, scaled
+from fromnoise.data.split import VALIDATION, chance
 from fromnoise.diffusion.loss import Objective
 from fromnoise.evaluation.features.real import NotMeasured
-from fromnoise.evaluation.listening import PICTURES, _others, listening
+from fromnoise.evaluation.listening import PICTURES, _alike, _numbered, _others, listening
 from fromnoise.models.config import CNNConfig
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.pipeline import Pipeline
@@ -73,7 +78,7 @@ def test_a_network_that_hears_the_class_pays_for_a_wrong_one() -> None:
     np.testing.assert_allclose(found["loss_null"], float((OFF - own).square().mean()), rtol=1e-4)
     gap = (found["loss_shuffled"][0] - OFF**2) / OFF**2
     assert found["gap"] == pytest.approx(gap, rel=1e-3)
-    assert found["gap_interval"][0] > 10 and found["gap_interval"][1] > found["gap"]
+    assert found["distinct"] == CLASSES and found["gap_interval"][1] > found["gap"] > 10
 
 
 def test_how_far_the_class_moves_the_velocity() -> None:
@@ -104,15 +109,46 @@ def test_a_network_that_does_not_hear_loses_nothing() -> None:
 def test_what_has_no_captions_is_not_asked() -> None:
     with pytest.raises(NotMeasured, match="reads no prompts"):
         listening(model(0.0, conditioner=NoConditionConfig(width=8)), flat_data())
-    with pytest.raises(NotMeasured, match="all validation captions are the same"):
-        _others([("a", 0)] * 5)
+    with pytest.raises(NotMeasured, match="no other says anything else"):
+        _others(_alike(_numbered("aaaaa")))
 
 
 @pytest.mark.parametrize("said", ["abab", "aab", "abcabcabc", "aabbb", "aaaaab"])
 def test_everyone_gets_another_caption(said: str) -> None:
-    pairs = [(letter, 0) for letter in said]
-    other: list[int] = _others(pairs).tolist()
+    other: list[int] = _others(_alike(_numbered(said))).tolist()
     assert all(said[i] != said[j] for i, j in enumerate(other))
+
+
+def test_another_way_to_say_a_class_is_no_other_caption() -> None:
+    data = flat_data()
+    data.said = [[f"{k}", f"a {k}", f"the level {k}"] for k in range(CLASSES)]
+    data.held_out = Labelled(*(np.repeat(one[:CLASSES], 10, 0) for one in data.held_out))  # alike ones together
+    found = listening(model(1.0), data)
+    labels = data.validation(PICTURES).labels
+    own, other = levels()[labels], levels()[(labels + 1) % CLASSES]  # ten places on is the next class
+    np.testing.assert_allclose(found["loss_shuffled"], float((other + OFF - own).square().mean()), rtol=1e-4)
+
+
+def test_a_picture_that_comes_again_gets_a_caption_of_another_and_is_no_news(tmp_path: Path) -> None:
+    """Two pictures are held out, with three captions each: whatever comes again makes the interval no narrower."""
+    names = [f"{i}.png" for i in range(1000)]
+    held_out = [name for name in names if chance(name) < VALIDATION][:2]
+    for name in held_out + [name for name in names if chance(name) >= VALIDATION][:30]:
+        Image.new("RGB", (8, 8), (int(name[:-4]) % 256,) * 3).save(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text("\n".join(f"{name} said way {k}" for k in range(3)))
+    batch = FolderConfig(path=tmp_path, size=8).build(0).validation(PICTURES)
+    pictures = _numbered([image.numpy().tobytes() for image in batch.images])
+    other = _others(_alike(pictures) | _alike(_numbered(batch.captions)))
+    assert (pictures[other] != pictures).all()
+
+    data = flat_data()
+    data.held_out = Labelled(*(one[:2] for one in data.held_out))
+    found = listening(model(1.0), data)
+    own, theirs = levels()[:2], levels()[[1, 0]]
+    gaps = ((theirs + OFF - own).square() / OFF**2 - 1).numpy()  # of the two
+    half = math.tan(math.pi * 0.475) * gaps.std(ddof=1) / 2**0.5  # with one degree of freedom t is Cauchy's
+    assert found["distinct"] == 2
+    assert found["gap_interval"] == pytest.approx([gaps.mean() - half, gaps.mean() + half], rel=1e-3)
 
 
 def test_real_digits(tiny: Callable[..., Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from fromnoise.core.device import autocast
@@ -19,13 +21,16 @@ CHUNK = 50  # samples of one forward
 
 class Validation:
     """`COUNT` fixed samples, shared out among `ranks`. Times are stratified: equally many, equally spaced, in each of
-    `BINS` bins."""
+    `BINS` bins. Where held-out pictures come several times, each bin comes to see all of them."""
 
     def __init__(self, pipeline: Pipeline, data: Data, ranks: Ranks = ALONE):
         self.ranks = ranks
         sample = draw(pipeline, data.validation(COUNT), torch.Generator().manual_seed(0), dropping=False)
         place = torch.arange(COUNT)
-        self.bins = place % BINS  # (B,)
+        counts = data.counts
+        distinct = COUNT if counts is None else counts.held_out or counts.learned  # pictures, which go round
+        # After so many places each would come back to the same bin, so that a bin would not see all: move on by one.
+        self.bins = (place + place // math.lcm(distinct, BINS)) % BINS  # (B,)
         t = (self.bins + (place // BINS + 0.5) / PER_BIN) / BINS  # (B,)
         sample = sample._replace(t=t)
         first, last = ranks.span(COUNT)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fromnoise.core.config import hint, read_mapping
 from fromnoise.pipeline.config import ModelConfig
-from fromnoise.pipeline.place import chosen_sampling, config_at, weights
+from fromnoise.pipeline.place import config_at, weights
 
 if TYPE_CHECKING:
     from fromnoise.plots.subject import Subject
@@ -70,8 +70,7 @@ class Shelf:
             while len(self.held) > HELD:
                 self.held.popitem(last=False)
             subject = self.held[key]
-        if sampling := chosen_sampling(place):
-            subject.pipeline.draw_as(sampling)
+        subject.pipeline.draw_as(config_at(place).sampling)  # as a sweep has chosen meanwhile, or no longer has
         return subject
 
 

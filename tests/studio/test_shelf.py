@@ -86,9 +86,13 @@ def test_a_model_is_loaded_once_and_anew_when_it_was_trained_on(runs: Path) -> N
 
 def test_it_draws_as_a_sweep_has_chosen(runs: Path) -> None:
     chosen = Sampling(sampler="heun", steps=2, guidance=1.5)
+    shelf = Shelf({}, runs)
+    usual = shelf.subject("one").pipeline.config.sampling
     write_yaml(chosen, runs / "one" / "sampling.yaml")
-    assert Shelf({}, runs).subject("one").pipeline.config.sampling == chosen
+    assert shelf.subject("one").pipeline.config.sampling == chosen
     assert config_at(runs / "one").sampling == chosen
+    (runs / "one" / "sampling.yaml").unlink()
+    assert shelf.subject("one").pipeline.config.sampling == usual == config_at(runs / "one").sampling
 
 
 def test_a_run_that_vanishes_is_told(runs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def read(directory: Path) -> Record:
     lines = read_lines(directory / "metrics.jsonl")
     measured, judged = directory / "measured.yaml", directory / EVALUATION
     checkpoints = list_checkpoints(directory / "checkpoints")
-    sheets = sorted((directory / "previews").glob("step-*.png"))
+    sheets = [path for path in (directory / "previews").glob("step-*.png") if re.fullmatch(r"step-\d{8,}", path.stem)]
     return Record(
         directory=directory,
         run=read_run(directory / "run.yaml"),
@@ -126,7 +127,7 @@ def read(directory: Path) -> Record:
         choices=read_mapping(measured) if measured.is_file() else {},
         environment=read_lines(directory / ENVIRONMENT),
         evaluation=_evaluation(judged) if judged.is_file() else None,
-        previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sheets},
+        previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sorted(sheets)},
         checkpoint=checkpoints[-1] if checkpoints else None,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -67,7 +68,10 @@ def _state(record: Record) -> str:
 def previews(record: Record) -> str:
     """The previews as a film, the last one first seen."""
     steps = [row["step"] for row in spread_out([{"step": step} for step in record.previews], SHEETS)]
-    shown = [Frame((_sheet(record.previews[step]),), f"after {step:,} steps") for step in steps]
+    shown: list[Frame] = []
+    for step in steps:
+        with suppress(OSError):  # one that is damaged or deleted hides nothing else
+            shown.append(Frame((_sheet(record.previews[step]),), f"after {step:,} steps"))
     above = "same prompts, same noise: raw weights, then their average"
     return film(shown, (above,), "Preview, by training step") if shown else ""
 

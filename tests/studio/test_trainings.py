@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fromnoise.cli.main import main
 from fromnoise.studio import following
@@ -145,6 +146,18 @@ def test_a_run_in_training_is_told_as_far_as_it_is(runs: Path) -> None:
     told = following.facts(read(one))
     assert "20 <small>of 2,000</small>" in told and "<b>123</b>images/s" in told and "<b>1:06:00</b>time left" in told
     assert "<svg" in following.curves(read(one)) and following.mark(one) != mark
+
+
+def test_a_preview_that_cannot_be_read_hides_nothing_else(runs: Path) -> None:
+    previews = runs / "one" / "previews"
+    previews.mkdir()
+    for name in ("step-00000005.png", "step-00000005 copy.png", "step-00000010.png"):
+        Image.new("RGB", (256, 32), "red").save(previews / name)
+    cut = previews / "step-00000010.png"
+    cut.write_bytes(cut.read_bytes()[:70])
+    (previews / "step-00000015.png").symlink_to("deleted")
+    _, facts, _, shown, _ = followed(Trainings(runs), "one", "")
+    assert "one: recipe shapes" in facts and "after 5 steps" in shown and "after 10 steps" not in shown
 
 
 @pytest.mark.parametrize(

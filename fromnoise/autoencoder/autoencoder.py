@@ -113,10 +113,12 @@ class Autoencoder(nn.Module):
         """The loss of each picture, (B,), as the class has it; that of the discriminator is part of it.
 
         images: (B, C, H, W) in [-1, 1]. eps: (B, Z, h, w) standard normal, of which the posterior's draw is made.
-        step: of the optimizer, which tells whether the discriminator has begun.
+        step: of the optimizer, which tells whether the discriminator has begun. It is left out where no gradients are
+        computed, of which its weight is made.
         """
         made, error, kl = self.judged(images, eps)
-        if self.discriminator is None or step < self.config.loss.adversarial_start:
+        begun = step >= self.config.loss.adversarial_start and torch.is_grad_enabled()
+        if self.discriminator is None or not begun:
             return error + kl  # (B,)
         against = fooled(self.discriminator, made)  # (B,)
         weight = adaptive_weight(error.mean(), against.mean(), self.vae.decoder.conv_out.weight)  # ()

@@ -16,8 +16,9 @@ from fromnoise.core.line import quiet
 from fromnoise.doctor.finding import Finding, judged
 from fromnoise.doctor.subject import Subject
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import checkpoint, loop
-from fromnoise.training.checkpoint import State, list_checkpoints
+from fromnoise.training.checkpoint import State
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """First bytes of torch's archives of pickles, and of bare pickles."""

@@ -19,10 +19,11 @@ from fromnoise.data.config import DataConfig, ShapesConfig
 from fromnoise.doctor.watch import fields_read
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.space.config import LatentConfig, PixelConfig
 from fromnoise.space.folder import VAEFault
 from fromnoise.training import loop, reconstruction
-from fromnoise.training.checkpoint import State, list_checkpoints
+from fromnoise.training.checkpoint import State
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.step import Sample

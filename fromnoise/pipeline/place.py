@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,10 +41,17 @@ def weights(place: str | os.PathLike[str], *, raw: bool = False) -> Path:
     name = "model.safetensors" if raw else "ema.safetensors"
     if (path / name).is_file():
         return path / name
-    checkpoints = sorted((path / "checkpoints").glob("step-*"))
+    checkpoints = list_checkpoints(path / "checkpoints")
     if not checkpoints:
         raise ValueError(f"no checkpoint in {path}: train it first, or point at a directory that holds {name}")
     return checkpoints[-1] / name
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """The checkpoints in `root`, oldest first; empty where there is no such directory."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
 
 
 def directory_of(weights: Path) -> Path | None:

@@ -11,9 +11,9 @@ from fromnoise.core.files import load_metadata
 from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.planning.absent import Say, find_data
 from fromnoise.space.config import LatentConfig
-from fromnoise.training.checkpoint import list_checkpoints
 from fromnoise.training.directory import another
 from fromnoise.training.fast import Choices
 from fromnoise.training.latents import recorded_space

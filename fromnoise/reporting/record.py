@@ -16,8 +16,9 @@ from fromnoise.core.config import read_mapping
 from fromnoise.core.files import content_hash, load_metadata, read_lines
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.load import load, weights
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import reference
-from fromnoise.training.checkpoint import WEIGHTS, list_checkpoints
+from fromnoise.training.checkpoint import WEIGHTS
 from fromnoise.training.environment import FILE as ENVIRONMENT
 from fromnoise.training.run import Run, VAERun, read_run
 

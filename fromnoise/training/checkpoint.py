@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from fromnoise.conditioning.folder import EncoderFault
 from fromnoise.core.files import content_hash, load_metadata, load_tensors, read_tensor, save_tensors, sync_directory
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
 from fromnoise.training.optim import Optimizer
@@ -57,13 +57,6 @@ class State(NamedTuple):
 def name_of(step: int) -> str:
     """Name of the directory of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
-
-
-def list_checkpoints(root: Path) -> list[Path]:
-    """The checkpoints in `root`, oldest first."""
-    if not root.is_dir():
-        return []
-    return sorted(path for path in root.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
 
 
 def steps_done(root: Path) -> int:

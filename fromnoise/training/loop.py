@@ -19,6 +19,7 @@ from fromnoise.core.types import Data
 from fromnoise.models.vae import VAE
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import checkpoint
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
@@ -211,7 +212,7 @@ def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Pa
     device = ranks.device(pick(training.device))
     if ranks.first:
         checkpoint.sweep(root)
-    saved = checkpoint.list_checkpoints(root)
+    saved = list_checkpoints(root)
     if saved:
         model = checkpoint.load_model(saved[-1], trainee.load)
         say(f"going on from {saved[-1]}")
@@ -255,7 +256,7 @@ def measure(trainee: Trainee, model: Model, choices: Choices) -> Meter:
 
 def not_finite(step: int, fault: str, root: Path) -> str:
     """What to tell of a loss that is no number."""
-    saved = checkpoint.list_checkpoints(root)
+    saved = list_checkpoints(root)
     kept = f"last good checkpoint {saved[-1]}" if saved else "no checkpoint yet"
     return (
         f"the loss is not finite at step {step}: first in {fault}; {kept}; "

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.place import list_checkpoints, weights
 from fromnoise.training import checkpoint
 from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.ema import Ema
@@ -55,7 +56,15 @@ def test_the_last_ones_are_kept(tmp_path: Path, parts: tuple[Pipeline, Ema, Opti
     for step in (2, 4, 100_000_000):
         checkpoint.save(tmp_path, State(*parts, Progress(step)), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-100000000"]
-    assert checkpoint.list_checkpoints(tmp_path)[-1].name == "step-100000000"
+    assert list_checkpoints(tmp_path)[-1].name == "step-100000000"
+
+
+def test_a_copy_under_another_name_is_no_checkpoint(tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer]) -> None:
+    root = tmp_path / "checkpoints"
+    for step in (2, 4):
+        path = checkpoint.save(root, State(*parts, Progress(step)), keep=2)
+    shutil.copytree(root / "step-00000002", root / "step-00000005 copy")
+    assert weights(tmp_path) == path / "ema.safetensors"
 
 
 def test_what_a_kill_leaves_is_no_checkpoint_and_is_swept(
@@ -64,7 +73,7 @@ def test_what_a_kill_leaves_is_no_checkpoint_and_is_swept(
     path = checkpoint.save(tmp_path, State(*parts, Progress(2)), keep=2)
     shutil.copytree(path, tmp_path / ".step-00000004.partial")
     shutil.copytree(path, tmp_path / ".step-00000001.gone")
-    assert checkpoint.list_checkpoints(tmp_path) == [path]
+    assert list_checkpoints(tmp_path) == [path]
     checkpoint.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 

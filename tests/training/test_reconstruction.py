@@ -26,7 +26,7 @@ from fromnoise.space.config import LatentConfig
 from fromnoise.space.folder import describe
 from fromnoise.training import reconstruction
 from fromnoise.training.loop import train, train_vae
-from fromnoise.training.reconstruction import Sample, fit
+from fromnoise.training.reconstruction import Reconstruction, Sample, fit
 from fromnoise.training.run import AdamW, Run, VAERun, read_run
 
 Making = Callable[..., VAERun]
@@ -45,6 +45,19 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def with_loss(run: VAERun, **loss: Any) -> VAERun:
     return run.model_copy(update={"model": run.model.model_copy(update={"loss": Loss(**loss)})})
+
+
+def test_what_is_tried_before_the_first_step_has_the_discriminator(tiny_vae_run: Making) -> None:
+    """It begins later, and takes memory and time then."""
+    run = with_loss(tiny_vae_run(), **GAN)
+    trainee = Reconstruction(run, ShapesData(ShapesConfig(), 0), print)
+    model = trainee.build()
+    sample = trainee.trial(model, 4)
+    model.loss(*sample).sum().backward()
+    assert model.discriminator is not None
+    assert all(p.grad is not None for p in model.discriminator.parameters())
+    with torch.no_grad():  # as a forward is timed: without it, for its weight is made of gradients
+        assert torch.equal(model.loss(*sample), model.loss(sample.images, sample.eps, 0))
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from fromnoise.data.buckets import Size, crop_box
 
@@ -23,6 +24,7 @@ class Loaded(NamedTuple):
     pixels: np.ndarray  # (h, w, 3) uint8, as the file has it: maybe lying
     size: tuple[float, float]  # height and width; of a draft, a fraction of its last row or column is padding
     orientation: int  # by which it is turned upright, of EXIF
+    profile: bytes | None  # ICC's, of what colours its numbers are
 
 
 def measure(file: Path | BinaryIO) -> Size:
@@ -47,7 +49,7 @@ def upright(image: Image.Image) -> Size:
 
 
 def read_picture(file: Path | BinaryIO, size: int | Size, background: int) -> np.ndarray:
-    """The picture of a file, upright, centre-cropped to a shape and resized: (3, H, W) uint8.
+    """The picture of a file, upright, centre-cropped to a shape and resized, in sRGB: (3, H, W) uint8.
 
     `size` is a square's side in pixels, or height and width. Transparent pictures are laid on the grey level
     `background`. Of an animation, the first frame.
@@ -71,7 +73,7 @@ def load(image: Image.Image, wanted: Size, background: int) -> Loaded:
         image.load()
         pixels = np.asarray(to_rgb(image, background))
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return Loaded(pixels, (height, width), orientation)
+    return Loaded(pixels, (height, width), orientation, image.info.get("icc_profile"))
 
 
 def whole_jpeg(image: Image.Image) -> np.ndarray | None:
@@ -96,12 +98,27 @@ def fit(loaded: Loaded, wanted: Size) -> np.ndarray:
     """The largest centred part of a picture that has the wanted shape, resized and upright: (3, H, W) uint8."""
     lying = Size(wanted.width, wanted.height) if loaded.orientation in TURNED else wanted  # as the file has it
     small = _shrunk(loaded, lying)  # (lying H, lying W, 3)
+    if loaded.profile:
+        small = to_srgb(small, loaded.profile)
     if loaded.orientation != 1:
         # Turning the small cut is the same as turning the whole picture, as the cut is its centre.
         image = Image.fromarray(small)
         image.getexif()[ExifTags.Base.Orientation] = loaded.orientation
         small = np.asarray(ImageOps.exif_transpose(image))  # (H, W, 3)
     return small.transpose(2, 0, 1)  # (3, H, W)
+
+
+def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 of the colours that an ICC profile says, as sRGB has them: many phones write Display P3,
+    which is duller where it is taken for sRGB. As they are where the profile is sRGB's, damaged, or not of RGB."""
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(own):
+            return pixels
+        turned = ImageCms.profileToProfile(Image.fromarray(pixels), own, ImageCms.createProfile("sRGB"))
+    except (OSError, ImageCms.PyCMSError):  # the latter, too, where the profile is not of RGB
+        return pixels
+    return np.asarray(turned)
 
 
 def _shrunk(loaded: Loaded, lying: Size) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 from torch.torch_version import TorchVersion
 
 from fromnoise.data import pictures
@@ -43,6 +43,37 @@ def test_plain_files_of_each_kind(tmp_path, kind):
     options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(kind, {})
     quarters().save(path, **options)
     assert_near(corners(path), CORNERS, 6 if kind == "jpg" else 2)
+
+
+def profile(red: bytes = b"gXYZ", green: bytes = b"rXYZ", name: str = "swapped") -> bytes:
+    """sRGB's ICC profile with other primaries under another name: those of red and green exchanged."""
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    own = own.replace("sRGB".encode("utf-16-be"), name[:4].encode("utf-16-be"))
+    return own.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", green, 1).replace(b"....", red, 1)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tiff", "webp"])
+def test_colours_are_those_of_the_profile(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    quarters().save(path, icc_profile=profile(), **options)
+    assert_near(corners(path), CORNERS[..., [1, 0, 2]], 6 if kind == "jpg" else 2)
+
+
+@pytest.mark.parametrize("useless", [b"no profile", profile()[:200], profile(name="sRGB"), profile(b"rXYZ", b"gXYZ")])
+def test_colours_are_left_by_a_profile_that_says_nothing_else(tmp_path, useless):
+    quarters().save(tmp_path / "a.png", icc_profile=useless)
+    assert_near(corners(tmp_path / "a.png"), CORNERS)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_profile_of_other_colours_than_the_file_s_is_left(tmp_path, mode):
+    path = tmp_path / "a.tiff"
+    quarters().convert(mode).save(path)
+    plain = corners(path)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    quarters().convert(mode).save(path, icc_profile=lab)
+    assert np.array_equal(corners(path), plain)
 
 
 # What a viewer must do for each EXIF orientation (EXIF 2.3, tag 0x0112), undone before the picture is written.

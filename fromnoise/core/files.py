@@ -93,11 +93,14 @@ def names_path(word: str) -> bool:
 
 
 def kept_copy(folder: Path, run: Path) -> Path | None:
-    """The folder of that name that the directory `run` holds of a frozen model, where nothing is at `folder` any more:
-    a run that holds copies of what it needs may be moved, and used from anywhere. None where there is no need, or no
-    copy."""
-    own = run.resolve() / folder.name
-    return own if not folder.exists() and (own / "config.json").is_file() else None
+    """Where else the frozen model of `folder` is that the run in the directory `run` was trained with, where nothing is
+    at `folder`, seen from here: in the run itself, under the same name, or at `folder` seen from a directory above it,
+    as where the training began. So a run that holds copies of what it needs may be moved, and one that was trained
+    below a project's directory is used from anywhere. None where there is no need, or nothing."""
+    if folder.exists():
+        return None
+    places = [run.resolve() / folder.name, *(above / folder for above in run.resolve().parents)]
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

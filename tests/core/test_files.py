@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fromnoise.core.files import (
     KINDS,
     content_hash,
+    kept_copy,
     load_metadata,
     load_tensors,
     read_lines,
@@ -210,3 +211,21 @@ def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: "):
         read_lines(path)
+
+
+def test_a_frozen_model_is_found_where_its_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its path as seen from where the training began, a directory above the run; or in the run itself, moved."""
+    project, run = tmp_path / "project", tmp_path / "project/runs/a"
+    for folder in (project / "vaes/one", run):
+        folder.mkdir(parents=True)
+    write_text(project / "vaes/one/config.json", "{}")
+    path = Path("vaes/one")
+    assert kept_copy(path, run) == project / path
+    monkeypatch.chdir(project)
+    assert kept_copy(path, Path("runs/a")) is None  # it is where it was
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "elsewhere"
+    run.rename(moved)
+    assert kept_copy(path, moved) is None
+    (project / path).rename(moved / "one")
+    assert kept_copy(path, moved) == moved / "one"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -213,6 +215,8 @@ class Pipeline(nn.Module):
         """
         if not 2 <= count <= CHUNK:
             raise ValueError(f"count is {count}; allowed: 2 to {CHUNK} pictures, both ends among them")
+        if (len(prompts), len(seeds)) != (2, 2):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds are given; allowed: 2 of each, both ends")
         request = self._request(prompts, labels, seeds, size, precision)
         return self._draw(request, self.sampling(sampler, steps, guidance), torch.linspace(0, 1, count))
 
@@ -252,18 +256,15 @@ class Pipeline(nn.Module):
     ) -> Request:
         """What is asked for, checked. seeds: of each picture, or of the first one alone."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                raise ValueError(f"a prompt is {prompt!r}; allowed: text")
-        if not prompts:
-            raise ValueError("no prompt is given; allowed: one or more")
+        check_prompts(prompts)
         classes: list[int] = self.conditioner.labels(prompts) if labels is None else list(labels)
         if len(classes) != len(prompts):
             raise ValueError(f"{len(classes)} labels are given for {len(prompts)} prompts; allowed: one each")
         asked = list(dict.fromkeys(classes))
         self.conditioner.encode([""] * len(asked), torch.tensor(asked))  # refuses a label, of the last picture, too
-        for seed in seeds:
-            if not 0 <= seed < 2**63:
+        all_seeds = list(seeds) if len(seeds) == len(prompts) else [seeds[0] + i for i in range(len(prompts))]
+        for seed in all_seeds:
+            if not (isinstance(seed, Integral) and 0 <= seed < 2**63):
                 raise ValueError(f"seed is {seed}; allowed: 0 to 2^63 - 1")
         if precision == "auto":
             precision = "bfloat16" if fast_bfloat16(self.device) else "float32"
@@ -273,17 +274,17 @@ class Pipeline(nn.Module):
         if notice and notice not in self.told:
             self.told.add(notice)
             print(f"note: {notice}", file=sys.stderr, flush=True)
-        all_seeds = list(seeds) if len(seeds) == len(prompts) else [seeds[0] + i for i in range(len(prompts))]
-        return Request(prompts, classes, all_seeds, self._sides(size), precision)
+        return Request(prompts, classes, [int(seed) for seed in all_seeds], self._sides(size), precision)
 
     def _sides(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """Height and width asked for."""
-        sides = (self.config.size, self.config.size) if size is None else size
-        height, width = (sides, sides) if isinstance(sides, int) else sides
-        unit = self.multiple
-        if not all(isinstance(s, int) and unit <= s <= LARGEST_SIDE and s % unit == 0 for s in (height, width)):
+        asked, unit = self.config.size if size is None else size, self.multiple
+        sides = tuple(asked) if isinstance(asked, Sequence) else (asked, asked)
+        fit = [isinstance(side, Integral) and unit <= side <= LARGEST_SIDE and side % unit == 0 for side in sides]
+        if fit != [True, True]:
             allowed = f"multiples of {unit} from {unit} to {LARGEST_SIDE} pixels"
-            raise ValueError(f"size is {height}x{width} (height x width); allowed: {allowed}")
+            raise ValueError(f"size is {'x'.join(map(str, sides))} (height x width); allowed: {allowed}")
+        height, width = map(int, sides)
         return height, width
 
     def network(self, dtype: torch.dtype | None) -> Model:
@@ -335,6 +336,17 @@ class Pipeline(nn.Module):
 def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
     # The mode holds while a step is computed, not while the caller looks at it.
     yield from steps
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """ValueError, one line, where there is none, or where one is no text, or holds bytes that are no UTF-8."""
+    if not prompts:
+        raise ValueError("no prompt is given; allowed: one or more")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"a prompt is {prompt!r}; allowed: text")
+        if re.search("[\ud800-\udfff]", prompt):  # what Python makes of such bytes in a command
+            raise ValueError(f"a prompt is {prompt!r}; allowed: text in UTF-8")
 
 
 class Request(NamedTuple):

@@ -27,7 +27,7 @@ from fromnoise.nn import attention as cross
 from fromnoise.nn.attention import rotate
 from fromnoise.nn.position import Turns
 from fromnoise.pipeline.pictures import stem
-from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.pipeline.pipeline import Pipeline, check_prompts
 from fromnoise.plots.style import GREY, HEAT, Drawn, grid, sheet, show, styled
 from fromnoise.plots.subject import Subject, Wish, no_model
 from fromnoise.plots.trace import times_of
@@ -131,6 +131,7 @@ class Attention(NamedTuple):
 
 def attended(pipeline: Pipeline, prompt: str, seed: int = 0, steps: int | None = None) -> Attention:
     """Draw `prompt` and watch. Shares are of the forward with the prompt, not of the one without."""
+    check_prompts([prompt])
     steps = steps or pipeline.config.sampling.steps
     words, of = words_of(pipeline.conditioner, prompt)
     maps, expected, last = [], [], None

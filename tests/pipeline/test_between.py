@@ -75,3 +75,8 @@ def test_on_the_way_to_a_longer_text_its_tokens_begin_as_the_mean() -> None:
 def test_a_way_of_too_few_or_too_many_is_refused(count: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build(KINDS["none"][0]).between(("", ""), (0, 1), count)
+
+
+def test_a_way_has_two_ends() -> None:
+    with pytest.raises(ValueError, match="3 prompts and 2 seeds are given; allowed: 2 of each, both ends"):
+        build(KINDS["none"][0]).between(("", "", ""), (0, 1), 4)  # type: ignore[arg-type]

@@ -203,7 +203,11 @@ def test_the_models_own_way_of_sampling_is_used_where_nothing_else_is_said() -> 
         ({"size": 18}, "size is 18x18 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
         ({"size": (16, 0)}, "size is 16x0 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
         ({"size": 100_000}, "size is 100000x100000 (height x width); allowed: multiples of 4 from 4 to 4096 pixels"),
+        ({"size": (16,)}, "size is 16 (height x width); allowed: multiples of 4"),
+        ({"size": (16, 16, 16)}, "size is 16x16x16 (height x width); allowed: multiples of 4"),
+        ({"size": 16.0}, "size is 16.0x16.0 (height x width); allowed: multiples of 4"),
         ({"seed": -1}, "seed is -1; allowed: 0 to 2^63 - 1"),
+        ({"seed": 1.5}, "seed is 1.5; allowed: 0 to 2^63 - 1"),
         ({"labels": [1, 2]}, "2 labels are given for 1 prompts; allowed: one each"),
         ({"precision": "float16"}, "precision is 'float16'; allowed: auto, float32, bfloat16"),
     ],
@@ -223,6 +227,18 @@ def test_prompts_must_be_text_and_there_must_be_one(pipeline: Pipeline) -> None:
         pipeline([])
     with pytest.raises(ValueError, match="a prompt is 3; allowed: text"):
         pipeline(["a", 3])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"a prompt is 'a \\udcff'; allowed: text in UTF-8"):
+        pipeline("a \udcff")
+
+
+def test_the_seed_of_the_last_picture_is_one_that_can_be_asked_for(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="seed is 9223372036854775808; allowed: 0 to"):
+        pipeline(["a", "b"], seed=2**63 - 1)
+
+
+def test_numbers_of_numpy_are_numbers(pipeline: Pipeline) -> None:
+    asked = pipeline("a", steps=1, size=np.int64(16), seed=np.int64(3))  # type: ignore[arg-type]
+    assert np.array_equal(pixels(asked[0]), pixels(pipeline("a", steps=1, size=16, seed=3)[0]))
 
 
 def test_what_is_saved_comes_back(tmp_path: Path, pipeline: Pipeline) -> None:

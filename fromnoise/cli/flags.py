@@ -218,12 +218,14 @@ def _unknown(arg: str, groups: list[Group]) -> str:
     """What to do about a flag that is not there."""
     key = arg.partition("=")[0]
     for group in groups:
-        for other in group.others:
-            if key.removeprefix(f"--{group.key}.") in other.model_fields:
-                return f"{key} belongs to another type of {group.key}: add --{group.key}.type {name_of(other)}"
+        name = key.removeprefix(f"--{group.key}.")
+        if owners := [name_of(other) for other in group.others if name in other.model_fields]:
+            return f"{key} belongs to --{group.key}.type {' or '.join(owners)}, not to {name_of(group.cls)}"
     known = [f"--{flag.key}" for group in groups for flag in group.flags]
-    near = [flag for flag in known if flag.endswith("." + key.lstrip("-"))]
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    last = {flag: re.split("[-.]+", flag)[-1] for flag in known}
+    alike = difflib.get_close_matches(re.split("[-.]+", key)[-1], set(last.values()), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key, [flag for flag in known if last[flag] in alike], n=1, cutoff=0)
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     return f"unknown flag {key}; " + (f"nearest: {near[0]}" if near else "--help lists all flags")
 
 

@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
         let_first_speak()
         print(f"fromnoise: {_line(error)}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not (said := lacked(error)):
             raise
         let_first_speak()

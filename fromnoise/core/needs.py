@@ -23,13 +23,15 @@ def refuse_full(directory: Path, need: int, remedy: str) -> None:
         )
 
 
-def lacked(error: RuntimeError) -> str | None:
-    """One line, where torch raised `error` for want of memory, of a CPU or of another device; else None."""
-    asked = re.search(r"tried to allocate (\d+) bytes|tried to allocate ([\d.]+ [KMGT]iB)", str(error), re.IGNORECASE)
-    if not asked:
+def lacked(error: Exception) -> str | None:
+    """One line, where `error` was raised for want of memory, of a CPU or of another device; else None."""
+    asked = re.search(
+        r"tried to allocate (\d+) bytes|(?:tried|unable) to allocate ([\d.]+ [KMGTPE]iB)", str(error), re.I
+    )
+    if not asked and not isinstance(error, MemoryError):
         return None
-    more = size(int(asked[1])) if asked[1] else asked[2]
-    return f"there is no memory for {more} more; choose a smaller size, batch, count or network"
+    more = f" for {size(int(asked[1])) if asked[1] else asked[2]} more" if asked else ""
+    return f"there is no memory{more}; choose a smaller size, batch, count or network"
 
 
 def size(count: float) -> str:

@@ -76,7 +76,7 @@ def said_below(function: Callable[..., Any], outputs: int) -> Callable[..., Iter
             steps: Any = made if inspect.isgenerator(made) else [made]
             for shown in steps:
                 yield (*shown, "") if outputs > 1 else (shown, "")
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and not lacked(error):
                 raise
             said = f'<p class="refused" role="alert">Not possible: {escape(words(error))}</p>'
@@ -100,5 +100,4 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def words(error: Exception) -> str:
     """What `error` says, in one line."""
-    memory = lacked(error) if isinstance(error, RuntimeError) else None
-    return memory or " ".join(str(error).split())
+    return lacked(error) or " ".join(str(error).split())

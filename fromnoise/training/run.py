@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fromnoise.autoencoder.config import AutoencoderConfig
-from fromnoise.core.config import Config, Kind, read_mapping, read_yaml
+from fromnoise.core.config import Config, Kind, Seed, read_mapping, read_yaml
 from fromnoise.data.config import DATASETS, DataConfig, ShapesConfig
 from fromnoise.pipeline.config import ModelConfig
 
@@ -75,7 +75,7 @@ class TrainingBase(Config):
     every machine and copies between machines."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides the initial weights, the order of the data and all noise."""
     log_every: PositiveInt = 20
     """Steps between lines of metrics.jsonl."""

@@ -127,6 +127,8 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         ("train --directory x", ["must come first"]),
         ("train shaps", ["unknown recipe 'shaps'", "allowed: shapes, folder", "nearest: shapes"]),
         ("train none.yaml", ["cannot read none.yaml: No such file"]),
+        ("train shapes --training.seed 9223372036854775808", ["training.seed: given", "less than 9223372036854775808"]),
+        ("train shapes --training.lrr 3", ["unknown flag --training.lrr; nearest: --training.optimizer.lr"]),
         ("train shapes --training.stps 3", ["unknown flag --training.stps", "nearest: --training.steps"]),
         ("train shapes --training.steps many", ["training.steps: given 'many'", "integer"]),
         ("train shapes --training.steps -5", ["training.steps: given '-5'", "greater than 0"]),

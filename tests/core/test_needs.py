@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,10 @@ def test_a_lack_of_memory_is_told_and_nothing_else_is_taken_for_one() -> None:
         "CUDA out of memory. Tried to allocate 20.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 is free."
     )
     assert "no memory for 20.50 GiB more" in str(lacked(torch.OutOfMemoryError(cuda)))
+    with pytest.raises(MemoryError) as full:
+        np.empty(2**52, np.uint8)
+    assert "no memory for 4.00 PiB more" in str(lacked(full.value))
+    assert str(lacked(MemoryError())).startswith("there is no memory; choose")
     with pytest.raises(RuntimeError) as failed:
         torch.dot(torch.ones(2), torch.ones(3))
     assert lacked(failed.value) is None

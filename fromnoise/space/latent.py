@@ -106,8 +106,10 @@ class LatentSpace(nn.Module):
         shift, scale = (numbers.to(stored.device) for numbers in self._known())  # (Z, 1, 1) each
         mean, *std = stored.split(self.channels, 1)  # (B, Z, h, w) each
         assert len(std) == self.std, f"{stored.shape[1]} channels are stored of {self.channels}"
-        drawn = mean + std[0] * torch.randn(mean.shape, generator=generator) if std else mean  # (B, Z, h, w)
-        return (drawn - shift) * scale  # (B, Z, h, w)
+        if std:
+            noise = torch.randn(mean.shape, generator=generator).to(mean.device)  # the same wherever latents are
+            mean = mean + std[0] * noise  # (B, Z, h, w)
+        return (mean - shift) * scale  # (B, Z, h, w)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 All take `predict`, unit `noise` (B, ...), `times` (N + 1,) falling from at most 1 to 0, the `path`, and `draw`, which
 gives fresh unit noise like x and is called by the stochastic ones only. They start from sigma(times[0]) noise, never
 ask the network at t = 0, and know neither guidance nor what the network predicts. Run them under
-`torch.inference_mode()`. Kept free of torch, so that `--help` stays quick.
+`torch.no_grad()`. Kept free of torch, so that `--help` stays quick.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def time_features(t: Tensor, width: int, slowest: int = 0) -> Tensor:
-    """Sinusoids of 1000 t (DDPM, section 3.3; Vaswani et al. 2017): t (B,) -> (B, width) float32, cosines first.
+    """Sinusoids of 1000 t (DDPM, section 4; Vaswani et al. 2017): t (B,) -> (B, width) float32, cosines first.
 
     The slowest frequency is next to 1 / 10000, and just that with `slowest` = 1 (diffusers' downscale_freq_shift).
     Computed in float32 whatever autocast says: in bfloat16 only 506 of 1000 times stay distinct.

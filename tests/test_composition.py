@@ -116,3 +116,16 @@ def test_every_backbone_trains_a_step_and_draws_what_frozen_encoders_read(
         assert parameter.grad.abs().max() > 0
     last = list(pipeline.stream(["one", ""], 2, 2.0, precision="float32"))[-1]
     assert last.x.shape == (2, 1, 8, 8) and last.x.isfinite().all() and last.x.std() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_matrices_cast_once_are_those_that_autocast_casts(backbone: str) -> None:
+    config = ModelConfig(backbone=BACKBONES[backbone], conditioner=CONDITIONERS["label"], channels=1, size=8)
+    pipeline = Pipeline.build(config, [], seed=0)
+    stirred(pipeline.backbone, 0.1)
+    x, t = torch.randn(2, 1, 8, 8, generator=generator_of(0, 0)), torch.tensor([0.3, 0.9])
+    cond = pipeline.conditioner(pipeline.conditioner.encode(["0", "1"], torch.tensor([0, 1])))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = pipeline.backbone(x, t, cond).float()
+    assert torch.equal(pipeline.network(torch.bfloat16)(x, t, cond), expected)

@@ -290,9 +290,9 @@ class Pipeline(nn.Module):
     def network(self, dtype: torch.dtype | None) -> Model:
         """The backbone as it draws: matrix products in `dtype` (None: as it is), its answer in float32.
 
-        Matrices of linear layers are cast once here; autocast would cast them anew at every step, to the same numbers. They are laid out
-        by columns, in which products with them are 8 % faster on a CPU. Where processes share out weights, theirs are
-        no plain parameters, and are cast when they are gathered.
+        Matrices of linear layers are cast once here; autocast would cast them anew at every step, to the same numbers.
+        They are laid out by columns, in which products with them are 8 % faster on a CPU. Where processes share out
+        weights, theirs are no plain parameters, and are cast when they are gathered.
         """
         device = self.device
         linear = [(name, m.weight) for name, m in self.backbone.named_modules() if isinstance(m, nn.Linear)]

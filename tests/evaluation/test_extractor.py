@@ -48,8 +48,10 @@ class TestOwn:
         flat = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(-1, 3, 64, 32)
         found = extractor_of("pixels", CPU).see(flat)
         torch.testing.assert_close(found, torch.linspace(-1, 1, 4)[:, None].expand(-1, 3 * 16 * 16))
-        small = torch.rand(2, 1, 8, 8)
-        torch.testing.assert_close(extractor_of("pixels", CPU).see(small), small.flatten(1))
+        small = torch.rand(2, 1, 8, 8)  # of fewer pixels than cells each is seen several times
+        seen = small.repeat_interleave(2, 2).repeat_interleave(2, 3).flatten(1)
+        torch.testing.assert_close(extractor_of("pixels", CPU).see(small), seen)
+        assert extractor_of("pixels", CPU).see(torch.rand(2, 1, 12, 20)).shape == seen.shape  # buckets are compared
 
     def test_a_classifier_sees_what_it_decides_from(self) -> None:
         network, digits = classifier.load(DIGITS)[0], torch.rand(3, 1, 28, 28) * 2 - 1

@@ -85,8 +85,7 @@ def pixels() -> Extractor:
     """The picture itself, averaged over a grid of cells: no network, and so no meaning, but copies are copies in it."""
 
     def see(images: Tensor) -> Tensor:
-        rows, columns = (min(side, CELLS) for side in images.shape[-2:])
-        return F.adaptive_avg_pool2d(images.float().cpu(), (rows, columns)).flatten(1)  # (B, C rows columns)
+        return F.adaptive_avg_pool2d(images.float().cpu(), CELLS).flatten(1)  # (B, C cells cells)
 
     return Extractor(name="pixels", weights="", preprocessing={"cells": CELLS}, see=see, slow=False)
 

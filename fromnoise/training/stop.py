@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 
 ASKED = [signal.SIGINT, signal.SIGTERM]
@@ -13,11 +14,15 @@ if sys.platform == "win32":  # where SIGTERM ends a process at once, and asks no
     ASKED.append(signal.SIGBREAK)
 
 
+AT_ONCE = 1.0  # seconds in which several signals are one: Slurm's reaches all processes, and torchrun passes its own on
+
+
 class Stop:
-    """Inside this context the first signal of `ASKED` only sets `signal`; the second ends the program at once."""
+    """Inside this context the first signal of `ASKED` only sets `signal`; one that comes later ends the program."""
 
     def __init__(self) -> None:
         self.signal = 0
+        self.since = 0.0
         self.before: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
@@ -32,6 +37,8 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
-            raise SystemExit(128 + number)
-        self.signal = number
+            if time.monotonic() - self.since > AT_ONCE:
+                raise SystemExit(128 + number)
+            return
+        self.signal, self.since = number, time.monotonic()
         os.write(2, b"\nfinishing the step and saving it; once more stops at once\n")  # print() may be under way

@@ -11,8 +11,9 @@ def estimate(
     values: Sequence[float],
     interval: Sequence[float] | None = None,
     within: tuple[float, float] = (-math.inf, math.inf),
+    level: float = 0.95,
 ) -> dict[str, Any]:
-    """The mean of one value a seed, with its 95 % interval, for JSON.
+    """The mean of one value a seed, with its interval at `level`, for JSON.
 
     Two or more: Student's t over the seeds, never narrower than `interval`, and cut to what is possible, `within`. One:
     `interval`, or none. (Two seeds that agree by chance would have no interval at all.)
@@ -25,7 +26,7 @@ def estimate(
     from scipy.stats import t
 
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    half = float(t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
     least, most = interval or (mean, mean)
     low, high = max(min(mean - half, least), within[0]), min(max(mean + half, most), within[1])
     return {"mean": mean, "low": low, "high": high, "seeds": count}
@@ -71,3 +72,14 @@ def mean_share(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:
         share, (low, high) = right / count, wilson(right, count)
         middle, least, most = middle + share, least + (share - low) ** 2, most + (high - share) ** 2
     return (middle - math.sqrt(least)) / len(counts), (middle + math.sqrt(most)) / len(counts)
+
+
+def share_difference(ours: tuple[int, int], theirs: tuple[int, int], z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of one share less another, each given as (right, of how many), of independent pictures.
+
+    The distances of the ends of Wilson's intervals from the shares add up as squares (Newcombe 1998, "Interval
+    estimation for the difference between independent proportions", method 10).
+    """
+    (share, (low, high)), (other, (least, most)) = ((right / n, wilson(right, n, z)) for right, n in (ours, theirs))
+    below, above = math.hypot(share - low, most - other), math.hypot(high - share, other - least)
+    return share - other - below, share - other + above

@@ -6,10 +6,11 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,9 @@ from fromnoise.data.config import ShapesConfig
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.comparison.compare import compare
 from fromnoise.evaluation.comparison.match import Entry
-from fromnoise.evaluation.comparison.report import report
+from fromnoise.evaluation.comparison.report import DIFFERENCES, differences_table, report
+from fromnoise.evaluation.comparison.summary import differences
+from fromnoise.evaluation.intervals import share_difference
 from fromnoise.evaluation.judges.judge import NoJudge, ShapesJudge, judge_of
 from fromnoise.models.config import MMDiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
@@ -165,6 +168,54 @@ def test_finished_runs_are_taken_as_they_are(done, tiny, tmp_path):
     assert [told["low"], told["high"]] == quality["accuracy_interval"]
     assert "One seed each" in " ".join(results["notes"])
     assert "None of these models is told what to draw" in (tmp_path / "report.html").read_text()
+
+
+def recipe(name: str, right: Iterable[int], samples: int, frechet: Iterable[float]) -> dict[str, Any]:
+    """What `differences` reads of a recipe, seeds 0, 1, ..."""
+    qualities = [{"accuracy": k / samples, "samples": samples, "frechet": far}
+                 for k, far in zip(right, frechet, strict=True)]  # fmt: skip
+    return {"name": name, "runs": [{"seed": seed, "quality": one} for seed, one in enumerate(qualities)]}
+
+
+def chance_alike(generator: np.random.Generator, share: float, samples: int, seeds: int) -> dict[str, Any]:
+    right, frechet = generator.binomial(samples, share, seeds), generator.normal(1, 0.1, seeds)
+    return recipe("a", right.tolist(), samples, frechet.tolist())
+
+
+@pytest.mark.parametrize(
+    ("recipes", "seeds", "keys"),
+    [(2, 2, ["accuracy"]), (4, 3, ["accuracy", "frechet"]), (9, 3, ["accuracy", "frechet"])],
+)
+def test_where_nothing_differs_one_comparison_in_twenty_says_so_at_most(recipes, seeds, keys):
+    """Interval by interval it would be 10, 24 and 44 %."""
+    generator, claimed = np.random.default_rng(0), 0
+    for _ in range(300):
+        found = differences([chance_alike(generator, 0.97, 60, seeds) for _ in range(recipes)], keys)
+        claimed += any(one[key]["counts"] for one in found for key in keys)
+    assert claimed <= 15
+
+
+def test_seeds_that_differ_alike_by_chance_have_the_interval_of_their_pictures():
+    (found,) = differences([recipe("a", [58, 57], 60, [1.0, 1.1]), recipe("b", [59, 58], 60, [2.0, 2.1])], ["accuracy"])
+    told = found["accuracy"]
+    low, high = share_difference((117, 120), (115, 120))
+    assert (told["low"], told["high"]) == pytest.approx((low, high), abs=1e-5) and low < 0
+    assert told["mean"] == pytest.approx(1 / 60) and told["counts"] is False
+
+
+def test_what_is_beyond_chance_counts_and_is_in_bold(read_page):
+    """Three seeds that are 1, 1.01 and .99 apart have a 95 % interval of 1 +- .025, and of two differences each is
+    tested at 97.5 %; of one seed nothing counts."""
+    first, other = recipe("a", [30, 31, 29], 60, [1, 2, 3]), recipe("b", [31, 29, 30], 60, [2.0, 3.01, 3.99])
+    found = differences([first, other], ["accuracy", "frechet"])
+    assert [found[0][key]["counts"] for key in ("accuracy", "frechet")] == [False, True]
+    keys = {key: DIFFERENCES[key] for key in ("accuracy", "frechet")}
+    page = differences_table(found, keys)
+    assert page.count("<b><data") == 1 and "Here 1 of 2 counts" in page and "at 97.5 % is without 0" in page
+    for one in (first, other):
+        del one["runs"][1:]
+    found = differences([first, other], ["accuracy", "frechet"])
+    assert found[0]["accuracy"]["low"] is None and differences_table(found, keys) == ""
 
 
 def test_names_are_escaped(done, results, read_page):

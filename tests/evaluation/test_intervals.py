@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fromnoise.evaluation.intervals import below_one, estimate, wilson
+from fromnoise.evaluation.intervals import below_one, estimate, share_difference, wilson
 
 
 def test_two_seeds_by_student():
@@ -16,6 +16,17 @@ def test_two_seeds_by_student():
 def test_many_seeds():
     found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
     assert found["high"] - found["mean"] == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
+
+
+def test_a_higher_level_is_wider():
+    assert estimate([1.0, 3.0], level=0.99)["high"] == pytest.approx(2 + math.tan(math.pi * 0.495))
+
+
+def test_the_difference_of_two_shares_as_published():
+    """Newcombe 1998, Table II, method 10: 56 of 70 less 48 of 80, and 0 of 10 less 0 of 20."""
+    assert share_difference((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert share_difference((0, 10), (0, 20)) == pytest.approx((-0.1611, 0.2775), abs=1e-4)
+    assert share_difference((48, 80), (56, 70)) == pytest.approx((-0.3339, -0.0524), abs=1e-4)
 
 
 def test_one_seed_has_the_interval_of_its_value_or_none():

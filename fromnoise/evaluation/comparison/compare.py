@@ -15,7 +15,7 @@ from fromnoise.core.machine import describe_machine, versions
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
 from fromnoise.evaluation.comparison.measure import Watch, measure
-from fromnoise.evaluation.comparison.report import report
+from fromnoise.evaluation.comparison.report import DIFFERENCES, report
 from fromnoise.evaluation.comparison.summary import differences, summary
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
 from fromnoise.training.checkpoint import steps_done
@@ -56,7 +56,7 @@ def compare(entries: Sequence[Entry], out: Path, asked: Asked, say: Callable[[st
         "judge": {"name": judge.name, "about": judge.about},
         "machine": machine(device),
         "recipes": recipes,
-        "differences": differences(recipes),
+        "differences": differences(recipes, tuple(DIFFERENCES)),
     }
     write_text(out / "report.html", report(results))
     write_text(out / "report.json", json.dumps(without_pictures(results), indent=1) + "\n")

@@ -18,8 +18,7 @@ from fromnoise.evaluation.comparison.compare import described, machine, trained,
 from fromnoise.evaluation.comparison.match import counted
 from fromnoise.evaluation.comparison.measure import Watch, measure
 from fromnoise.evaluation.comparison.summary import differences, summary
-from fromnoise.evaluation.comparison.sweep_page import fields_page
-from fromnoise.evaluation.intervals import estimate
+from fromnoise.evaluation.comparison.sweep_page import LABELS, fields_page
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
 from fromnoise.training.directory import derive
 from fromnoise.training.run import Run
@@ -87,7 +86,7 @@ def sweep_fields(
         "prompts": list(prompts_of(data)[0]),
         "notes": notes(variants, asked.seeds),
         "sides": told,
-        "differences": [one | {"validation": apart(told, one["name"])} for one in differences(told)],
+        "differences": differences(told, tuple(LABELS)),
     }
     write_text(out / "sweep.html", fields_page(results))
     write_text(out / "sweep.json", json.dumps(without_pictures(results), indent=1) + "\n")
@@ -100,16 +99,6 @@ def refuse_doubles(variants: Sequence[Variant]) -> None:
         same = next((other for other in variants[:i] if other.run == one.run), None)
         if same:
             raise ValueError(f"{same.name} and {one.name} are the same run: each value may be given once")
-
-
-def apart(sides: Sequence[Tree], name: str) -> Tree:
-    """How much higher the validation loss of a side is than that of the first, within a seed."""
-    ours, first = ([run["validation"]["ema"][-1] for run in side["runs"]] for side in (by_name(sides, name), sides[0]))
-    return estimate([a - b for a, b in zip(ours, first, strict=True)])
-
-
-def by_name(sides: Sequence[Tree], name: str) -> Tree:
-    return next(side for side in sides if side["name"] == name)
 
 
 def notes(variants: Sequence[Variant], seeds: int) -> list[str]:

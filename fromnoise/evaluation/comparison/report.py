@@ -5,14 +5,14 @@ Every number of a comparison that the page shows stands in a <data value> as rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from fromnoise.evaluation.comparison.measure import SWEEP_STEPS
 from fromnoise.pages.charts import COLOURS, Line, chart
-from fromnoise.pages.page import chip as chip_of
 from fromnoise.pages.page import (
+    Shown,
     count,
     data,
     estimate,
@@ -28,8 +28,17 @@ from fromnoise.pages.page import (
     signed,
     table,
 )
+from fromnoise.pages.page import chip as chip_of
 
 Tree = dict[str, Any]
+
+DIFFERENCES: dict[str, tuple[str, Shown]] = {
+    "accuracy": ("accuracy", points),
+    "frechet": ("Frechet distance", signed),
+    "diversity": ("diversity", signed),
+    "velocity_error": ("velocity error", signed),
+}
+"""What recipes are compared by, in words, and how a difference of it is shown."""
 
 
 def report(results: Tree) -> str:
@@ -74,23 +83,37 @@ def _short(results: Tree, recipes: Sequence[Tree]) -> str:
         f"than its pictures allow (Wilson). Velocity error: how far the expected picture is from the true one, as told "
         f"below; lower is better. FLOPs are those of one forward of one picture; a guided step takes two.</p>"
     )
-    return table(head, rows) + how(about) + _differences(results)
+    return table(head, rows) + how(about) + differences_table(results["differences"], DIFFERENCES)
 
 
-def _differences(results: Tree) -> str:
-    """The paired differences, where there are seeds enough to say how sure they are."""
-    rows = []
-    for found in results["differences"]:
-        if len(found["seeds"]) > 1:
-            cells = [f"{escape(found['name'])} less {escape(found['less'])}"]
-            cells += [estimate(found["accuracy"], points), estimate(found["frechet"], signed)]
-            rows.append([*cells, estimate(found["diversity"], signed), estimate(found["velocity_error"], signed)])
-    if not rows:
+def differences_table(found: Sequence[Tree], keys: Mapping[str, tuple[str, Shown]]) -> str:
+    """The paired differences by `keys`, each with its name and how it is shown, where seeds are enough to say how sure
+    they are; in bold what is more than chance."""
+
+    def cell(one: Tree | None, shown: Shown) -> str:
+        return f"<b>{estimate(one, shown)}</b>" if one and one["counts"] else estimate(one, shown)
+
+    paired = [one for one in found if len(one["seeds"]) > 1]
+    known = [one[key] for one in paired for key in keys if one[key]]
+    if not known:
         return ""
+    rows = [
+        [
+            f"{escape(one['name'])} less {escape(one['less'])}",
+            *(cell(one[key], shown) for key, (_, shown) in keys.items()),
+        ]
+        for one in paired
+    ]
+    counting, level = sum(one["counts"] for one in known), 100 - 5 / len(known)
     about = (
-        "<p>Differences within a seed, where chance is shared. An interval without 0 is a difference that counts.</p>"
+        "<p>Differences within a seed, where chance is shared, each with its own 95 % interval. Of many such intervals "
+        "some are without 0 by chance alone. So a difference counts, and is in bold, only where its interval at "
+        f"{level:.4g} % is without 0, too (Bonferroni, for {len(known)} differences), and its seeds do not all say the "
+        f"same: if nothing differed, one page in twenty at most would have anything in bold. Here "
+        f"{counting or 'none'} of {len(known)} {'count' if counting > 1 else 'counts'}; with more seeds smaller ones "
+        f"would, and with two hardly any can.</p>"
     )
-    return "<h3>Differences</h3>" + table(["", "accuracy", "Frechet", "diversity", "velocity error"], rows) + about
+    return "<h3>Differences</h3>" + table(["", *(label for label, _ in keys.values())], rows) + how(about)
 
 
 def _errors(recipes: Sequence[Tree]) -> str:

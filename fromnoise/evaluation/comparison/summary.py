@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
+from statistics import NormalDist
 from typing import Any
 
-from fromnoise.evaluation.intervals import estimate, wilson
+from fromnoise.evaluation.intervals import estimate, share_difference, wilson
 
 JUDGED = ("accuracy", "frechet", "frechet_floor", "diversity", "images_per_second")
 
 Tree = dict[str, Any]
+
+NUMBERS: dict[str, Callable[[Tree], float | None]] = {
+    "accuracy": lambda run: run["quality"]["accuracy"],
+    "frechet": lambda run: run["quality"]["frechet"],
+    "diversity": lambda run: run["quality"]["diversity"],
+    "velocity_error": lambda run: run["denoising"]["velocity"],
+    "validation": lambda run: run["validation"]["ema"][-1],
+}
+"""What two recipes may be compared by, and where it stands in what was measured of a run."""
 
 
 def summary(runs: Sequence[Tree]) -> Tree:
@@ -47,22 +57,59 @@ def judged(found: Sequence[Tree]) -> Tree:
 
 def pooled(found: Sequence[Tree]) -> tuple[float, float]:
     """The 95 % interval (Wilson) of the share that is right among the pictures of all seeds together."""
-    right = sum(round(one["accuracy"] * one["samples"]) for one in found)
-    return wilson(right, sum(one["samples"] for one in found))
+    return wilson(*counted(found))
 
 
-def differences(recipes: Sequence[Tree]) -> list[Tree]:
-    """Of each recipe less the first, over the seeds that both have: same seed, same order of the data, same noise."""
+def counted(found: Sequence[Tree]) -> tuple[int, int]:
+    """How many pictures of all seeds together are right, and how many there are."""
+    return sum(round(one["accuracy"] * one["samples"]) for one in found), sum(one["samples"] for one in found)
+
+
+def differences(recipes: Sequence[Tree], keys: Sequence[str]) -> list[Tree]:
+    """Of each recipe less the first, over the seeds that both have: same seed, same order of the data, same noise.
+
+    By each of `keys`, of `NUMBERS`: an estimate and, of two seeds or more, "counts", whether it is more than chance.
+    That holds of all together: of n differences each is tested at 5 % / n (Bonferroni), so that where no recipe
+    differs from the first, one comparison in twenty, at most, says that any does.
+    """
     first, told = recipes[0], []
+    pairs: list[tuple[list[Tree], list[Tree]]] = []
     for other in recipes[1:]:
         ours, theirs = ({run["seed"]: run for run in recipe["runs"]} for recipe in (other, first))
         shared = sorted(ours.keys() & theirs.keys())
-        found: Tree = {"name": other["name"], "less": first["name"], "seeds": shared}
-        for key in ("accuracy", "frechet", "diversity"):
-            pairs = [(ours[seed]["quality"][key], theirs[seed]["quality"][key]) for seed in shared]
-            known = pairs and all(a is not None and b is not None for a, b in pairs)
-            found[key] = estimate([a - b for a, b in pairs]) if known else None
-        errors = [ours[seed]["denoising"]["velocity"] - theirs[seed]["denoising"]["velocity"] for seed in shared]
-        found["velocity_error"] = estimate(errors) if shared else None
-        told.append(found)
+        pair = [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
+        names: Tree = {"name": other["name"], "less": first["name"], "seeds": shared}
+        told.append(names | {key: difference(key, *pair) for key in keys})
+        pairs.append(pair)
+    known = [(one[key], key, pair) for one, pair in zip(told, pairs, strict=True) for key in keys if one[key]]
+    tested = [(found, key, pair) for found, key, pair in known if found["seeds"] > 1]
+    for found, key, pair in tested:
+        found["counts"] = beyond_chance(key, *pair, 1 - 0.05 / len(tested))
     return told
+
+
+def difference(key: str, ours: Sequence[Tree], theirs: Sequence[Tree], level: float = 0.95) -> Tree | None:
+    """An estimate of how much more `ours` have than `theirs`, runs of the same seeds; None where it is not known. That
+    of accuracies of two seeds or more is never narrower than that of the shares of all their pictures (Newcombe)."""
+    values = apart(key, ours, theirs)
+    if not values:
+        return None
+    interval = None
+    if key == "accuracy" and len(values) > 1:
+        sides = (counted([run["quality"] for run in runs]) for runs in (ours, theirs))
+        interval = share_difference(*sides, z=NormalDist().inv_cdf((1 + level) / 2))
+    return estimate(values, interval, level=level)
+
+
+def beyond_chance(key: str, ours: Sequence[Tree], theirs: Sequence[Tree], level: float) -> bool:
+    """Whether the interval of their difference at `level` is without 0. Never where all seeds say the same: shares of
+    few pictures often do so by chance, and then nothing is known of how far seeds scatter."""
+    values, found = apart(key, ours, theirs), difference(key, ours, theirs, level)
+    return found is not None and max(values) - min(values) > 1e-9 and not found["low"] <= 0 <= found["high"]
+
+
+def apart(key: str, ours: Sequence[Tree], theirs: Sequence[Tree]) -> list[float]:
+    """How much more each of `ours` has than its partner; empty where that is not known of all."""
+    pairs = [(NUMBERS[key](a), NUMBERS[key](b)) for a, b in zip(ours, theirs, strict=True)]
+    known = [a - b for a, b in pairs if a is not None and b is not None]
+    return known if len(known) == len(pairs) else []

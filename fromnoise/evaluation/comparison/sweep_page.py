@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from fromnoise.evaluation.comparison.report import differences_table
 from fromnoise.pages.heat import Cell, against_time, heat_map
 from fromnoise.pages.page import (
     count,
@@ -210,20 +211,12 @@ def _sides(results: Tree, keys: Sequence[str]) -> str:
         ]
         for side in results["sides"]
     ]
-    told = table(head, rows)
-    if results["differences"] and len(results["differences"][0]["seeds"]) > 1:
-        shown = {"accuracy": points, "frechet": signed, "validation": signed}
-        rows = [
-            [f"{escape(one['name'])} less {escape(one['less'])}", *(estimate(one[key], shown[key]) for key in keys)]
-            for one in results["differences"]
-        ]
-        told += "<h3>Differences within a seed</h3>" + table(["", *(LABELS[key][0] for key in keys)], rows)
     about = (
         "<p>In brackets is the 95 % interval over seeds (Student's t); that of an accuracy is never narrower than its "
-        "pictures allow (Wilson). A difference is taken within a seed, where chance is shared; an interval without 0 "
-        "is a difference that counts.</p>"
+        "pictures allow (Wilson).</p>"
     )
-    return told + how(about)
+    apart = {key: (LABELS[key][0], points if key == "accuracy" else signed) for key in keys}
+    return table(head, rows) + how(about) + differences_table(results["differences"], apart)
 
 
 def _field_maps(results: Tree, keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from fromnoise.data.scenes import BACKGROUND, COLOURS, HELD_OUT, TASKS, Prompt, Thing
 from fromnoise.data.shapes import draw_scene, render
-from fromnoise.evaluation.judges.adherence import correct, draw_prompts, shows
+from fromnoise.evaluation.judges.adherence import CHANCE, correct, draw_prompts, shows
 from fromnoise.evaluation.judges.detect import SPECK, detect
 
 MANY = 10_000
@@ -52,6 +52,18 @@ def test_true_renders_pass_and_shuffled_captions_fail() -> None:
     shuffled = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, untrue(), seen, strict=True)]
     assert sum(true) >= 0.995 * MANY
     assert sum(shuffled) <= 0.005 * MANY
+
+
+def test_no_picture_fits_more_prompts_than_chance_says() -> None:
+    """A single object fits as many as it is said to; one of two or more, the same or not, fits fewer."""
+    asked = draw_prompts(30_000, 0)
+
+    def fitting(*things: Thing) -> float:
+        return float(np.mean([np.mean([prompt.holds(list(things)) for prompt in asked[task]]) for task in TASKS]))
+
+    one, other = Thing("circle", "red", 5, 8, 8), Thing("ring", "blue", 5, 24, 24)
+    assert fitting(one) == pytest.approx(CHANCE, rel=0.1) and pytest.approx(1 / 36) == CHANCE
+    assert fitting(one, other) < CHANCE / 2 and fitting(one, one) < CHANCE / 2
 
 
 def test_slight_noise_and_shift_change_nothing() -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fromnoise.core.config import read_yaml, write_yaml
-from fromnoise.data.config import MNISTConfig
+from fromnoise.data.config import MNISTConfig, ShapesConfig
 from fromnoise.evaluation.comparison.asked import FieldsAsked, SweepAsked
 from fromnoise.evaluation.comparison.fields import Variant, sweep_fields
-from fromnoise.evaluation.comparison.sweep import by_of, chosen, grid, sweep
+from fromnoise.evaluation.comparison.sweep import beyond_chance, by_of, chosen, grid, sweep
+from fromnoise.evaluation.judges.judge import judge_of
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load
 from fromnoise.training.loop import train
@@ -42,7 +44,8 @@ def done(finished: Path) -> tuple[Path, list[str], list[str], list[str]]:
         sweep(finished, ASKED, said.append, first)
     assert not (finished / "sampling.yaml").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fromnoise.evaluation.comparison.sweep.CHANCE", -1.0)  # it has learned too little to choose by
+        learned = "fromnoise.evaluation.comparison.sweep.beyond_chance"  # it has learned too little to choose by
+        patch.setattr(learned, lambda points, chance: True)
         assert sweep(finished, ASKED, said.append, then) == finished / "sweep.html"
     return finished, first.seen, then.seen, said
 
@@ -114,6 +117,7 @@ def test_the_choice_is_written_and_drawn_by(done, results, capsys: pytest.Captur
 
 def point(accuracy: float, forwards: float, interval: tuple[float, float] = (0.2, 1.0)) -> dict[str, Any]:
     return {
+        "samples": 200,
         "accuracy": accuracy,
         "accuracy_interval": interval,
         "forwards": forwards,
@@ -125,29 +129,48 @@ def test_the_fastest_that_is_as_good_but_for_chance_is_taken() -> None:
     width = 2 * 1.96 * 0.03  # of an interval whose standard error is 3 points
     points = [point(0.90, 20), point(0.95, 40, (0.95 - width / 2, 0.95 + width / 2)), point(0.93, 10), point(0.80, 5),
               point(0.70, 8), point(0.95, 50)]  # fmt: skip
-    found = chosen(points, "accuracy", Sampling())
+    found = chosen(points, "accuracy", Sampling(), 0.1)
     assert (found["best"], found["chosen"]) == (1, 2)
     assert found["front"] == [3, 2, 1]  # neither dominated in time nor in quality; ties go to the faster
     assert found["points"][0]["seconds"] == pytest.approx(2.0)
     by_distance = [one | {"frechet": value} for one, value in zip(points, (9, 1.0, 1.04, 3, 4, 1.2), strict=True)]
-    found = chosen(by_distance, "frechet", Sampling())
+    found = chosen(by_distance, "frechet", Sampling(), 0.1)
     assert (found["best"], found["chosen"], found["front"]) == (1, 2, [3, 2, 1])
 
 
 def test_what_has_learned_nothing_draws_as_before() -> None:
-    points = [point(0.12, 20, (0.05, 0.19)), point(0.09, 2, (0.03, 0.15))]
-    found = chosen(points, "accuracy", Sampling())
+    points = [point(0.12, 20), point(0.09, 2)]
+    found = chosen(points, "accuracy", Sampling(), 0.1)
     assert (found["best"], found["chosen"], found["learned"]) == (0, 0, False)
-    points = [point(0.16, 20, (0.11, 0.21)), point(0.15, 2, (0.10, 0.2))]
-    assert chosen(points, "accuracy", Sampling())["chosen"] == 1
+    points = [point(0.16, 20, (0.12, 0.22)), point(0.15, 2, (0.11, 0.21))]
+    assert chosen(points, "accuracy", Sampling(), 0.1)["chosen"] == 1
     untold = [one | {"accuracy": None, "accuracy_interval": None, "frechet": 3.0} for one in points]
-    assert chosen(untold, "frechet", Sampling())["chosen"] == 1
+    assert chosen(untold, "frechet", Sampling(), 0.1)["chosen"] == 1
+
+
+def test_the_luck_of_many_settings_is_not_learning() -> None:
+    """One setting of a model without skill is right beyond its own interval in one of 40 cases; of 24 some often is."""
+    lucky = [point(0.15, 20), *[point(0.1, 2)] * 23]
+    assert beyond_chance(lucky[:1], 0.1) and not beyond_chance(lucky, 0.1)
+    assert beyond_chance([point(0.18, 20), *lucky], 0.1)
+    right = np.random.default_rng(0).binomial(200, 0.1, (100, 24)) / 200
+    sweeps = [[point(share, 1) for share in shares] for shares in right.tolist()]
+    assert sum(beyond_chance(points, 0.1) for points in sweeps) <= 5
+
+
+def test_chance_is_that_of_the_judge(printed: Path) -> None:
+    """Of a tenth of all prompts: too many to be luck where a picture fits a 36th of them, as shapes do."""
+    assert judge_of("mnist", MNISTConfig(path=printed).build(0)).chance == 0.1
+    chance = judge_of("shapes", ShapesConfig().build(0)).chance
+    tenth = [point(0.1, 20, (0.07, 0.15)), point(0.095, 2, (0.06, 0.14))]
+    assert chosen(tenth, "accuracy", Sampling(), chance)["chosen"] == 1
+    assert chosen(tenth, "accuracy", Sampling(), 0.1)["chosen"] == 0
 
 
 def test_a_busy_hour_does_not_order_the_settings() -> None:
     points = [point(0.9, n) for n in (2, 4, 8)]
     points[1]["images_per_second"] /= 30  # something else ran
-    seconds = [one["seconds"] for one in chosen(points, "accuracy", Sampling())["points"]]
+    seconds = [one["seconds"] for one in chosen(points, "accuracy", Sampling(), 0.1)["points"]]
     assert seconds == pytest.approx([0.2, 0.4, 0.8])
 
 

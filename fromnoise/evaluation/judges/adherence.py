@@ -19,7 +19,7 @@ from PIL import Image
 from fromnoise.core.device import fast_bfloat16
 from fromnoise.core.files import write_bytes
 from fromnoise.core.ranks import ALONE, Ranks
-from fromnoise.data.scenes import TASKS, Prompt, draw_prompt, draw_things
+from fromnoise.data.scenes import COLOURS, HELD_OUT, SHAPES, TASKS, Prompt, draw_prompt, draw_things
 from fromnoise.data.shapes import render
 from fromnoise.evaluation.intervals import mean_share, wilson
 from fromnoise.evaluation.judges import second
@@ -31,6 +31,10 @@ from fromnoise.pipeline.pipeline import Pipeline
 HELD_OUT_TASKS = ("colors", "position", "color_attr")
 SHOWN = 64  # most pictures on a sheet
 REAL = 400  # true renders that both judges are tried on
+CHANCE = (1 / len(SHAPES) + 1 / (len(SHAPES) * len(COLOURS) - len(HELD_OUT))) * 7 / 8 / len(TASKS)
+"""Most that `overall` is of pictures that do not hang on their prompts: 1/36, by one and the same single object. One of
+6 prompts of single_object asks for it and one of 42 of colors, less the eighth that asks for it in the other size. Two
+objects fit one of 15 pairs of shapes in two_object, and a few prompts of other tasks; alike ones fit only counting."""
 
 Progress = Callable[[int, int], None]
 

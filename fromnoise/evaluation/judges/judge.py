@@ -29,6 +29,8 @@ class Judge(Protocol):
 
     name: str
     about: str
+    chance: float
+    """Accuracy that pictures reach at most which do not hang on their prompts."""
 
     @property
     def identity(self) -> str:
@@ -48,6 +50,7 @@ class PictureJudge:
     def __init__(self, domain: Domain, data: LabelledData):
         self.domain, self.data = domain, data
         self.name = domain.name
+        self.chance = 1 / len(domain.classes)
         self.real: protocol.Reference | None = None
         real = len(data.pictures(domain.reference)[1])
         self.about = (
@@ -92,6 +95,7 @@ class ShapesJudge:
     """Shapes by GenEval's rules, from pixels."""
 
     name = "shapes"
+    chance = adherence.CHANCE
     about = (
         "Pictures of prompts about shapes are judged from their pixels by GenEval's rules. Accuracy: the mean over six "
         "tasks of the share of pictures that show exactly what was asked for; one object too many is wrong. There are "
@@ -129,6 +133,7 @@ class NoJudge:
         "speed and cost; look at the pictures."
     )
     identity = "none"
+    chance = 0.0  # of nothing
 
     def __init__(self, data: Data):
         self.prompts, self.labels = prompts_of(data)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Seed
 from fromnoise.evaluation.comparison.asked import Judged
 
 Measure = Literal["auto", "judge", "features", "clipscore", "neighbours", "listening", "floor"]
@@ -16,8 +16,9 @@ Measure = Literal["auto", "judge", "features", "clipscore", "neighbours", "liste
 class Wanted(Config):
     """What to measure. What is left out is as the model has it."""
 
-    samples: PositiveInt = 1000
-    """Pictures drawn: prompts are shared evenly by the tasks, or by the classes, or are validation captions in turn."""
+    samples: Annotated[int, Field(ge=6)] = 1000
+    """Pictures drawn, 6 or more, for shapes have six tasks: prompts are shared evenly by the tasks, or by the classes,
+    or are validation captions in turn."""
     measure: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("auto",)
     """What to measure: judge (is it what was asked for?), features (distances, precision, recall, density, coverage),
     clipscore, neighbours (copies of training pictures), listening (does the prompt matter?), floor (loss by time beside
@@ -33,7 +34,7 @@ class Wanted(Config):
     judge: Judged = "auto"
     """Whose pictures are expected; auto goes by the data of the run, and of weights without a run takes mnist for one
     channel, shapes otherwise."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Chooses the prompts and the noise."""
     steps: int | None = None
     """Steps from noise to picture, 1 to 1000."""

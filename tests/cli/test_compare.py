@@ -29,6 +29,7 @@ def test_faults_are_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_pat
         "run.yaml: No such file": ["sd3", str(tmp_path)],
         "unknown flag --sample; nearest: --samples": ["sd3", "dit", "--sample", "3"],
         "speeds.0: given '0'": ["sd3", "dit", "--speeds", "0"],
+        f"seed: given '{2**63}'; input should be less than {2**63}": ["sd3", "dit", "--seed", str(2**63)],
     }
     for told, words in faults.items():
         assert main(["compare", *words]) == 2

@@ -258,12 +258,12 @@ class TestOtherData:
 
 class TestBadInput:
     def test_too_few_pictures_are_said(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        found = evaluated(capsys, run, "--samples", 5, "--measure", "features", "neighbours")
+        found = evaluated(capsys, run, "--samples", 6, "--measure", "features", "neighbours")
         (record,) = found["features"]
         assert not any(name in record for name in FEATURES) and len(record["notes"]) == 4
-        assert "frechet of 5 pictures would say nothing; allowed: 10 or more" in record["notes"]
+        assert "frechet of 6 pictures would say nothing; allowed: 10 or more" in record["notes"]
         near = found["neighbours"]
-        assert (near["samples"], near["held_out"], near["near_expected"]) == (5, 20, 1 / 21)
+        assert (near["samples"], near["held_out"], near["near_expected"]) == (6, 20, 1 / 21)
 
     def test_too_few_held_out_pictures_are_said(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -289,13 +289,18 @@ class TestBadInput:
             (["--measure", "fid"], "measure.0: given 'fid'; allowed: auto, judge, features"),
             (["--features", "dinov2"], "nothing sees pictures at 'dinov2'; allowed: the folder"),
             (["--features", "mnist"], "are no digits"),
+            (["--samples", "5"], "samples: given '5'; input should be greater than or equal to 6"),
+            (
+                ["--seed", str(2**63)],
+                f"seed: given '{2**63}'; input should be less than {2**63}",
+            ),
             (["--device", "tpu"], "device 'tpu' is not here; allowed: auto"),
         ],
     )
     def test_a_fault_is_one_line(
         self, run: Path, capsys: pytest.CaptureFixture[str], args: list[str], told: str
     ) -> None:
-        assert told in refused(capsys, run, "--samples", 4, *args)
+        assert told in refused(capsys, run, "--samples", 6, *args)
 
     def test_a_run_without_a_checkpoint(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copy(run / "run.yaml", tmp_path)

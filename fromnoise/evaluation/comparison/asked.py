@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
-from fromnoise.core.config import Config, Name
+from fromnoise.core.config import Config, Name, Seed
 from fromnoise.diffusion.sample import SAMPLERS
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -46,7 +46,7 @@ class SweepAsked(Config):
     """What tells which setting is best; auto takes the Frechet distance where the judge has one."""
     samples: Annotated[int, Field(ge=10)] = 200
     """Pictures judged at each setting, the same prompts and noise at all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
@@ -60,7 +60,7 @@ class FieldsAsked(Config):
     hardly any difference can be told from chance."""
     samples: Annotated[int, Field(ge=10)] = 200
     """Pictures judged of each run, drawn as its recipe draws."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture judged; the next ones count on from it."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
@@ -88,7 +88,7 @@ class Asked(Config):
     """Numbers of steps at which speed and quality are measured."""
     guidances: tuple[Guidance, ...] = (1.0, 2.0, 4.0, 7.5)
     """Guidance scales of the sweep."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""

@@ -21,8 +21,8 @@ Compares recipes: trains each from the same seeds on the same pictures in the sa
 writes one HTML report with a JSON beside it.
 
 RECIPE is a recipe's name, RUN.yaml a recorded run: both are trained. RUN is the directory of a finished run, which is
-taken as it is; runs that differ in the seed only count as one recipe. The same command again goes on where it was
-stopped, and does nothing twice.
+taken as it is; runs count as one recipe where they differ in the seed, and in what decides no weights (logs, previews,
+checkpoints kept). The same command again goes on where it was stopped, and does nothing twice.
 """
 
 

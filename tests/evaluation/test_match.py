@@ -45,6 +45,15 @@ class TestSides:
         assert [sorted(side.runs) for side in sides] == [[0], [4, 7]]
         assert sides[1].runs[7] == tmp_path / "noise-7"
 
+    def test_what_decides_no_weights_makes_no_other_recipe(self, entry, printed, tmp_path):
+        runs = [entry("noise", finished(tmp_path / str(seed), entry("noise").run), seed=seed, log_every=log, keep=log)
+                for seed, log in ((4, 1), (7, 3))]  # fmt: skip
+        runs[1] = runs[1]._replace(run=runs[1].run.model_copy(update={"recipe": "mine"}))
+        sides = contenders([entry("flow"), *runs], 1, MNISTConfig(path=printed).build(0))
+        assert [sorted(side.runs) for side in sides] == [[0], [4, 7]]
+        other = entry("noise", finished(tmp_path / "other", entry("noise").run), seed=9, warmup=3)
+        assert len(contenders([runs[0], other], 1, MNISTConfig(path=printed).build(0))) == 2
+
     def test_the_same_name_twice_is_told_apart(self, entry, printed):
         entries = [entry("flow"), entry("flow", steps=5)]
         assert [side.name for side in contenders(entries, 1, MNISTConfig(path=printed).build(0))] == ["flow", "flow-2"]

@@ -11,7 +11,7 @@ from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.checkpoint import steps_done
-from fromnoise.training.directory import derive
+from fromnoise.training.directory import another, derive
 from fromnoise.training.drawing import CAPTIONS
 from fromnoise.training.run import Run
 
@@ -49,7 +49,8 @@ class Contender(NamedTuple):
 
 
 def contenders(entries: Sequence[Entry], seeds: int, data: Data) -> list[Contender]:
-    """The sides: a recipe has a run for each seed from 0; finished runs that differ in the seed only are one.
+    """The sides: a recipe has a run for each seed from 0; finished runs that differ in the seed only are one, whatever
+    they are called and however they were watched and kept (`another`).
 
     Raises:
         ValueError: one line, when they cannot be compared at all.
@@ -66,7 +67,8 @@ def contenders(entries: Sequence[Entry], seeds: int, data: Data) -> list[Contend
             continue
         refuse_unfinished(run, directory)
         seed = run.training.seed
-        same = [runs for _, other, runs in groups if None not in runs.values() and _unseeded(other) == _unseeded(run)]
+        unseeded = [(seeded(other, 0), runs) for _, other, runs in groups if None not in runs.values()]
+        same = [runs for other, runs in unseeded if not another(other, seeded(run, 0))]
         if any(seed in runs for runs in same):
             raise ValueError(f"{directory} is given twice, or is the same run with the same seed as another one")
         if same:
@@ -149,10 +151,6 @@ def _alike(what: str, counts: dict[str, int], instead: str) -> None:
     if max(counts.values()) > (1 + TOLERANCE) * min(counts.values()):
         listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         raise ValueError(f"recipes cannot be matched: {what} differ: {listed}; allowed: within 2 %; or use {instead}")
-
-
-def _unseeded(run: Run) -> Run:
-    return seeded(run, 0)
 
 
 def counted(name: str, run: Run, runs: dict[int, Path | None], data: Data) -> Contender:

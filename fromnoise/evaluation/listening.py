@@ -39,8 +39,6 @@ def listening(
     Raises:
         NotMeasured: where the model has no captions, or a picture cannot be given another's.
     """
-    from scipy.stats import t as student
-
     if pipeline.config.conditioner.type == "none":
         raise NotMeasured("the model reads no prompts: there is nothing to listen to")
     batch = data.validation(PICTURES)
@@ -59,14 +57,10 @@ def listening(
             losses[:, k, rows], moved[:, k, rows] = (one.cpu() for one in found)
         progress(k + 1, BINS)
     own, shuffled, null = losses.mean(2)  # (K,) each
-    gaps = ((losses[1] - losses[0]) / own[:, None]).mean(0)  # (N,)
-    each = torch.stack([gaps[pictures == one].mean() for one in pictures.unique()])  # (D,) of the distinct pictures
-    wide = 1.96 if len(each) == PICTURES else float(student.ppf(0.975, len(each) - 1))  # of so many, the normal's
-    half = wide * each.std().item() / len(each) ** 0.5
-    gap = gaps.mean().item()
+    gap, half = _gap(losses[0], losses[1], pictures)
     return {
         "pictures": PICTURES,
-        "distinct": len(each),
+        "distinct": len(pictures.unique()),
         "times": [(k + 0.5) / BINS for k in range(BINS)],
         "loss": own.tolist(),
         "loss_shuffled": shuffled.tolist(),
@@ -75,6 +69,23 @@ def listening(
         "gap_interval": [gap - half, gap + half],
         "moved": (moved[0].sum(1) / moved[1].sum(1)).sqrt().tolist(),
     }
+
+
+def _gap(own: Tensor, shuffled: Tensor, pictures: Tensor) -> tuple[float, float]:
+    """The mean over the times of (shuffled - own) / own, of losses (K, N), and half of its 95 % interval over the
+    distinct `pictures` (N,).
+
+    Where captions matter much, the loss under the own one is as uncertain as that under another's: to first order a
+    picture moves the ratio r of their means by (shuffled - r own) / mean own (Cochran 1977, section 2.11).
+    """
+    from scipy.stats import t as student
+
+    below = own.mean(1, keepdim=True)  # (K, 1)
+    ratio = shuffled.mean(1, keepdim=True) / below  # (K, 1)
+    moves = ((shuffled - ratio * own) / below).mean(0)  # (N,)
+    each = torch.stack([moves[pictures == one].mean() for one in pictures.unique()])  # (D,) of the distinct pictures
+    wide = 1.96 if len(each) == len(pictures) else float(student.ppf(0.975, len(each) - 1))  # of so many, the normal's
+    return (ratio - 1).mean().item(), wide * each.std().item() / len(each) ** 0.5
 
 
 def _at(

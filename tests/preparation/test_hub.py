@@ -80,7 +80,7 @@ def test_parquet_with_classes(made, tmp_path):
     rows = {
         "img": [{"bytes": made.png(i), "path": None} for i in range(20)],
         "title": [f"grey {i}" for i in range(20)],
-        "label": [i % 3 if i < 19 else -1 for i in range(20)],
+        "label": [i % 3 if i < 18 else (None, -1)[i - 18] for i in range(20)],
     }
     (tmp_path / "set").mkdir()
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train-0.parquet", batch_size=2)
@@ -91,8 +91,9 @@ def test_parquet_with_classes(made, tmp_path):
     ]
     found = made.entries(source)
     assert found[19] == Fault(f"{source.where}:9:1", "class -1; allowed: 0 to 2")
-    assert [entry.label for entry in found[:19]] == [i % 3 for i in range(19)]
-    assert [entry.captions for entry in found[:19]] == [(f"grey {i}",) for i in range(19)]
+    assert found[18] == Fault(f"{source.where}:9:0", "no class, where others have one")
+    assert [entry.label for entry in found[:18]] == [i % 3 for i in range(18)]
+    assert [entry.captions for entry in found[:18]] == [(f"grey {i}",) for i in range(18)]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")

@@ -45,12 +45,12 @@ def test_every_kind_of_cell(made, tmp_path):
     columns = {
         "img": [*cells, {"bytes": None, "path": "gone.png"}, None],
         "captions": [["a", " b "], [], None, ["c"], ["d"]],
-        "fine_label": [4, 0, 2, 1, 1],
+        "fine_label": [4, None, 2, 1, 1],
     }
     source = made.source(write(tmp_path / "a.parquet", columns))
     assert made.entries(source) == [
         Picture("a.parquet:0", made.png(0), ("a", "b"), 4),
-        Picture("a.parquet:1", made.png(1), (), 0),
+        Fault("a.parquet:1", "no class, where others have one"),
         Picture("a.parquet:2", made.png(2), (), 2),
         Fault("a.parquet:3", "no picture in column 'img', but {'bytes': None, 'path': 'gone.png'}"),
         Fault("a.parquet:4", "no picture in column 'img', but None"),
@@ -92,7 +92,7 @@ def test_a_column_with_a_usual_name_that_holds_no_classes(made, tmp_path, cells,
 def test_classes_that_are_whole_floats(made, tmp_path):
     columns = {"image": [made.png(i) for i in range(3)], "label": [10.0, None, 9.0]}
     source = made.source(write(tmp_path / "a.parquet", columns))
-    assert [one.label for one in made.pictures(source).values()] == [10, 0, 9] and source.classes == 11
+    assert [one.label for one in made.pictures(source).values()] == [10, 9] and source.classes == 11
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")

@@ -54,7 +54,8 @@ def test_rows_about_one_picture_are_put_together_in_the_order_of_the_table(made,
         {"image": "./a.png", "caption": "a", "label": 0},
         {"image": "d.png", "caption": "third", "label": 3},
         {"image": "b.png", "caption": None, "label": 1},
-        {"image": "c.png", "caption": " \n "},
+        {"image": "c.png", "caption": " \n ", "label": 0},
+        {"image": "b.png", "caption": None},
     ]
     source = made.source(write(tmp_path, made, rows), shard=3)
     assert [(entry.key, entry.captions, entry.label, entry.content) for entry in made.entries(source)] == [
@@ -148,7 +149,7 @@ def test_rows_that_cannot_be_used_are_faults(made, tmp_path):
         '{"file_name": "b.png", "text": 7}',
         '{"text": "b"}',
         '{"file_name": "\\ud83d.png", "text": "b"}',
-        '{"file_name": "gone.png", "text": "gone"}',
+        '{"file_name": "gone.png", "text": "gone", "label": 1}',
         '{"file_name": "a.png", "text": "another", "label": 2}',
         '{"file_name": "c.png", "text": "c", "label": [1]}',
     ]
@@ -182,7 +183,36 @@ def test_classes_that_are_whole_floats(made, tmp_path):
     labels = {"a": 10.0, "b": None, "c": 9.0, "d": 9}
     rows = [{"image": f"{name}.png", "text": name, "label": label} for name, label in labels.items()]
     source = made.source(write(tmp_path, made, rows))
-    assert [one.label for one in made.pictures(source).values()] == [10, 0, 9, 9] and source.classes == 11
+    assert [one.label for one in made.pictures(source).values()] == [10, 9, 9] and source.classes == 11
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize(("labels", "numbers"), [([1, None, 0], [1, 0]), (["dog", None, "cat"], [1, 0])])
+def test_a_picture_without_a_class_is_a_fault_where_others_have_one(made, tmp_path, kind, labels, numbers):
+    rows = [{"image": f"{name}.png", "text": name, "label": label} for name, label in zip("abc", labels, strict=True)]
+    table = write(tmp_path, made, rows)
+    if kind == "csv":
+        table = tmp_path / "table.csv"
+        lines = (f"{row['image']},{row['text']},{'' if row['label'] is None else row['label']}" for row in rows)
+        table.write_text("\n".join(["image,text,label", *lines]))
+    source = made.source(table)
+    assert made.told(source) == [("b.png", "no class, where others have one")]
+    assert [(one.key, one.label) for one in made.pictures(source).values()] == [
+        ("a.png", numbers[0]),
+        ("c.png", numbers[1]),
+    ]
+    assert source.about == (
+        f"2 pictures, 2 captions, 2 classes from {table.name}; 1 pictures without a class are left out"
+    )
+
+
+def test_a_class_is_needed_in_one_row_of_a_picture_only_and_in_none_where_no_picture_has_one(made, tmp_path):
+    rows = [{"image": "a.png", "text": "a"}, {"image": "a.png", "text": "again", "label": 2}]
+    rows = [{"label": None, **row} for row in [*rows, {"image": "a.png", "text": "more"}]]
+    (entry,) = made.entries(made.source(write(tmp_path, made, rows)))
+    assert (entry.captions, entry.label) == (("a", "again", "more"), 2)
+    source = made.source(write(tmp_path, made, [{**row, "label": None} for row in rows]))
+    assert source.classes == 1 and [entry.label for entry in made.entries(source)] == [0]
 
 
 def test_rows_of_a_csv_that_cannot_be_used_are_faults(made, tmp_path):

@@ -74,10 +74,11 @@ def test_every_kind_of_file(made, tmp_path):
         ("a.txt", b"\xef\xbb\xbf a cat\nasleep "),
         ("a.cls", b"3\n"),
         ("a.PNG", made.png(1)),
-        ("a.json", b'{"caption": "not this one"}'),
+        ("a.json", b'{"caption": "not this one", "kind": "cat"}'),
         ("a.depth.png", made.png(2)),
         ("b.json", json.dumps({"captions": ["one", "two\0"], "prompt": "not this one", "kind": "bat"}).encode()),
         ("b.webp", made.png(3)),
+        ("b.cls", b"1"),
         ("__info__", b"no sample"),
         ("._b.webp", b"no sample"),
         ("c.v1.jpg", made.png(4)),
@@ -87,8 +88,8 @@ def test_every_kind_of_file(made, tmp_path):
     ]
     wanted = [
         Picture("a.tar/a.PNG", made.png(1), ("a cat\nasleep",), 3),
-        Picture("a.tar/b.webp", made.png(3), ("one", "two"), 0),
-        Picture("a.tar/c.v1.jpg", made.png(4), (), 0),
+        Picture("a.tar/b.webp", made.png(3), ("one", "two"), 1),
+        Fault("a.tar/c.v1.jpg", "no class, where others have one"),
         Picture(f"a.tar/{'d' * 150}.jpg", made.png(5), (), 0),
     ]
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
@@ -97,7 +98,7 @@ def test_every_kind_of_file(made, tmp_path):
     asked = made.source(tmp_path / "a.tar", caption_columns=["prompt", "caption"], label_column="kind")
     found = made.pictures(asked)
     assert found["a.tar/a.PNG"].captions == found["a.tar/b.webp"].captions == ("not this one",)
-    assert asked.classes == 1
+    assert [one.label for one in found.values()] == [1, 0] and asked.classes == 2
 
 
 def test_two_of_one_name_are_told_and_the_first_is_kept(made, tmp_path):

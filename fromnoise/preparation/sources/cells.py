@@ -63,35 +63,55 @@ def label_of(cells: Mapping[str, Any], columns: Columns) -> str:
     return str(value).strip()
 
 
+NONE = 0
+"""Number of the label "" among those that came."""
+
+
 class Classes:
     """Labels as they come, and the classes that they are in the end: whole numbers are, words are put in order."""
 
     def __init__(self) -> None:
-        self.known = {"": 0}
+        self.known = {"": NONE}
 
     def number(self, label: str) -> int:
         """The label's place among those that came."""
         return self.known.setdefault(label, len(self.known))
 
     def table(self, where: str) -> dict[str, int]:
-        """The class of each label; 0 for none.
+        """The class of each label; none for "", unless no other came: then it is 0.
 
         Raises:
             ValueError: one line, when one is negative, as where a published test set hides its classes.
         """
         labels = sorted(filter(None, self.known))
+        if not labels:
+            return {"": 0}
         if all(label.removeprefix("-").isdecimal() for label in labels):
             if hidden := [label for label in labels if label.startswith("-")]:
                 raise ValueError(f"{where}: class {hidden[0]}; allowed: whole numbers from 0 on, or words")
-            return {"": 0, **{label: int(label) for label in labels}}
-        return {"": 0, **{label: i for i, label in enumerate(labels)}}
+            return {label: int(label) for label in labels}
+        return {label: i for i, label in enumerate(labels)}
 
     def of(self, numbers: array[int], where: str) -> np.ndarray:
-        """Classes (N,) int64 of the labels that `number` gave; errors as in `table`."""
+        """Classes (N,) int64 of the labels that `number` gave, 0 where others have one; errors as in `table`."""
         table = self.table(where)
-        return np.array([table[label] for label in self.known])[np.frombuffer(numbers, np.int64)]
+        return np.array([table.get(label, 0) for label in self.known])[np.frombuffer(numbers, np.int64)]
 
     @property
     def count(self) -> int:
         """How many classes there are; 1 where there are none."""
         return max(self.table("").values()) + 1
+
+
+UNCLASSED = "no class, where others have one"
+
+
+def class_in(table: Mapping[str, int], label: str) -> int:
+    """The class of a label, as in `Classes.table`.
+
+    Raises:
+        ValueError: one line, for "" where others have a class: 0 would be another's.
+    """
+    if label not in table:
+        raise ValueError(UNCLASSED)
+    return table[label]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fromnoise.preparation.sources.cells import captions_of, label_of
+from fromnoise.preparation.sources.cells import UNCLASSED, captions_of, label_of
 from fromnoise.preparation.sources.columns import find_columns
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.source import Fault, Picture, Portion, Source, hashed
@@ -103,6 +103,8 @@ class HubSource(Source):
         try:
             content = _content(cells[self.columns.picture])
             captions, label = captions_of(cells, self.columns), label_of(cells, self.columns)
+            if self.columns.label and not label:
+                raise ValueError(UNCLASSED)
             if label.startswith("-"):
                 raise ValueError(f"class {label}; allowed: 0 to {self.classes - 1}")
         except (FileNotFoundError, ValueError) as error:

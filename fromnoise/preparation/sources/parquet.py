@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, label_of
+from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, class_in, label_of
 from fromnoise.preparation.sources.columns import find_columns, without_classes
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import refuse_changed, stamp
@@ -111,10 +111,10 @@ class ParquetSource(Source):
         if not isinstance(content, bytes):
             return Fault(key, f"no picture in column {self.columns.picture!r}, but {repr(found)[:60]}")
         try:
-            captions, label = captions_of(cells, self.columns), label_of(cells, self.columns)
+            captions, label = captions_of(cells, self.columns), class_in(self.known, label_of(cells, self.columns))
         except ValueError as error:
             return Fault(key, str(error))
-        return Picture(key, content, captions, self.known[label])
+        return Picture(key, content, captions, label)
 
 
 def _distinct(column: Array) -> list[Any]:

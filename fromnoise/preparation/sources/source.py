@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     captions: tuple[str, ...]
     """Stripped, none blank; empty where nothing is said."""
     label: int = 0
-    """Class; 0 where there is none."""
+    """Class; 0 where the source has none."""
 
 
 class Fault(NamedTuple):

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from fromnoise.data.texts import shown
-from fromnoise.preparation.sources.cells import Classes, NoClass, captions_of, label_of
+from fromnoise.preparation.sources.cells import NONE, UNCLASSED, Classes, NoClass, captions_of, label_of
 from fromnoise.preparation.sources.columns import Columns, find_columns, without_classes
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import Files, refuse_changed, stamp
@@ -25,8 +25,8 @@ class TableSource(Source):
 
     Held in memory: of each picture its name and four numbers, of each row two. Captions are read again when they are
     wanted, each row at its place in the file. A row that cannot be used is a fault, and so is one that gives a picture
-    another class than an earlier row; the picture keeps the first. A column with a usual name for classes where more
-    rows hold something else is ignored.
+    another class than an earlier row; the picture keeps the first. A picture without a class is a fault where others
+    have one. A column with a usual name for classes where more rows hold something else is ignored.
     """
 
     def __init__(self, table: Path, options: SourceOptions, others: Sequence[str] = ()):
@@ -52,6 +52,7 @@ class TableSource(Source):
             raise ValueError(f"{table} has no rows")
         for name in others:
             index.miss(name, f"not in {table.name}")
+        unclassed = index.leave_out_unclassed()
         self.faults, self.files = index.faults, Files(table.parent, list(index.places))
         self.labels, self.classes = index.classes.of(index.labels, str(table)), index.classes.count
         self.offsets, self.ends = index.grouped()
@@ -62,7 +63,7 @@ class TableSource(Source):
             f"{self.entries - len(self.faults):,} pictures, {sum(index.captions):,} captions"
             f"{f', {self.classes:,} classes' if self.columns.label else ''} from {table.name}"
             f"{f'; of {bare:,} pictures nothing is said' if (bare := index.bare()) and self.columns.captions else ''}"
-            f"{ignored}"
+            f"{f'; {unclassed:,} pictures without a class are left out' if unclassed else ''}{ignored}"
         )
 
     def _indexed(self, file: IO[bytes]) -> _Index:
@@ -125,7 +126,9 @@ class _Index:
             self.labels.append(number)
             self.captions.append(0)
         place = self.places[name]
-        if number != self.labels[place]:
+        if self.labels[place] == NONE:
+            self.labels[place] = number
+        if number not in (NONE, self.labels[place]):
             self.miss(f"{self.table}:{row.line}", f"another class for {shown(name)}, {label!r}; the first is kept")
             return
         self.offsets.append(row.offset)
@@ -139,6 +142,15 @@ class _Index:
             self.places[name] = len(self.places)
             self.labels.append(0)
             self.captions.append(0)
+
+    def leave_out_unclassed(self) -> int:
+        """Make faults of the pictures without a class, where others have one; how many they are."""
+        if len(self.classes.known) == 1:
+            return 0
+        found = [place for place, number in enumerate(self.labels) if number == NONE and place not in self.faults]
+        for place in found:
+            self.faults[place], self.captions[place] = UNCLASSED, 0
+        return len(found)
 
     def bare(self) -> int:
         """How many pictures have no caption."""

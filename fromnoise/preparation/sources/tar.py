@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
 from fromnoise.data.texts import shown
-from fromnoise.preparation.sources.cells import Classes, cleaned, label_of
+from fromnoise.preparation.sources.cells import Classes, class_in, cleaned, label_of
 from fromnoise.preparation.sources.columns import Columns
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import refuse_changed, stamp
@@ -127,10 +127,10 @@ class TarSource(Source):
         picture = sample.pictures[0]
         key = f"{tar}/{picture.name}"
         try:
-            captions, label = self._captions(file, sample), self._label(file, sample)
+            captions, label = self._captions(file, sample), class_in(self.known, self._label(file, sample))
         except ValueError as error:
             return Fault(key, str(error))
-        return Picture(key, _content(file, picture), captions, self.known[label])
+        return Picture(key, _content(file, picture), captions, label)
 
     def _captions(self, file: IO[bytes], sample: Sample) -> tuple[str, ...]:
         if self.asked.captions:

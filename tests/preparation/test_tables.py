@@ -206,6 +206,14 @@ def test_a_picture_without_a_class_is_a_fault_where_others_have_one(made, tmp_pa
     )
 
 
+def test_classes_are_found_though_the_first_row_has_none(made, tmp_path):
+    rows = [{"image": "a.png", "text": "a"}, {"image": "b.png", "label": 1}, {"image": "c.png", "label": 0}]
+    source = made.source(write(tmp_path, made, rows))
+    assert source.classes == 2 and made.told(source) == [("a.png", "no class, where others have one")]
+    assert [one.label for one in made.pictures(source).values()] == [1, 0]
+    assert made.source(tmp_path, label_column="label").classes == 2
+
+
 def test_a_class_is_needed_in_one_row_of_a_picture_only_and_in_none_where_no_picture_has_one(made, tmp_path):
     rows = [{"image": "a.png", "text": "a"}, {"image": "a.png", "text": "again", "label": 2}]
     rows = [{"label": None, **row} for row in [*rows, {"image": "a.png", "text": "more"}]]

@@ -34,11 +34,11 @@ class Rows(Protocol):
 
 
 class Lines:
-    """JSON, an object in each line; columns are the keys of the first."""
+    """JSON, an object in each line; columns are the keys of all of them."""
 
     def __init__(self, path: Path):
         with open(path, "rb") as file:
-            self.columns = next((list(row.cells) for row in self.scan(file) if not row.fault), [])
+            self.columns = list(dict.fromkeys(name for row in self.scan(file) for name in row.cells))
 
     def scan(self, file: IO[bytes], offset: int = 0) -> Iterator[Row]:
         """As in `Rows`."""

@@ -124,10 +124,11 @@ def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _field(fields: Mapping[str, object], columns: tuple[str, ...], what: str, where: str) -> object:
-    for column in columns:
-        if column in fields:
-            return fields[column]
-    raise ValueError(f"{where}: no {what}: looked for {', '.join(columns)}, found {', '.join(fields) or 'nothing'}")
+    """What stands in the first of these columns that holds anything."""
+    found = [fields[column] for column in columns if column in fields]
+    if not found:
+        raise ValueError(f"{where}: no {what}: looked for {', '.join(columns)}, found {', '.join(fields) or 'nothing'}")
+    return next((value for value in found if value is not None), None)
 
 
 def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:

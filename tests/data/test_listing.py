@@ -32,7 +32,7 @@ def test_json_lines_with_one_or_several_captions(tmp_path):
         {"file_name": "sub/a.png", "text": "first", "captions": [" first ", "second\u2028line", ""]},
         "",
         {"file_name": "./b.png", "text": "größer", "more": 1},
-        {"file_name": "c.png", "prompt": ["one", "two"]},
+        {"file_name": "c.png", "caption": None, "prompt": ["one", "two"]},
     )
     listing = list_pictures(tmp_path)
     assert listing.captions == {

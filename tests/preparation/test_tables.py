@@ -128,11 +128,12 @@ def test_rows_that_name_their_captions_otherwise(made, tmp_path):
         {"image": "b.png", "text": "third"},
         {"image": "c.png", "caption": None},
         {"image": "d.png", "summary": "a column that nobody asked for"},
+        {"image": "d.png", "captions": None, "text": "fourth"},
     ]
     table = write(tmp_path, made, rows)
     source = made.source(table)
-    assert [entry.captions for entry in made.entries(source)] == [("first", "second"), ("third",), (), ()]
-    assert source.about == "4 pictures, 3 captions from metadata.jsonl; of 2 pictures nothing is said"
+    assert [entry.captions for entry in made.entries(source)] == [("first", "second"), ("third",), (), ("fourth",)]
+    assert source.about == "4 pictures, 4 captions from metadata.jsonl; of 1 pictures nothing is said"
     asked = made.source(table, caption_columns=("captions",))
     assert [entry.captions for entry in made.entries(asked)] == [("first", "second"), (), (), ()]
 

@@ -131,6 +131,7 @@ def test_samples_that_cannot_be_used_are_faults(made, tmp_path):
         *(("c.jpg", png), ("c.json", b"{")),
         *(("d.jpg", png), ("d.json", b"[]")),
         *(("e.jpg", png), ("e.json", b'{"prompt": 7}')),
+        *(("h.jpg", png), ("h.json", b'{"caption": null, "text": "second"}')),
         *(("f.jpg", png), ("f.cls", b"\xff")),
         *(("g.jpg", b""), ("g.txt", b"g")),
     ]
@@ -144,6 +145,7 @@ def test_samples_that_cannot_be_used_are_faults(made, tmp_path):
         "x.tar/e.jpg": "a caption must be text or a list of texts, not 7",
         "x.tar/f.jpg": "f.cls is not UTF-8 text: byte 0",
     }
+    assert made.pictures(source)["x.tar/h.jpg"].captions == ("second",)
     assert made.pictures(source)["x.tar/g.jpg"].content == b""  # for decoding to refuse
 
 

@@ -15,9 +15,14 @@ from fromnoise.preparation.sources.columns import CAPTIONS, Columns
 def captions_of(cells: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
     """What a row says; errors as in `cleaned`."""
     names = columns.captions
-    if not columns.asked and not any(name in cells for name in names):
-        names = tuple(name for name in CAPTIONS if name in cells)[:1]
+    if not columns.asked and all(cells.get(name) is None for name in names):
+        return cleaned([_usual(cells)])
     return cleaned(cells.get(name) for name in names)
+
+
+def _usual(cells: Mapping[str, Any]) -> Any:
+    """What stands under the first usual name with anything but null."""
+    return next((cells[name] for name in CAPTIONS if cells.get(name) is not None), None)
 
 
 def cleaned(values: Iterable[object]) -> tuple[str, ...]:
@@ -31,7 +36,7 @@ def cleaned(values: Iterable[object]) -> tuple[str, ...]:
     found: list[str] = []
     for value in values:
         if isinstance(value, Mapping):
-            value = next((value[name] for name in CAPTIONS if name in value), None)
+            value = _usual(value)
         for text in value if isinstance(value, list | tuple) else [value]:
             if text is None:
                 continue

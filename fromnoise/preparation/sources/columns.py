@@ -21,7 +21,7 @@ class Columns(NamedTuple):
     captions: tuple[str, ...]
     label: str | None
     asked: bool = False
-    """Whether the captions' columns were asked for: else a row of JSON that lacks them may have another usual one."""
+    """Whether the captions' columns were asked for: else a row of JSON without them may have another usual one."""
 
     def __str__(self) -> str:
         said = f"captions from {', '.join(self.captions)}" if self.captions else "no captions"

@@ -146,12 +146,12 @@ def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(_text(table), newline=""), restkey="")
+    reader = csv.DictReader(io.StringIO(_text(table), newline=""))
     try:
         for row in reader:
             where = f"{table} line {reader.line_num}"
-            if "" in row:
-                cells, header = len(row) - 1 + len(row[""]), len(reader.fieldnames or ())
+            if None in row:  # what is left of the row
+                cells, header = len(row) - 1 + len(row[None]), len(reader.fieldnames or ())
                 raise ValueError(f"{where}: {cells} cells under a header of {header}: quote a caption with commas")
             yield where, row
     except csv.Error as error:

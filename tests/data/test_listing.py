@@ -52,6 +52,11 @@ def test_csv(tmp_path, name, header):
     assert list_pictures(tmp_path).captions == {"a.png": ("a cat, asleep", "a tabby"), "b.jpg": ("two\nlines",)}
 
 
+def test_csv_with_rows_numbered_under_no_name(tmp_path):
+    (tmp_path / "metadata.csv").write_text(",file_name,text\n0,a.png,a cat\n1,b.png,a dog\n", encoding="utf-8")
+    assert list_pictures(tmp_path).captions == {"a.png": ("a cat",), "b.png": ("a dog",)}
+
+
 def test_text_files_beside(tmp_path):
     touch(tmp_path, "x/b.JPG", "a.png", "c.webp", "notes.md", ".hidden/d.png", "._a.png")
     (tmp_path / "a.txt").write_text("a cat\n\n  a tabby \n", encoding="utf-8")

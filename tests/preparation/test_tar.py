@@ -82,7 +82,7 @@ def test_every_kind_of_file(made, tmp_path):
         ("__info__", b"no sample"),
         ("._b.webp", b"no sample"),
         ("c.v1.jpg", made.png(4)),
-        ("c.v1.txt", b"not found"),
+        ("c.v1.txt", b"not known"),
         ("d" * 150 + ".jpg", made.png(5)),
         ("d" * 150 + ".cls", b"0"),
     ]
@@ -99,6 +99,25 @@ def test_every_kind_of_file(made, tmp_path):
     found = made.pictures(asked)
     assert found["a.tar/a.PNG"].captions == found["a.tar/b.webp"].captions == ("not this one",)
     assert [one.label for one in found.values()] == [1, 0] and asked.classes == 2
+
+
+def test_what_is_said_of_pictures_whose_names_have_dots(made, tmp_path):
+    png = made.png()
+    files = [
+        *(("5.0.JPG", png), ("5.1.txt", b"of another"), ("5.0.txt", b"a cat"), ("5.0.cls", b"1")),
+        *(("6.v2.jpg", png), ("6.v2.json", b'{"prompt": "a dog"}'), ("6.cls", b"0")),
+        *(("7.jpg", png), ("7.v2.txt", b"of no picture"), ("7.json", b'{"prompt": "a bat"}'), ("7.cls", b"2")),
+        *(("8.0.jpg", png), ("8.txt", b"a fox"), ("8.0.cls", b"1"), ("8.1.jpg", png)),
+    ]
+    source = made.source(write(tmp_path / "x.tar", files))
+    found = [(one.key, one.captions, one.label) for one in made.pictures(source).values()]
+    assert found == [
+        ("x.tar/5.0.JPG", ("a cat",), 1),
+        ("x.tar/6.v2.jpg", ("a dog",), 0),
+        ("x.tar/7.jpg", ("a bat",), 2),
+        ("x.tar/8.0.jpg", ("a fox",), 1),
+    ]
+    assert made.told(source) == [("x.tar/8.1.jpg", "a second picture of one sample; 8.0.jpg is kept")]
 
 
 def test_two_of_one_name_are_told_and_the_first_is_kept(made, tmp_path):

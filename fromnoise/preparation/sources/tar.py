@@ -1,6 +1,7 @@
 """Pictures in tar files as webdataset lays them: files that differ in their endings alone are one sample.
 
-Of a sample, .jpg, .png, ... is the picture; .txt what it shows, or else a usual key of .json; .cls its class.
+Of a sample, .jpg, .png, ... is the picture; .txt what it shows, or else a usual key of .json; .cls its class. Where the
+picture's ending has more dots, as in 0005.0.jpg, so may theirs: 0005.0.txt.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class Sample(NamedTuple):
         """Those that are pictures, in order; where none has an ending alone, those whose last ending is a picture's."""
         plain = [member for ending, member in self.members.items() if f".{ending}" in SUFFIXES]
         return plain or [member for member in self.members.values() if Path(member.name).suffix.lower() in SUFFIXES]
+
+    def beside(self, ending: str) -> Member | None:
+        """The file with this last ending whose name else is the picture's, or the one with this ending alone."""
+        name = self.pictures[0].name if self.pictures else self.name
+        same = f"{name[len(self.name) + 1 :].rpartition('.')[0].lower()}.{ending}"  # ".txt" where a picture has but one
+        return self.members.get(same, self.members.get(ending))
 
 
 class TarSource(Source):
@@ -136,13 +143,14 @@ class TarSource(Source):
         if self.asked.captions:
             said = _json(file, sample)
             return cleaned(said.get(name) for name in self.asked.captions)
-        text = next((sample.members[ending] for ending in TEXTS if ending in sample.members), None)
+        text = next(filter(None, map(sample.beside, TEXTS)), None)
         return cleaned([_text(file, text)] if text else [_json(file, sample)])
 
     def _label(self, file: IO[bytes], sample: Sample) -> str:
         if self.asked.label:
             return label_of(_json(file, sample), self.asked)
-        return _text(file, sample.members["cls"]).strip() if "cls" in sample.members else ""
+        told = sample.beside("cls")
+        return _text(file, told).strip() if told else ""
 
 
 def _others(sample: Sample) -> list[Member]:
@@ -214,9 +222,9 @@ def _text(file: IO[bytes], member: Member) -> str:
 
 def _json(file: IO[bytes], sample: Sample) -> dict[str, Any]:
     """What the .json of a sample says; nothing where there is none."""
-    if "json" not in sample.members:
+    member = sample.beside("json")
+    if member is None:
         return {}
-    member = sample.members["json"]
     try:
         said = json.loads(_text(file, member))
     except (json.JSONDecodeError, RecursionError) as error:

@@ -57,6 +57,7 @@ def table(done: Prepared) -> str:
     lines += [
         f"{'samples':<16}{counts.samples:12,}",
         f"{'captions':<16}{counts.captions:12,}",
+        *([f"{'without caption':<16}{counts.uncaptioned:12,}"] if counts.uncaptioned else []),
         f"{'quarantined':<16}{counts.faults:12,}" + (" (see quarantine.jsonl)" if counts.faults else ""),
         f"{'duplicates':<16}{done.manifest.duplicates:12,}",
     ]

@@ -107,8 +107,10 @@ class StoredCounts(Config):
     samples: NonNegativeInt = 0
     captions: NonNegativeInt = 0
     """Of all samples."""
+    uncaptioned: NonNegativeInt = 0
+    """Samples without a caption; for each of them "" is stored."""
     texts: NonNegativeInt = 0
-    """Captions that differ, shard by shard: each is stored once a shard."""
+    """Captions that differ, and "", shard by shard: each is stored once a shard."""
     tokens: NonNegativeInt = 0
     """Of all texts, by all encoders."""
     cut: NonNegativeInt = 0

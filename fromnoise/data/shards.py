@@ -172,9 +172,11 @@ def shard_of(
         ValueError: as `pack_shard`.
     """
     arrays = pack_shard(layout, samples, texts)
+    said = [caption for one in samples for caption in one.captions]
     counts = StoredCounts(
         samples=len(samples),
-        captions=len(arrays["captions.values"]),
+        captions=sum(map(bool, said)),
+        uncaptioned=sum(not any(one.captions) for one in samples),
         texts=len(arrays["text.offsets"]) - 1,
         tokens=sum(len(arrays[f"tokens_{i}.values"]) for i in range(len(layout.texts))),
         cut=cut,

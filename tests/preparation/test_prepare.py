@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fromnoise.cli.prepare import table
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.core import files, needs
 from fromnoise.data.manifest import MANIFEST, read_manifest
@@ -213,6 +214,15 @@ class TestWhatCannotBeRead:
         counts = done.manifest.counts
         assert (counts.samples, counts.faults, counts.animated, done.manifest.duplicates) == (COUNT - 3, 3, 1, 1)
         assert [one.key for one in faults_of(tmp_path / "out" / "000000.safetensors")] == [one["key"] for one in told]
+
+    def test_captions_that_are_not_there_are_not_counted(self, folder: Path, tmp_path: Path) -> None:
+        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        rows = [row | ({"captions": []} if i < 6 else {"captions": ["one", "two"]}) for i, row in enumerate(rows)]
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        done = prepare(str(folder), tmp_path / "out", Preparation(size=SIZE, shard=SHARD))
+        assert (done.manifest.counts.captions, done.manifest.counts.uncaptioned) == (2 * (COUNT - 6), 6)
+        told = [line.split() for line in table(done).splitlines()]
+        assert ["captions", "30"] in told and ["without", "caption", "6"] in told
 
     def test_where_nothing_can_be_read_that_is_an_error(
         self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation]

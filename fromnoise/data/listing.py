@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,14 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in below if path.suffix.lower() in SUFFIXES)
 
 
+def texts_beside(folder: Path, names: Iterable[str]) -> list[str]:
+    """The name of the .txt, or .TXT, beside each of these pictures, whether it is there or not."""
+    texts = sorted(path for path in files_below(folder) if path.suffix.lower() == ".txt")
+    there = {path.with_suffix(""): path.relative_to(folder).as_posix() for path in texts}  # of two, the small letters
+    beside = ((folder / name).with_suffix("") for name in names)
+    return [there.get(path, path.relative_to(folder).as_posix() + ".txt") for path in beside]
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a directory and below it, also behind links to directories, in no order; none that is hidden.
 
@@ -101,10 +109,9 @@ def find_table(folder: Path) -> Path | None:
 
 
 def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
-    for name in files:
-        text = (folder / name).with_suffix(".txt")
-        if text.is_file():
-            yield name, _text(text).splitlines()
+    for name, text in zip(files, texts_beside(folder, files), strict=True):
+        if (folder / text).is_file():
+            yield name, _text(folder / text).splitlines()
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:

@@ -66,6 +66,13 @@ def test_text_files_beside(tmp_path):
     assert listing.problems == ["c.webp: no caption in .txt files"]
 
 
+def test_text_files_in_capitals_beside(tmp_path):
+    touch(tmp_path, "x/IMAGE.JPG", "b.v2.png")
+    (tmp_path / "x/IMAGE.TXT").write_text("a cat")
+    (tmp_path / "b.v2.Txt").write_text("a bat")
+    assert list_pictures(tmp_path).captions == {"b.v2.png": ("a bat",), "x/IMAGE.JPG": ("a cat",)}
+
+
 def test_links_to_directories_are_followed_once(tmp_path):
     folder = tmp_path / "pictures"
     touch(folder, "dogs/a.png", "dogs/.hidden.png", "top.png", "looks.png/b.png")

@@ -254,6 +254,12 @@ def test_text_files_beside(made, tmp_path):
     assert source.about == "4 pictures, 2 of them with captions in .txt files"
 
 
+def test_text_files_in_capitals_beside(made, tmp_path):
+    write(tmp_path, made, []).unlink()
+    (tmp_path / "b.TXT").write_text("b")
+    assert [one.captions for one in made.pictures(made.source(tmp_path)).values()] == [(), ("b",), (), ()]
+
+
 def test_a_name_that_is_no_text(made, tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(made.png())
     ((key, entry),) = made.pictures(made.source(tmp_path)).items()

@@ -56,6 +56,11 @@ def test_portions_across_files_are_read_from_their_own_places(made, tmp_path, mo
     assert len(looked) <= 2 * 3 + 1  # the last three samples, and none before them
 
 
+def test_a_directory_of_files_in_capitals(made, tmp_path):
+    write(tmp_path / "A.TAR", pairs(made, 0, 2))
+    assert list(made.pictures(made.source(tmp_path))) == ["A.TAR/0000.jpg", "A.TAR/0001.jpg"]
+
+
 def test_samples_are_those_of_the_hubs_library(made, tmp_path):
     path = write(
         tmp_path / "a.tar", [*pairs(made, 0, 3), ("./in/v1.0/x.jpg", made.png(9)), ("./in/v1.0/x.json", b"{}")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fromnoise.data.listing import texts_beside
 from fromnoise.data.texts import shown
 from fromnoise.preparation.sources.cells import cleaned
 from fromnoise.preparation.sources.config import SourceOptions
@@ -21,7 +22,7 @@ class FolderSource(Source):
     def __init__(self, folder: Path, names: Sequence[str], options: SourceOptions):
         """`names` are the pictures, relative to the directory."""
         self.pictures = Files(folder, names)
-        self.texts = Files(folder, [Path(name).with_suffix(".txt").as_posix() for name in names])
+        self.texts = Files(folder, texts_beside(folder, names))
         self.entries = len(names)
         self.portions = ranges(self.entries, options.shard)
         self.parts = {"captions": self.texts.sha256(), "pictures": self.pictures.sha256()}

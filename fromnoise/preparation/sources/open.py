@@ -88,14 +88,14 @@ def open_source(where: str, options: SourceOptions) -> Source:
 def _directory(folder: Path, options: SourceOptions) -> Source:
     held: dict[str, list[Path]] = {}
     for path in sorted(files_below(folder)):
-        if path.suffix in HELD:
-            held.setdefault(path.suffix, []).append(path)
+        if (suffix := path.suffix.lower()) in HELD:
+            held.setdefault(suffix, []).append(path)
     names = list_files(folder)
     table = find_table(folder)
     found = {**{suffix: len(files) for suffix, files in held.items()}, **({"pictures": len(names)} if names else {})}
     if len(found) > 1:
         told = ", ".join(f"{count:,} {kind}" for kind, count in found.items())
-        raise ValueError(f"{folder} holds {told}: name one kind, as {folder}/*{next(iter(held))}")
+        raise ValueError(f"{folder} holds {told}: name one kind, as {folder}/*{next(iter(held.values()))[0].suffix}")
     if held:
         ((suffix, files),) = held.items()
         return HELD[suffix](folder, files, options)

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
-from fromnoise.data.texts import cleaned
+from fromnoise.data.texts import cleaned, not_utf8
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path")
@@ -111,12 +111,15 @@ def find_table(folder: Path) -> Path | None:
 def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
     for name, text in zip(files, texts_beside(folder, files), strict=True):
         if (folder / text).is_file():
-            yield name, _text(folder / text).splitlines()
+            yield name, read_text(folder / text).splitlines()
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     """Picture and captions of each row of a JSON-lines or CSV table."""
-    for where, row in _sheet(table) if table.suffix == ".csv" else _lines(table):
+    text = read_text(table)
+    if not text.strip():
+        raise ValueError(f"{table} is empty")
+    for where, row in _sheet(table, text) if table.suffix == ".csv" else _lines(table, text):
         fields = {str(key).strip().lower(): value for key, value in row.items()}
         name = _field(fields, PICTURE_COLUMNS, "picture", where)
         if not isinstance(name, str) or not name:
@@ -138,8 +141,8 @@ def _field(fields: Mapping[str, object], columns: tuple[str, ...], what: str, wh
     return next((value for value in found if value is not None), None)
 
 
-def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    for number, line in enumerate(_text(table).split("\n"), start=1):
+def _lines(table: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
         where = f"{table} line {number}"
         if not line.strip():
             continue
@@ -152,9 +155,10 @@ def _lines(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield where, row
 
 
-def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(_text(table), newline=""))
+def _sheet(table: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        refuse_twins(reader.fieldnames or (), table)
         for row in reader:
             where = f"{table} line {reader.line_num}"
             if None in row:  # what is left of the row
@@ -165,8 +169,24 @@ def _sheet(table: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         raise ValueError(f"{table} line {reader.line_num}: not CSV ({error})") from None
 
 
-def _text(path: Path) -> str:
+def refuse_twins(header: Sequence[str], table: Path) -> None:
+    """Find that no two columns of a table have one name; capitals and spaces around them do not matter.
+
+    Raises:
+        ValueError: one line that names them.
+    """
+    counts = Counter(name.strip().lower() for name in header)
+    if twin := next((name for name, count in counts.items() if name and count > 1), None):
+        raise ValueError(f"{table}: {counts[twin]} columns are named {twin!r}; allowed: one of each name")
+
+
+def read_text(path: Path) -> str:
+    """The text in a file of UTF-8.
+
+    Raises:
+        ValueError: one line, when it is none.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+        raise ValueError(f"{path} {not_utf8(error)}") from None

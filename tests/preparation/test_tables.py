@@ -247,7 +247,7 @@ def test_text_files_beside(made, tmp_path):
     (tmp_path / "a.txt").write_text("\ufeffone\n\n two \n", encoding="utf-8")
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     source = made.source(tmp_path)
-    assert made.told(source) == [("b.png", "b.txt is not UTF-8 text: byte 3")]
+    assert made.told(source) == [("b.png", "b.txt is not UTF-8 text: byte 3 is 0xe9")]
     found = made.pictures(source)
     assert found["a.png"] == Picture("a.png", made.png(0), ("one", "two"))
     assert found["c.png"].captions == () and list(found) == ["a.png", "c.png", "d.png"]
@@ -315,6 +315,14 @@ class TestChanges:
         assert {name for name in source.parts if source.parts[name] != other.parts[name]} == {"captions"}
 
 
+UNUSABLE = [
+    (b"", " is empty"),
+    (b"\n\n", " is empty"),
+    ("file_name,text\na.png,a cat\n".encode("utf-16"), " is not UTF-8 text: byte 0 is 0xff"),
+    (b"file_name,text,,Text \na.png,a cat,,a dog\n", ": 2 columns are named 'text'; allowed: one of each name"),
+]
+
+
 class TestNothing:
     def test_where_there_is_nothing(self, made, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -324,9 +332,22 @@ class TestNothing:
         refused = lambda name: made.refusal(lambda: made.source(tmp_path / name))  # noqa: E731
         assert "holds no pictures" in refused("empty")
         assert "no source at" in refused("gone.csv") and "gone.csv" in refused("gone.csv")
-        assert "no column with pictures" in refused("empty.jsonl")
+        assert refused("empty.jsonl").endswith("empty.jsonl is empty")
         assert refused("only header.csv").endswith("only header.csv has no rows")
         assert "is no source; allowed: a directory, " in refused("notes.md")
+
+    @pytest.mark.parametrize(("content", "said"), UNUSABLE)
+    def test_a_csv_that_cannot_be_used_is_refused_as_by_training(self, made, tmp_path, content, said):
+        write(tmp_path, made, []).unlink()
+        (tmp_path / "metadata.csv").write_bytes(content)
+        refusal = f"{tmp_path / 'metadata.csv'}{said}"
+        assert made.refusal(lambda: made.source(tmp_path)) == made.refusal(lambda: list_pictures(tmp_path)) == refusal
+
+    @pytest.mark.parametrize("content", [b"7\n", "{}".encode("utf-16")])
+    def test_json_lines_of_which_none_can_be_used(self, made, tmp_path, content):
+        (tmp_path / "a.jsonl").write_bytes(content)
+        refusal = made.refusal(lambda: made.source(tmp_path / "a.jsonl"))
+        assert refusal.startswith(f"{tmp_path / 'a.jsonl'} line 1: ")
 
     def test_two_kinds_in_one_directory(self, made, tmp_path):
         write(tmp_path, made, [])

@@ -164,10 +164,10 @@ def test_samples_that_cannot_be_used_are_faults(made, tmp_path):
     assert told.pop("x.tar/c.jpg").startswith("c.json is not JSON (")
     assert told == {
         "x.tar/a": "no picture among .txt, .npy",
-        "x.tar/b.jpg": "b.txt is not UTF-8 text: byte 3",
+        "x.tar/b.jpg": "b.txt is not UTF-8 text: byte 3 is 0xe9",
         "x.tar/d.jpg": "d.json must hold an object, not []",
         "x.tar/e.jpg": "a caption must be text or a list of texts, not 7",
-        "x.tar/f.jpg": "f.cls is not UTF-8 text: byte 0",
+        "x.tar/f.jpg": "f.cls is not UTF-8 text: byte 0 is 0xff",
     }
     assert made.pictures(source)["x.tar/h.jpg"].captions == ("second",)
     assert made.pictures(source)["x.tar/g.jpg"].content == b""  # for decoding to refuse

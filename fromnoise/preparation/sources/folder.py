@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fromnoise.data.listing import texts_beside
-from fromnoise.data.texts import shown
+from fromnoise.data.texts import not_utf8, shown
 from fromnoise.preparation.sources.cells import cleaned
 from fromnoise.preparation.sources.config import SourceOptions
 from fromnoise.preparation.sources.files import ABSENT, Files
@@ -40,6 +40,6 @@ class FolderSource(Source):
             try:
                 said = text.decode("utf-8-sig").splitlines() if isinstance(text, bytes) else []
             except UnicodeDecodeError as error:
-                yield Fault(key, f"{shown(self.texts.names[place])} is not UTF-8 text: byte {error.start}")
+                yield Fault(key, f"{shown(self.texts.names[place])} {not_utf8(error)}")
                 continue
             yield Picture(key, content, cleaned(said))

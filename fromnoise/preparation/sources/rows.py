@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from fromnoise.data.listing import refuse_twins
+from fromnoise.data.texts import not_utf8
+
 
 class Row(NamedTuple):
     """A row of a table."""
@@ -37,8 +40,14 @@ class Lines:
     """JSON, an object in each line; columns are the keys of all of them."""
 
     def __init__(self, path: Path):
+        """Raises:
+        ValueError: one line, when not one line of the file can be used.
+        """
         with open(path, "rb") as file:
             self.columns = list(dict.fromkeys(name for row in self.scan(file) for name in row.cells))
+            first = next(self.scan(file), None)
+        if not self.columns:
+            raise ValueError(f"{path} line {first.line}: {first.fault}" if first else f"{path} is empty")
 
     def scan(self, file: IO[bytes], offset: int = 0) -> Iterator[Row]:
         """As in `Rows`."""
@@ -63,9 +72,21 @@ class Sheet:
     """Cells between commas or tabs; columns are named in the first line."""
 
     def __init__(self, path: Path, delimiter: str):
+        """Raises:
+        ValueError: one line: the file is empty, its header is no UTF-8, or two columns have one name.
+        """
         self.path, self.delimiter = path, delimiter
         with open(path, "rb") as file:
             _, _, self.columns, self.start = next(self._cells(file, 0), (0, 0, [], 0))
+            file.seek(0)
+            header = file.read(self.start)
+        try:
+            header.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} {not_utf8(error)}") from None
+        if not self.columns:
+            raise ValueError(f"{path} is empty")
+        refuse_twins(self.columns, path)
 
     def scan(self, file: IO[bytes], offset: int = 0) -> Iterator[Row]:
         """As in `Rows`.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
-from fromnoise.data.texts import shown
+from fromnoise.data.texts import not_utf8, shown
 from fromnoise.preparation.sources.cells import Classes, class_in, cleaned, label_of
 from fromnoise.preparation.sources.columns import Columns
 from fromnoise.preparation.sources.config import SourceOptions
@@ -217,7 +217,7 @@ def _text(file: IO[bytes], member: Member) -> str:
     try:
         return _content(file, member).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{member.name} is not UTF-8 text: byte {error.start}") from None
+        raise ValueError(f"{member.name} {not_utf8(error)}") from None
 
 
 def _json(file: IO[bytes], sample: Sample) -> dict[str, Any]:

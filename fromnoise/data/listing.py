@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fromnoise.data.pictures import SUFFIXES
+from fromnoise.data.reading import few
 from fromnoise.data.texts import cleaned, not_utf8
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
@@ -25,7 +26,7 @@ class Listing(NamedTuple):
     captions: dict[str, tuple[str, ...]]
     """Name of each picture file, relative to the directory and sorted, to its captions: one or more, none blank."""
     problems: list[str]
-    """One line for each picture that has no caption."""
+    """One line for each picture that has no caption, or none that can be read."""
     source: str
     """Where the captions come from."""
 
@@ -43,17 +44,21 @@ def list_pictures(folder: Path) -> Listing:
     files = list_files(folder)
     table = find_table(folder)
     found: dict[str, list[str]] = {}
-    for name, captions in _rows(table) if table else _beside(folder, files):
+    unreadable: dict[str, str] = {}
+    for name, captions in _rows(table) if table else _beside(folder, files, unreadable):
         found.setdefault(name, []).extend(filter(None, map(cleaned, captions)))
     if not found and not files:
         raise ValueError(no_pictures(folder))
     captions = {name: tuple(found[name]) for name in sorted(found) if found[name]}
     source = table.name if table else ".txt files"
+    problems = [f"{name}: {why}" for name, why in unreadable.items()]
+    if not captions and problems:
+        raise ValueError(f"none of the captions of {folder} can be read: {few(problems)}")
     if not captions:
         wanted = f"{', '.join(TABLES)}, or a .txt beside each picture"
         raise ValueError(f"data folder {folder} holds {len(files)} pictures and no captions (looked for {wanted})")
-    bare = sorted(set(found).union(files).difference(captions))
-    return Listing(captions, [f"{name}: no caption in {source}" for name in bare], source)
+    bare = sorted(set(found).union(files).difference(captions, unreadable))
+    return Listing(captions, [*problems, *(f"{name}: no caption in {source}" for name in bare)], source)
 
 
 def list_files(folder: Path) -> list[str]:
@@ -108,10 +113,16 @@ def find_table(folder: Path) -> Path | None:
     return sheets[0] if len(sheets) == 1 else None
 
 
-def _beside(folder: Path, files: list[str]) -> Iterator[tuple[str, list[str]]]:
+def _beside(folder: Path, files: list[str], unreadable: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Picture and captions of each .txt; `unreadable` is told why one cannot be read."""
     for name, text in zip(files, texts_beside(folder, files), strict=True):
         if (folder / text).is_file():
-            yield name, read_text(folder / text).splitlines()
+            try:
+                captions = (folder / text).read_text(encoding="utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                unreadable[name] = f"{text} {not_utf8(error)}"
+            else:
+                yield name, captions
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
@@ -125,7 +136,8 @@ def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{where}: the picture's name must be text, not {name!r}")
         said = _field(fields, CAPTION_COLUMNS, "caption", where)
-        captions: list[Any] = said if isinstance(said, list) else [said]
+        every: list[Any] = said if isinstance(said, list) else [said]
+        captions = [caption for caption in every if caption is not None]
         for caption in captions:
             if not isinstance(caption, str):
                 given = repr(caption)[:60]

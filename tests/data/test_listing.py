@@ -131,7 +131,6 @@ GOOD = {"file_name": "a.png", "text": "a cat"}
     ("row", "said"),
     [
         ({"file_name": "b.png", "text": 7}, "the caption of b.png must be text or a list of texts, not 7"),
-        ({"file_name": "b.png", "text": None}, "the caption of b.png must be text or a list of texts, not None"),
         ({"file_name": "b.png", "text": {"en": "a"}}, "the caption of b.png must be text"),
         ({"file_name": "b.png", "captions": ["a", 3.5]}, "not 3.5"),
         ({"file_name": "b.png", "title": "a"}, "no caption: looked for captions, caption, text"),
@@ -151,7 +150,6 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, row, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file_name,text\na.png,a cat\nb.png\n", "line 3: the caption of b.png must be text"),
         ("file_name,text\na.png,a cat, asleep\n", "line 2: 3 cells under a header of 2: quote a caption with commas"),
         ("name,words\na.png,a cat\n", "line 2: no picture: looked for file_name"),
         (f'file_name,text\na.png,"{"a" * 200_000}', "not CSV"),
@@ -164,6 +162,25 @@ def test_a_csv_row_that_cannot_be_used_is_named(tmp_path, text, said):
 
 
 def test_captions_that_are_not_text(tmp_path):
-    touch(tmp_path, "a.png")
-    (tmp_path / "a.txt").write_bytes(b"ok \xff\xfe\x00")
-    assert refusal(tmp_path) == f"{tmp_path / 'a.txt'} is not UTF-8 text: byte 3 is 0xff"
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    (tmp_path / "b.txt").write_bytes(b"ok \xff\xfe\x00")
+    fault = "b.png: b.txt is not UTF-8 text: byte 3 is 0xff"
+    assert refusal(tmp_path) == f"none of the captions of {tmp_path} can be read: {fault}"
+    (tmp_path / "a.txt").write_text("a cat")
+    assert list_pictures(tmp_path).captions == {"a.png": ("a cat",)}
+    assert list_pictures(tmp_path).problems == [fault, "c.png: no caption in .txt files"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("jsonl", '{"file_name": "a.png", "text": ["a cat", null]}\n{"file_name": "b.png", "text": null}'),
+        ("csv", "file_name,text\na.png,a cat\nb.png"),
+    ],
+)
+def test_a_row_without_a_caption_leaves_its_picture_out(tmp_path, kind, text):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / f"metadata.{kind}").write_text(text)
+    listing = list_pictures(tmp_path)
+    assert listing.captions == {"a.png": ("a cat",)}
+    assert listing.problems == [f"b.png: no caption in metadata.{kind}"]

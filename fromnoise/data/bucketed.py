@@ -12,7 +12,7 @@ from fromnoise.data.buckets import Buckets, Size
 from fromnoise.data.config import BucketsConfig
 from fromnoise.data.epochs import BucketEpochs
 from fromnoise.data.folder import SIDED, decode
-from fromnoise.data.listing import list_pictures
+from fromnoise.data.listing import identity, list_pictures
 from fromnoise.data.reading import few, none_readable
 from fromnoise.data.report import paced, to_stderr
 from fromnoise.data.split import FEW, chance, split
@@ -40,6 +40,7 @@ class BucketData:
         self.image_shape = (3, config.size, config.size)
         self.classes = 1
         listing = list_pictures(config.path)
+        self.sha256 = identity(config.path, listing.captions)
         found = survey(config.path, list(listing.captions), buckets, paced(report, "headers read"))
 
         held: dict[Size, np.ndarray] = {}  # (N of the bucket, 3, H, W) uint8

@@ -54,6 +54,9 @@ class FolderConfig(DataConfig):
     """Mirror half of the pictures, except where the caption names a side."""
     background: Annotated[int, Field(ge=0, le=255)] = 255
     """Grey level that transparent pictures are laid on."""
+    sha256: str | None = None
+    """Of the pictures' names, sizes in bytes and captions (derived from the data): a run goes on with those that it was
+    begun with, or not at all."""
 
     def build(self, seed: int) -> FolderData:
         from fromnoise.data.folder import FolderData
@@ -83,6 +86,9 @@ class BucketsConfig(DataConfig):
     """Mirror half of the pictures, except where the caption names a side."""
     background: Annotated[int, Field(ge=0, le=255)] = 255
     """Grey level that transparent pictures are laid on."""
+    sha256: str | None = None
+    """Of the pictures' names, sizes in bytes and captions (derived from the data): a run goes on with those that it was
+    begun with, or not at all."""
 
     def build(self, seed: int) -> BucketData:
         from fromnoise.data.bucketed import BucketData
@@ -145,3 +151,6 @@ DATASETS: list[type[DataConfig]] = [
     MNISTConfig,
     CIFAR10Config,
 ]
+
+OWN_DATA = (FolderConfig, BucketsConfig, PreparedConfig)
+"""Those of a user's own pictures, of which a run records what tells them from others."""

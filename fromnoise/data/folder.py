@@ -13,7 +13,7 @@ from fromnoise.core.types import Batch, PictureCounts
 from fromnoise.data.buckets import Size
 from fromnoise.data.config import FolderConfig
 from fromnoise.data.epochs import Epochs
-from fromnoise.data.listing import list_pictures
+from fromnoise.data.listing import identity, list_pictures
 from fromnoise.data.pictures import read_picture
 from fromnoise.data.reading import few, none_readable, read_all
 from fromnoise.data.report import paced, to_stderr
@@ -44,6 +44,7 @@ class FolderData:
         self.sizes = [self.image_shape[1:]]
         self.classes = 1
         listing = list_pictures(config.path)
+        self.sha256 = identity(config.path, listing.captions)
         square, names = Size(config.size, config.size), list(listing.captions)
         self.pictures, unreadable = decode(config.path, names, square, config.background, report)  # (N, 3, S, S) uint8
         if len(unreadable) == len(names):

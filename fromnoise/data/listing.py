@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -59,6 +60,16 @@ def list_pictures(folder: Path) -> Listing:
         raise ValueError(f"data folder {folder} holds {len(files)} pictures and no captions (looked for {wanted})")
     bare = sorted(set(found).union(files).difference(captions, unreadable))
     return Listing(captions, [*problems, *(f"{name}: no caption in {source}" for name in bare)], source)
+
+
+def identity(folder: Path, captions: Mapping[str, tuple[str, ...]]) -> str:
+    """sha256 (hex) over the names of pictures, the bytes of each file (-1 where there is none) and its captions, in
+    order."""
+    digest = hashlib.sha256()
+    for name, said in captions.items():
+        path = folder / name
+        digest.update(json.dumps([name, path.stat().st_size if path.is_file() else -1, said]).encode())
+    return digest.hexdigest()
 
 
 def list_files(folder: Path) -> list[str]:

@@ -93,7 +93,7 @@ class Record:
         if self.environment:
             told["held-out pictures"] = self.environment[0]["held_out"]
         if data.get("sha256"):
-            told["shards of the data"] = data["sha256"]
+            told["data learned from"] = data["sha256"]
         if self.checkpoint is None:
             return told
         for name in WEIGHTS:

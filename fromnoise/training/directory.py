@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.types import Data
+from fromnoise.data.bucketed import BucketData
+from fromnoise.data.config import OWN_DATA
+from fromnoise.data.folder import FolderData
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.place import directory_of
 from fromnoise.training.latents import measured_space
 from fromnoise.training.prepared import matched
 from fromnoise.training.run import Run, VAERun, read_run
 
+AnyRun = TypeVar("AnyRun", Run, VAERun)
 HARMLESS = (
     *("parallel", "recompute", "log_every", "save_every", "keep", "validate_every", "preview_every", "previews"),
     "tensorboard",
@@ -25,7 +29,8 @@ HARMLESS = (
 
 
 def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
-    """`run` with what follows from the data filled in, and told."""
+    """`run` with what follows from the data filled in, and told; errors as in `sealed`, and where they do not fit."""
+    run = sealed(run, data)
     channels, size, _ = data.image_shape
     if run.training.batch % run.training.accumulate:
         raise ValueError(
@@ -43,6 +48,23 @@ def derive(run: Run, data: Data, say: Callable[[str], None]) -> Run:
     return measured_space(matched(run, data, say) if isinstance(data, PreparedData) else run, data, say)
 
 
+def sealed(run: AnyRun, data: Data) -> AnyRun:
+    """`run` with the hash of its data filled in, where they are a user's own.
+
+    Raises:
+        ValueError: one line, when others were recorded with the run.
+    """
+    config = run.data
+    if not isinstance(config, OWN_DATA) or not isinstance(data, FolderData | BucketData | PreparedData):
+        return run
+    if config.sha256 not in (None, data.sha256):
+        raise ValueError(
+            f"{config.path} holds other pictures or captions (sha256 {data.sha256[:12]}...) than the run was begun "
+            f"with ({str(config.sha256)[:12]}...): put those back, or begin another run, with its weights by start.run"
+        )
+    return run.model_copy(update={"data": config.model_copy(update={"sha256": data.sha256})})
+
+
 def refuse_another(run: Run | VAERun, directory: Path) -> None:
     """Find that `directory` is that of `run`, or free.
 
@@ -57,6 +79,8 @@ def refuse_another(run: Run | VAERun, directory: Path) -> None:
                 why = "its learning rate and its average depend on the steps planned, from the first one on"
                 raise ValueError(f"{directory} holds a run of {old} steps, not {new}: {why}; choose another directory")
             difference = f"{key} is {old!r} there, {new!r} here"
+            if key == "data.sha256":
+                difference += ", as its pictures or captions have changed since"
             raise ValueError(f"{directory} holds another run: {difference}; choose another directory")
     elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} holds files but no run.yaml: it is no run; choose a new or an empty directory")
@@ -107,8 +131,11 @@ def claim(run: Run | VAERun, directory: Path) -> None:
 
 
 def another(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | None:
-    """The first key that makes them different runs, and both values; None where they are the same."""
-    harmless = ("recipe", *(f"training.{name}" for name in HARMLESS))
+    """The first key that makes them different runs, and both values; None where they are the same. What a run learned
+    from is not known of those begun before it was recorded."""
+    harmless = {"recipe", *(f"training.{name}" for name in HARMLESS)}
+    if dict(there.data).get("sha256") is None:
+        harmless.add("data.sha256")
     return next((found for found in differences(there, here) if found[0] not in harmless), None)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.data.config import PreparedConfig
+from fromnoise.data.config import OWN_DATA
 from fromnoise.diffusion.path import Linear
 from fromnoise.diffusion.times import shifted
 from fromnoise.pipeline.config import ModelConfig
@@ -45,9 +45,9 @@ def find_origin(run: Run, directory: Path | None) -> Run | None:
 
 
 def unsealed(run: Run, old: Run) -> Run:
-    """`run` free to be trained on another prepared data set than the one that was recorded with `old`."""
+    """`run` free to be trained on other pictures than those that were recorded with `old`."""
     data, there = run.data, old.data
-    if isinstance(data, PreparedConfig) and isinstance(there, PreparedConfig) and data.sha256 == there.sha256:
+    if isinstance(data, OWN_DATA) and isinstance(there, OWN_DATA) and data.sha256 == there.sha256:
         return run.model_copy(update={"data": data.model_copy(update={"sha256": None})})
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fromnoise.data.config import PreparedConfig
 from fromnoise.data.manifest import first_difference, text_identity
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.pipeline import Pipeline
@@ -13,32 +12,24 @@ from fromnoise.training.run import Run
 
 
 def matched(run: Run, data: PreparedData, say: Callable[[str], None]) -> Run:
-    """`run` with what `data` measured filled in, and told: its hash, and what latents are moved and scaled by.
+    """`run` with what `data` measured filled in, and told: what latents are moved and scaled by.
 
     Raises:
-        ValueError: one line, when another data set was recorded with the run, or latents are another VAE's.
+        ValueError: one line, when latents are another VAE's.
     """
-    config = run.data
-    assert isinstance(config, PreparedConfig), "who serves a prepared data set was asked for one"
-    if config.sha256 not in (None, data.sha256):
-        raise ValueError(
-            f"{config.path} holds another data set (sha256 {data.sha256[:12]}...) than the run was begun with "
-            f"({str(config.sha256)[:12]}...); choose another directory"
-        )
-    run = run.model_copy(update={"data": config.model_copy(update={"sha256": data.sha256})})
-    vae, space = data.layout.encoders.get("vae"), run.model.space
+    place, vae, space = data.directory, data.layout.encoders.get("vae"), run.model.space
     if vae is None:
         return run
     if not isinstance(space, LatentConfig):
         raise ValueError(
-            f"{config.path} holds latents of a VAE (sha256 {vae[:12]}...), and model.space.type is {space.type!r}: "
+            f"{place} holds latents of a VAE (sha256 {vae[:12]}...), and model.space.type is {space.type!r}: "
             f"give --model.space.type latent --model.space.path VAE"
         )
     from fromnoise.space.latent import sha256_of
 
     if (there := sha256_of(space.path)) != vae:
         raise ValueError(
-            f"{config.path} holds latents of another VAE (sha256 {vae[:12]}...) than model.space.path, {space.path} "
+            f"{place} holds latents of another VAE (sha256 {vae[:12]}...) than model.space.path, {space.path} "
             f"({there[:12]}...): prepare the data anew, or give the VAE that it was prepared with"
         )
     if space.shift is None or space.scale is None:

@@ -24,6 +24,7 @@ from fromnoise.pipeline.pictures import as_pictures, as_png, grid
 from fromnoise.pipeline.pipeline import Precision
 from fromnoise.space.export import save_vae
 from fromnoise.space.folder import CONFIG
+from fromnoise.training.directory import sealed
 from fromnoise.training.ema import Ema
 from fromnoise.training.fast import dtype_of
 from fromnoise.training.run import VAERun
@@ -75,8 +76,9 @@ def fit(run: VAERun, data: Data, say: Callable[[str], None]) -> VAERun:
     """`run` with what follows from the data filled in, and told.
 
     Raises:
-        ValueError: one line, when the pictures or the batch do not fit it.
+        ValueError: one line, when the pictures or the batch do not fit it; and as `sealed`.
     """
+    run = sealed(run, data)
     channels, training, vae, loss = data.image_shape[0], run.training, run.model.vae, run.model.loss
     if data.validation(1).encoded:
         raise ValueError(f"data.type is {run.data.type}, which serves latents; a VAE learns from pictures themselves")

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from pydantic import PositiveInt
 
 from fromnoise.core.config import Config
-from fromnoise.data.config import BucketsConfig, FolderConfig, PreparedConfig
+from fromnoise.data.config import OWN_DATA
 from fromnoise.training.directory import HARMLESS, differences, leaves
 from fromnoise.training.run import Run, VAERun
 
@@ -42,7 +42,6 @@ HARDWARE = ("training.device", "training.precision", "training.compile")
 LOGGING = tuple(f"training.{name}" for name in HARMLESS)
 UNRELATED = {"recipe", "training.seed", *DIRECTORIES, *HARDWARE, *LOGGING}
 """Settings that change no loss beyond what a seed does; nor does any of `model.sampling`."""
-OWN_DATA = (FolderConfig, BucketsConfig, PreparedConfig)
 OWN = (
     ", whose losses depend on your own pictures; fromnoise doctor looks for faults, and fromnoise diff lays a run "
     "beside an earlier one of yours"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fromnoise.data.config import MNISTConfig, ShapesConfig
+from fromnoise.data.config import FolderConfig, MNISTConfig, ShapesConfig
 from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data
 from fromnoise.training.run import Run
 
@@ -86,6 +86,16 @@ def test_other_data_are_refused_by_what_differs(entry, printed):
     with pytest.raises(ValueError, match=r"data.type is 'mnist' in flow, 'shapes' in shapes"):
         refuse_other_data([one, Entry("shapes", shapes, None)])
     refuse_other_data([one, one])
+
+
+def test_a_recipe_may_be_compared_with_a_run_whose_pictures_are_recorded(entry):
+    one, other, recipe = (
+        Entry(str(name), entry("flow").run.model_copy(update={"data": FolderConfig(path=Path("a"), sha256=name)}), None)
+        for name in ("b" * 64, "c" * 64, None)
+    )
+    refuse_other_data([one, recipe, one])
+    with pytest.raises(ValueError, match=r"cannot be matched: data.sha256 is 'bb"):
+        refuse_other_data([one, other])
 
 
 class TestMatched:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from fromnoise.core.config import read_yaml
-from fromnoise.data.config import ShapesConfig
+from fromnoise.core.config import read_yaml, write_yaml
+from fromnoise.data.config import BucketsConfig, FolderConfig, ShapesConfig
 from fromnoise.training.directory import alone, claim, derive
 from fromnoise.training.loop import train
-from fromnoise.training.run import AdamW, Run
+from fromnoise.training.reconstruction import fit
+from fromnoise.training.run import AdamW, Run, VAERun
 
 
 def test_what_follows_from_the_data_is_filled_in_and_told(tiny_run: Callable[..., Run]) -> None:
@@ -80,6 +82,46 @@ def test_what_decides_no_weight_may_change(tmp_path: Path, tiny_run: Callable[..
     changed = tiny_run(keep=5, log_every=1, save_every=1, validate_every=1, preview_every=1, previews=())
     claim(changed, tmp_path)
     assert read_yaml(Run, tmp_path / "run.yaml") == changed
+
+
+@pytest.mark.parametrize("kind", [FolderConfig, BucketsConfig])
+@pytest.mark.parametrize("change", ["a caption", "a picture", "a picture more"])
+def test_a_run_goes_on_with_the_pictures_and_captions_that_it_was_begun_with(
+    tmp_path: Path, tiny_run: Callable[..., Run], kind: type[FolderConfig | BucketsConfig], change: str
+) -> None:
+    pictures, place = tmp_path / "pictures", tmp_path / "run"
+    pictures.mkdir()
+    place.mkdir()
+    for i in range(3):
+        Image.new("RGB", (16, 16)).save(pictures / f"{i}.png")
+        (pictures / f"{i}.txt").write_text(f"picture {i}")
+    asked = tiny_run().model_copy(update={"data": kind(path=pictures, size=16)})
+
+    def derived(run: Run) -> Run:
+        return derive(run, run.data.build(0), lambda line: None)
+
+    claim(derived(asked), place)
+    recorded = read_yaml(Run, place / "run.yaml")
+    claim(derived(recorded), place)
+    assert derived(asked) == recorded
+    if change == "a caption":
+        (pictures / "1.txt").write_text("another")
+    else:
+        at = 1 if change == "a picture" else 3
+        Image.new("RGB", (20, 20)).save(pictures / f"{at}.png")
+        (pictures / f"{at}.txt").write_text(f"picture {at}")
+    told = rf"{pictures} holds other pictures or captions \(sha256 \w+\.\.\.\) than the run was begun with"
+    with pytest.raises(ValueError, match=told):
+        derived(recorded)
+    with pytest.raises(ValueError, match=told):
+        fit(VAERun(data=recorded.data), recorded.data.build(0), print)
+    told = r"holds another run: data.sha256 is .* as its pictures or captions have changed since; choose another dir"
+    with pytest.raises(ValueError, match=told):
+        claim(derived(asked), place)
+    now = derived(asked)
+    write_yaml(now.model_copy(update={"data": asked.data}), place / "run.yaml")  # as before they were recorded
+    claim(now, place)
+    assert read_yaml(Run, place / "run.yaml") == now
 
 
 def test_a_directory_of_other_things_is_left_alone(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:

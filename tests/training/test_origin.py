@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fromnoise.core.config import read_yaml, write_yaml
-from fromnoise.data.config import CIFAR10Config, PreparedConfig, ShapesConfig
+from fromnoise.data.config import OWN_DATA, CIFAR10Config, ShapesConfig
 from fromnoise.diffusion.path import VP, Linear
 from fromnoise.diffusion.times import LogitNormal, Uniform, shifted
 from fromnoise.models.config import DiTConfig, MMDiTConfig
@@ -113,10 +113,11 @@ def test_latents_are_moved_and_scaled_as_the_weights_know_them(tmp_path: Path, v
     assert train(large, tmp_path / "large").config.space == measured != run.model.space
 
 
-def test_another_prepared_data_set_may_follow(tiny_run: Making) -> None:
-    old = changed(tiny_run(), data=PreparedConfig(path=Path("at-32"), sha256="a" * 64))
+@pytest.mark.parametrize("kind", OWN_DATA)
+def test_other_pictures_may_follow(tiny_run: Making, kind: Any) -> None:
+    old = changed(tiny_run(), data=kind(path=Path("at-32"), sha256="a" * 64))
     following = changed(old, data__path=Path("at-64"))
-    assert unsealed(following, old).data == PreparedConfig(path=Path("at-64"))
+    assert unsealed(following, old).data == kind(path=Path("at-64"))
     recorded = changed(following, data__sha256="b" * 64)
     assert unsealed(recorded, old) == recorded
     assert unsealed(following, tiny_run()) == following

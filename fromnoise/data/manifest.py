@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -144,6 +144,8 @@ class Manifest(Config):
     """Name and version."""
     source: str = ""
     """What it was prepared from, in a line."""
+    class_names: tuple[str, ...] = ()
+    """Of the classes, in the order of their numbers; none where they came as numbers."""
     layout: Layout
     counts: StoredCounts
     """Of all shards."""
@@ -182,6 +184,12 @@ def read_manifest(directory: Path) -> Manifest:
         raise ValueError(f"{path}: {explain(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def numbered(names: Sequence[str]) -> str:
+    """The numbers and names of classes, as in "0 Dog, 1 bird, 2 cat": the first twenty, and how many more there are."""
+    more = [f"and {len(names) - 20:,} more"] if len(names) > 20 else []
+    return ", ".join([*(f"{i} {name}" for i, name in enumerate(names[:20])), *more])
 
 
 def refuse_another(directory: Path, there: Layout, asked: Layout) -> None:

@@ -221,7 +221,9 @@ def _statistics(layout: Layout, samples: Sequence[Sample]) -> Statistics:
     return total
 
 
-def finish(directory: Path, layout: Layout, shards: Sequence[str], source: str) -> Manifest:
+def finish(
+    directory: Path, layout: Layout, shards: Sequence[str], source: str, class_names: tuple[str, ...] = ()
+) -> Manifest:
     """Write the manifest of the `shards` in `directory`, file names in order, and return it.
 
     Raises:
@@ -247,6 +249,7 @@ def finish(directory: Path, layout: Layout, shards: Sequence[str], source: str) 
     every = np.concatenate([np.empty((0, 32), np.uint8), *pictures])  # (., 32)
     manifest = Manifest(
         source=source,
+        class_names=class_names,
         layout=layout,
         counts=counts,
         duplicates=len(every) - len(np.unique(every, axis=0)),

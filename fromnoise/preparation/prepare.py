@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fromnoise.core.files import write_text
 from fromnoise.core.line import Line
 from fromnoise.core.needs import refuse_full, size
-from fromnoise.data.manifest import Manifest
+from fromnoise.data.manifest import Manifest, numbered
 from fromnoise.data.shards import faults_of, finish
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.encode import Encoder, Models
@@ -48,6 +48,8 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
     line, stages = Line(), Stages()
     source = open_source(where, settings)
     line.say(source.about)
+    if source.class_names:
+        line.say(f"classes: {numbered(source.class_names)}")
     models = Models(settings, source.classes, device)
     plan = Plan.of(source, settings, models.layout)
     encoder = Encoder(models, settings, cores(), stages)
@@ -75,17 +77,17 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
             else:
                 run(encoder, source, plan, out, todo, live.tick)
             sweep(out)
-        manifest = _finish(where, out, plan)
+        manifest = _finish(where, out, plan, source.class_names)
     return Prepared(manifest, stages.rates())
 
 
-def _finish(where: str, out: Path, plan: Plan) -> Manifest:
+def _finish(where: str, out: Path, plan: Plan, class_names: tuple[str, ...]) -> Manifest:
     """Tell of what could not be read, and write the manifest."""
     faults = [fault for name in plan.shards for fault in faults_of(out / name)]
     told = (json.dumps({"key": one.key, "reason": one.reason}, ensure_ascii=False) + "\n" for one in faults)
     if faults:
         write_text(out / QUARANTINE, "".join(told))
-    manifest = finish(out, plan.layout, plan.shards, plan.source)
+    manifest = finish(out, plan.layout, plan.shards, plan.source, class_names)
     if not manifest.counts.samples:
         first = f": {faults[0].key}: {faults[0].reason}" if faults else ""
         raise ValueError(f"none of the {len(faults):,} pictures of {where} can be read{first}")

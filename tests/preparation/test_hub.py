@@ -85,7 +85,7 @@ def test_parquet_with_classes(made, tmp_path):
     (tmp_path / "set").mkdir()
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train-0.parquet", batch_size=2)
     source = made.source(f"hub:{tmp_path / 'set'}", caption_columns=["title"], entries=20, shard=6)
-    assert source.classes == 3
+    assert source.classes == 3 and source.class_names == ("bat", "cat", "dog")
     assert source.portions == [  # row groups of two rows, put together
         {"piece": piece, "pieces": count, "first": 0, "end": None} for piece, count in ((0, 3), (3, 3), (6, 3), (9, 1))
     ]

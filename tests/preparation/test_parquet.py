@@ -95,6 +95,13 @@ def test_classes_that_are_whole_floats(made, tmp_path):
     assert [one.label for one in made.pictures(source).values()] == [10, 9] and source.classes == 11
 
 
+def test_classes_that_are_words(made, tmp_path):
+    columns = {"image": [made.png(i) for i in range(3)], "label": ["cat", "Dog", "bird"]}
+    source = made.source(write(tmp_path / "a.parquet", columns))
+    assert source.class_names == ("Dog", "bird", "cat")
+    assert [one.label for one in made.pictures(source).values()] == [2, 0, 1]
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="$FROMNOISE_DATA is absent")
 def test_published_files(made):
     source = made.source(DATA / "cifar10", shard=1000)

@@ -21,7 +21,7 @@ from PIL import Image
 from fromnoise.cli.prepare import table
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.core import files, needs
-from fromnoise.data.manifest import MANIFEST, read_manifest
+from fromnoise.data.manifest import MANIFEST, numbered, read_manifest
 from fromnoise.data.pictures import read_picture
 from fromnoise.data.prepared import verify
 from fromnoise.data.shards import Shard, faults_of
@@ -223,6 +223,19 @@ class TestWhatCannotBeRead:
         assert (done.manifest.counts.captions, done.manifest.counts.uncaptioned) == (2 * (COUNT - 6), 6)
         told = [line.split() for line in table(done).splitlines()]
         assert ["captions", "30"] in told and ["without", "caption", "6"] in told
+
+    def test_which_number_a_class_has_is_told_and_kept(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        rows = [row | {"label": ("cat", "Dog", "bird")[i % 3]} for i, row in enumerate(rows)]
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        prepare(str(folder), tmp_path / "out", Preparation(size=SIZE, shard=SHARD))
+        assert capsys.readouterr().err.splitlines()[1] == "classes: 0 Dog, 1 bird, 2 cat"
+        manifest = read_manifest(tmp_path / "out")
+        assert (manifest.class_names, manifest.layout.classes) == (("Dog", "bird", "cat"), 3)
+        assert shards(tmp_path / "out")[0].label.tolist()[:4] == [2, 0, 1, 2]
+        assert numbered([str(i) for i in range(1021)]).endswith(", 19 19, and 1,001 more")
 
     def test_where_nothing_can_be_read_that_is_an_error(
         self, folder: Path, tmp_path: Path, settings: Callable[..., Preparation]

@@ -197,6 +197,7 @@ def test_a_picture_without_a_class_is_a_fault_where_others_have_one(made, tmp_pa
         lines = (f"{row['image']},{row['text']},{'' if row['label'] is None else row['label']}" for row in rows)
         table.write_text("\n".join(["image,text,label", *lines]))
     source = made.source(table)
+    assert source.class_names == (("cat", "dog") if "dog" in labels else ())
     assert made.told(source) == [("b.png", "no class, where others have one")]
     assert [(one.key, one.label) for one in made.pictures(source).values()] == [
         ("a.png", numbers[0]),

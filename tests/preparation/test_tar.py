@@ -103,7 +103,7 @@ def test_every_kind_of_file(made, tmp_path):
     asked = made.source(tmp_path / "a.tar", caption_columns=["prompt", "caption"], label_column="kind")
     found = made.pictures(asked)
     assert found["a.tar/a.PNG"].captions == found["a.tar/b.webp"].captions == ("not this one",)
-    assert [one.label for one in found.values()] == [1, 0] and asked.classes == 2
+    assert [one.label for one in found.values()] == [1, 0] and asked.class_names == ("bat", "cat")
 
 
 def test_what_is_said_of_pictures_whose_names_have_dots(made, tmp_path):

@@ -91,11 +91,17 @@ class Classes:
         labels = sorted(filter(None, self.known))
         if not labels:
             return {"": 0}
-        if all(label.removeprefix("-").isdecimal() for label in labels):
-            if hidden := [label for label in labels if label.startswith("-")]:
-                raise ValueError(f"{where}: class {hidden[0]}; allowed: whole numbers from 0 on, or words")
-            return {label: int(label) for label in labels}
-        return {label: i for i, label in enumerate(labels)}
+        if self.names:
+            return {name: i for i, name in enumerate(self.names)}
+        if hidden := [label for label in labels if label.startswith("-")]:
+            raise ValueError(f"{where}: class {hidden[0]}; allowed: whole numbers from 0 on, or words")
+        return {label: int(label) for label in labels}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, in the order of their numbers; none where all labels are whole numbers."""
+        labels = sorted(filter(None, self.known))
+        return () if all(label.removeprefix("-").isdecimal() for label in labels) else tuple(labels)
 
     def of(self, numbers: array[int], where: str) -> np.ndarray:
         """Classes (N,) int64 of the labels that `number` gave, 0 where others have one; errors as in `table`."""

@@ -52,7 +52,7 @@ class HubSource(Source):
         self.columns = find_columns(list(first), options, self.where)
         kind = (stream.features or {}).get(self.columns.label)
         if isinstance(kind, ClassLabel):
-            self.classes = len(kind.names)
+            self.classes, self.class_names = len(kind.names), tuple(kind.names)
         elif options.label_column:
             raise ValueError(
                 f"{self.where} does not tell the classes of {options.label_column!r}; allowed: a ClassLabel"

@@ -52,7 +52,7 @@ class ParquetSource(Source):
                     self.columns = without_classes(self.columns, options, str(path), error)
                     labels, ignored = Classes(), f"; no classes: {error}"
         self.ends = list(accumulate(counts))  # rows of the files up to each
-        self.known, self.classes = labels.table(str(root)), labels.count
+        self.known, self.classes, self.class_names = labels.table(str(root)), labels.count, labels.names
         self.entries = self.ends[-1]
         if not self.entries:
             raise ValueError(f"{root} holds no rows in {len(self.files):,} parquet files")

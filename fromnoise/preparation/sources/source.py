@@ -40,6 +40,7 @@ class Source(ABC):
     entries: how many there are; None where a stream does not tell.
     portions: what one shard is made of, each.
     classes: how many; 1 where there are none.
+    class_names: of them, in the order of their numbers; none where they came as numbers.
     """
 
     about: str
@@ -47,6 +48,7 @@ class Source(ABC):
     entries: int | None
     portions: Sequence[Portion]
     classes: int = 1
+    class_names: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

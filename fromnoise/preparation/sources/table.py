@@ -55,6 +55,7 @@ class TableSource(Source):
         unclassed = index.leave_out_unclassed()
         self.faults, self.files = index.faults, Files(table.parent, list(index.places))
         self.labels, self.classes = index.classes.of(index.labels, str(table)), index.classes.count
+        self.class_names = index.classes.names
         self.offsets, self.ends = index.grouped()
         self.entries = len(index.places)
         self.portions = ranges(self.entries, options.shard)

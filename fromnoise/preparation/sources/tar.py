@@ -98,7 +98,7 @@ class TarSource(Source):
                     room -= 1
         if not self.entries:
             raise ValueError(f"{root} holds no samples in {len(self.files):,} tar files")
-        self.known, self.classes = labels.table(str(root)), labels.count
+        self.known, self.classes, self.class_names = labels.table(str(root)), labels.count, labels.names
         marks = zip(self.files, self.stamps, strict=True)
         listing = hashed(f"{path.relative_to(root).as_posix()}\0{size}\0{modified}" for path, (size, modified) in marks)
         self.parts = {"columns": hashed([repr(self.asked)]), "files": listing}

@@ -34,7 +34,7 @@ class Options(Config):
     kinds: str = ""
     """Kinds to draw, separated by commas; left out, all that there are for the run."""
     prompt: tuple[str, ...] = ()
-    """Prompts (numbers, for a model of classes); left out, the run's previews."""
+    """Prompts (numbers or names, for a model of classes); left out, the run's previews."""
     seed: NonNegativeInt = 0
     """Noise of the first picture; the next ones count on from it."""
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -28,8 +28,8 @@ Draws pictures of prompts.
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first argument is
 taken for RUN when something is there, or its first word is written like a path; without RUN the model that came with
 fromnoise draws.
-A model of classes is asked for them by number: fromnoise sample runs/dit 7 3. A prompt that begins with a hyphen goes
-after a -- alone.
+A model of classes is asked for them by number, fromnoise sample runs/dit 7 3, or by the names that its data had for
+them. A prompt that begins with a hyphen goes after a -- alone.
 """
 CHUNK = 64  # pictures drawn together
 

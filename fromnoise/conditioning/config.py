@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from fromnoise.conditioning.folder import check
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, hint
 from fromnoise.core.files import kept_copy
 
 if TYPE_CHECKING:
@@ -75,6 +75,27 @@ class LabelConfig(ConditionerConfig):
     """Number of classes."""
     width: PositiveInt = 192
     """Width of a class token."""
+    names: tuple[str, ...] = ()
+    """Names of the classes, in the order of their numbers (derived from the data)."""
+
+    def find(self, prompt: str) -> int | None:
+        """The class that a prompt asks for by its number, as in "7", or by its name; None where there is none."""
+        asked = prompt.strip()
+        if asked.isdecimal() and int(asked) < self.classes:
+            return int(asked)
+        return self.names.index(asked) if asked in self.names else None
+
+    def number(self, prompt: str) -> int:
+        """As `find`.
+
+        Raises:
+            ValueError: one line, when the prompt asks for no class.
+        """
+        found = self.find(prompt)
+        if found is None:
+            allowed = hint(prompt, [f"a number, 0 to {self.classes - 1}", *self.names])
+            raise ValueError(f"prompt {prompt!r} is no class of this model; {allowed}")
+        return found
 
     def build(self, captions: Iterable[str]) -> LabelConditioner:
         from fromnoise.conditioning.label import LabelConditioner

@@ -16,6 +16,7 @@ class LabelConditioner(nn.Module):
 
     def __init__(self, config: LabelConfig):
         super().__init__()
+        self.config = config
         self.width = config.width
         self.classes = config.classes
         self.table = nn.Parameter(torch.empty(config.classes + 1, config.width))
@@ -36,19 +37,8 @@ class LabelConditioner(nn.Module):
         nn.init.normal_(self.table, std=0.02)
 
     def labels(self, prompts: Sequence[str]) -> list[int]:
-        """The classes that prompts ask for by their numbers, as in "7".
-
-        Raises:
-            ValueError: a prompt that is no number of a class.
-        """
-        for prompt in prompts:
-            if not self._is_class(prompt):
-                known = f"0 to {self.classes - 1}"
-                raise ValueError(f"prompt {prompt!r} is no class of this model; allowed: a number, {known}")
-        return [int(prompt) for prompt in prompts]
-
-    def _is_class(self, prompt: str) -> bool:
-        return prompt.strip().isdecimal() and int(prompt) < self.classes
+        """The classes that prompts ask for; errors as in `LabelConfig.number`."""
+        return [self.config.number(prompt) for prompt in prompts]
 
     def encode(self, captions: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
         """Features of a batch: {"labels": (B,) int64}.
@@ -79,5 +69,5 @@ class LabelConditioner(nn.Module):
 
     def notice(self, captions: Sequence[str]) -> str:
         """One line to tell whoever wrote these prompts, or ""."""
-        read = all(caption == "" or self._is_class(caption) for caption in captions)
+        read = all(caption == "" or self.config.find(caption) is not None for caption in captions)
         return "" if read else f"this model reads class labels 0 to {self.classes - 1}, not prompts"

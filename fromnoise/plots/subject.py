@@ -76,7 +76,7 @@ class Wish:
     """How plots are to be drawn. What is None or empty is as the subject has it."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts; for a model of classes, numbers of classes."""
+    """Prompts; for a model of classes, numbers or names of classes."""
     seed: int = 0
     steps: int | None = None
     toy: Literal["moons", "checkerboard", "gaussians"] = "moons"
@@ -124,7 +124,7 @@ class Subject:
         """
         conditioner = self.config.conditioner
         if isinstance(conditioner, LabelConfig):
-            wished = [_label(prompt, conditioner.classes) for prompt in wish.prompts]
+            wished = [conditioner.number(prompt) for prompt in wish.prompts]
             labels = wished or range(min(count, conditioner.classes))
             return [Ask("", label, self.class_name(label)) for label in labels]
         if conditioner.type == "none":
@@ -133,9 +133,16 @@ class Subject:
         examples = previews or (self.known.examples if self.known else ())
         return [Ask(prompt, 0, prompt) for prompt in wish.prompts or examples[:count]]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes of a model of classes, as far as known."""
+        conditioner = self.config.conditioner
+        recorded = conditioner.names if isinstance(conditioner, LabelConfig) else ()
+        return recorded or (self.known.names if self.known else ())
+
     def class_name(self, label: int) -> str:
         """Name of class `label` of a model of classes."""
-        names = self.known.names if self.known else ()
+        names = self.class_names
         return f"{label} {names[label]}" if label < len(names) else f"class {label}"
 
     def about(self, wish: Wish, kind: str, **more: object) -> dict[str, str]:
@@ -160,12 +167,6 @@ def find(place: str | os.PathLike[str], *, raw: bool = False, device: str = "aut
     pipeline = load(path, raw=raw, device=device)
     name = path.stem if path.is_file() else path.resolve().name
     return Subject(name, pipeline.config, pipeline, run_of(file), {"checkpoint": content_hash(file)})
-
-
-def _label(prompt: str, classes: int) -> int:
-    if not (prompt.isdecimal() and int(prompt) < classes):
-        raise ValueError(f"prompt {prompt!r}: this model knows classes; allowed: numbers 0 to {classes - 1}")
-    return int(prompt)
 
 
 def no_model(subject: Subject, wish: Wish) -> str:

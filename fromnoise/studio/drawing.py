@@ -58,8 +58,8 @@ def ask_of(subject: Subject, prompt: str, guidance: float | None = None) -> Ask:
         raise ValueError("no prompt is given; allowed: a few words, or none with guidance 0")
     if not isinstance(conditioner, LabelConfig):
         return Ask(prompt, 0, prompt)
-    names = subject.known.names if subject.known else ()
-    said = [i for i, name in enumerate(names) if re.search(rf"\b{re.escape(name)}\b", prompt.lower())]
+    names = subject.class_names
+    said = [i for i, name in enumerate(names) if re.search(rf"\b{re.escape(name)}\b", prompt, re.IGNORECASE)]
     number = str(said[0]) if len(said) == 1 else prompt or "0"
     (ask,) = subject.asks(Wish((number,)), 1)
     return ask

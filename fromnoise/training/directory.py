@@ -21,6 +21,8 @@ from fromnoise.training.prepared import matched
 from fromnoise.training.run import Run, VAERun, read_run
 
 AnyRun = TypeVar("AnyRun", Run, VAERun)
+TOLD = ("recipe", "model.conditioner.names")
+"""Fields for people, which decide nothing."""
 HARMLESS = (
     *("parallel", "recompute", "log_every", "save_every", "keep", "validate_every", "preview_every", "previews"),
     "tensorboard",
@@ -133,7 +135,7 @@ def claim(run: Run | VAERun, directory: Path) -> None:
 def another(there: Run | VAERun, here: Run | VAERun) -> tuple[str, Any, Any] | None:
     """The first key that makes them different runs, and both values; None where they are the same. What a run learned
     from is not known of those begun before it was recorded."""
-    harmless = {"recipe", *(f"training.{name}" for name in HARMLESS)}
+    harmless = {*TOLD, *(f"training.{name}" for name in HARMLESS)}
     if dict(there.data).get("sha256") is None:
         harmless.add("data.sha256")
     return next((found for found in differences(there, here) if found[0] not in harmless), None)

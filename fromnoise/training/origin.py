@@ -20,7 +20,7 @@ from fromnoise.diffusion.times import shifted
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pipeline import Pipeline
-from fromnoise.training.directory import another, differences
+from fromnoise.training.directory import TOLD, another, differences
 from fromnoise.training.run import Run, read_run
 
 
@@ -61,7 +61,8 @@ def adapt(run: Run, old: Run, say: Callable[[str], None]) -> Run:
         ValueError: one line: the weights of `old` do not fit; it names the first setting that differs.
     """
     ratio = run.model.size / old.model.size
-    if found := next(differences(old.model, _compared(run.model, old.model, ratio)), None):
+    different = differences(old.model, _compared(run.model, old.model, ratio))
+    if found := next((one for one in different if f"model.{one[0]}" not in TOLD), None):
         key, there, here = found
         raise ValueError(f"the weights of {run.start.run} do not fit: model.{key} is {there!r} there, {here!r} here")
     adapted = _adapted(run, old, ratio) if run.start.adapt else run

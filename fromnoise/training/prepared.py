@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fromnoise.data.manifest import first_difference, text_identity
+from fromnoise.conditioning.config import LabelConfig
+from fromnoise.data.manifest import first_difference, numbered, text_identity
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.space.config import LatentConfig
@@ -12,11 +13,16 @@ from fromnoise.training.run import Run
 
 
 def matched(run: Run, data: PreparedData, say: Callable[[str], None]) -> Run:
-    """`run` with what `data` measured filled in, and told: what latents are moved and scaled by.
+    """`run` with what `data` tells filled in, and told: the names of classes, and what latents are moved and scaled by.
 
     Raises:
         ValueError: one line, when latents are another VAE's.
     """
+    names, conditioner = data.manifest.class_names, run.model.conditioner
+    if names and isinstance(conditioner, LabelConfig) and conditioner.names != names:
+        say(f"from the data: classes {numbered(names)}")
+        conditioner = conditioner.model_copy(update={"names": names})
+        run = run.model_copy(update={"model": run.model.model_copy(update={"conditioner": conditioner})})
     place, vae, space = data.directory, data.layout.encoders.get("vae"), run.model.space
     if vae is None:
         return run

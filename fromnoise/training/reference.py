@@ -32,7 +32,7 @@ from pydantic import PositiveInt
 
 from fromnoise.core.config import Config
 from fromnoise.data.config import OWN_DATA
-from fromnoise.training.directory import HARMLESS, differences, leaves
+from fromnoise.training.directory import HARMLESS, TOLD, differences, leaves
 from fromnoise.training.run import Run, VAERun
 
 WIDTH = 3.0  # standard deviations from the mean to an edge of the band
@@ -40,7 +40,7 @@ PATIENCE = 3  # lines in a row on one side of the band that are no chance
 DIRECTORIES = ("data.path", "model.space.path")
 HARDWARE = ("training.device", "training.precision", "training.compile")
 LOGGING = tuple(f"training.{name}" for name in HARMLESS)
-UNRELATED = {"recipe", "training.seed", *DIRECTORIES, *HARDWARE, *LOGGING}
+UNRELATED = {*TOLD, "training.seed", *DIRECTORIES, *HARDWARE, *LOGGING}
 """Settings that change no loss beyond what a seed does; nor does any of `model.sampling`."""
 OWN = (
     ", whose losses depend on your own pictures; fromnoise doctor looks for faults, and fromnoise diff lays a run "

@@ -52,6 +52,15 @@ def test_a_prompt_that_is_no_class_is_refused(prompt):
     assert str(refused.value) == f"prompt {prompt!r} is no class of this model; allowed: a number, 0 to 3"
 
 
+def test_prompts_ask_for_classes_by_name():
+    named = LabelConfig(classes=3, width=8, names=("Dog", "2", "cat")).build([])
+    assert named.labels(["cat", " Dog ", "2", "0"]) == [2, 0, 2, 0]  # a number is one, whatever the names are
+    assert named.notice(["", "cat", "1"]) == "" != named.notice(["a cat"])
+    told = "prompt 'dog' is no class of this model; allowed: a number, 0 to 2, Dog, 2, cat; nearest: Dog"
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        named.labels(["dog"])
+
+
 def test_restore():
     again = LabelConfig(classes=4, width=8).restore(make().state)
     again.load_state_dict(make().state_dict())

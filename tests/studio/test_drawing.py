@@ -60,8 +60,8 @@ def test_a_class_is_asked_for_by_number_or_by_name(name: str, prompt: str, label
     [
         ("one", " ", "no prompt is given"),
         ("digits", "", "no prompt is given"),
-        ("digits", "12", "knows classes; allowed: numbers 0 to 9"),
-        ("digits", "one or two", "knows classes"),
+        ("digits", "12", "is no class of this model; allowed: a number, 0 to 9"),
+        ("digits", "one or two", "is no class"),
     ],
 )
 def test_what_a_model_cannot_draw_is_refused(name: str, prompt: str, said: str, runs: Path) -> None:

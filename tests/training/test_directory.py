@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import read_yaml, write_yaml
-from fromnoise.data.config import BucketsConfig, FolderConfig, ShapesConfig
+from fromnoise.data.config import BucketsConfig, FolderConfig, PreparedConfig, ShapesConfig
+from fromnoise.preparation.config import Preparation
+from fromnoise.preparation.prepare import prepare
 from fromnoise.training.directory import alone, claim, derive
 from fromnoise.training.loop import train
 from fromnoise.training.reconstruction import fit
+from fromnoise.training.reference import fingerprint
 from fromnoise.training.run import AdamW, Run, VAERun
 
 
@@ -122,6 +127,27 @@ def test_a_run_goes_on_with_the_pictures_and_captions_that_it_was_begun_with(
     write_yaml(now.model_copy(update={"data": asked.data}), place / "run.yaml")  # as before they were recorded
     claim(now, place)
     assert read_yaml(Run, place / "run.yaml") == now
+
+
+def test_names_of_classes_follow_from_the_data_and_prompts_may_say_them(
+    tmp_path: Path, tiny_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for i, label in enumerate(("cat", "Dog", "bird")):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i}.png")
+        rows.append(json.dumps({"file_name": f"{i}.png", "label": label}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    prepare(str(tmp_path), tmp_path / "set", Preparation(size=32))
+    asked, place = tiny_run(steps=1, previews=("cat",)), tmp_path / "run"
+    model = asked.model.model_copy(update={"conditioner": LabelConfig(classes=3, width=16)})
+    asked = asked.model_copy(update={"data": PreparedConfig(path=tmp_path / "set"), "model": model})
+    pipeline = train(asked, place)
+    assert pipeline.conditioner.labels(["cat", "0"]) == [2, 0]
+    assert "from the data: classes 0 Dog, 1 bird, 2 cat" in capsys.readouterr().err
+    recorded = read_yaml(Run, place / "run.yaml")
+    write_yaml(recorded.model_copy(update={"model": model}), place / "run.yaml")  # as before names were recorded
+    claim(recorded, place)
+    assert fingerprint(recorded) == fingerprint(recorded.model_copy(update={"model": model}))
 
 
 def test_a_directory_of_other_things_is_left_alone(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:

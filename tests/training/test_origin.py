@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fromnoise.conditioning.config import LabelConfig
 from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.data.config import OWN_DATA, CIFAR10Config, ShapesConfig
 from fromnoise.diffusion.path import VP, Linear
@@ -121,6 +122,12 @@ def test_other_pictures_may_follow(tiny_run: Making, kind: Any) -> None:
     recorded = changed(following, data__sha256="b" * 64)
     assert unsealed(recorded, old) == recorded
     assert unsealed(following, tiny_run()) == following
+
+
+def test_classes_may_be_named_where_they_were_not(tiny_run: Making) -> None:
+    old = changed(tiny_run(), model__conditioner=LabelConfig(classes=2, width=16))
+    named = changed(old, model__conditioner__names=("cat", "dog"))
+    assert adapt(named, old, print) == named
 
 
 def test_a_vae_s_run_is_refused(tmp_path: Path, tiny_run: Making) -> None:

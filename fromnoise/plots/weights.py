@@ -8,6 +8,7 @@ path, SNR + 1 for v where alpha^2 + sigma^2 = 1 (Salimans and Ho 2022, section 4
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 
 import torch
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from fromnoise.diffusion.path import Path
 from fromnoise.diffusion.target import TARGETS, Target, det
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.plots.schedules import curve, log_snr, trained
-from fromnoise.plots.style import BLUE, GREEN, GREY, INK, LOG_SNR, ORANGE, RED, Drawn, sheet, styled
+from fromnoise.plots.style import BLUE, GREEN, GREY, INK, LOG_SNR, ORANGE, PINK, RED, Drawn, sheet, styled
 from fromnoise.plots.subject import Subject, Wish
 
 PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,7 +28,7 @@ PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid, bias 2 (Kingma and Gao 2023)": lambda snr: snr * (2 - snr.log()).sigmoid(),  # of the error of eps
 }
 """Published weights of the squared error of x0, as functions of SNR."""
-COLOURS = dict(zip(TARGETS, (BLUE, RED, GREEN, ORANGE), strict=True))
+COLOURS = (BLUE, RED, GREEN, ORANGE, PINK)  # of targets, in turn
 DASHES = ((0, (1, 1.2)), (0, (4, 1.5)), (0, (6, 1.5, 1, 1.5)))
 SPAN = 10.0  # of log-SNR, to either side of 0
 
@@ -72,8 +73,8 @@ def figure(config: ModelConfig, name: str = "this run") -> Figure:
     most = "" if objective.measure == objective.target else f", weight ≤ {objective.max_weight:g}"
     own = f"this run: {objective.target} measured in {objective.measure}{most}"
     rows: list[tuple[str, Callable[[Tensor], Tensor], dict[str, object]]] = [
-        (f"{label} error", lambda t, target=target: in_x0(path, target, t), {"color": COLOURS[label], "lw": 1.8})
-        for label, target in TARGETS.items()
+        (f"{label} error", lambda t, target=target: in_x0(path, target, t), {"color": colour, "lw": 1.8})
+        for (label, target), colour in zip(TARGETS.items(), cycle(COLOURS), strict=False)
     ]
     for dashes, (label, of_snr) in zip(DASHES, PUBLISHED.items(), strict=True):
         rows.append((label, lambda t, f=of_snr: f(log_snr(path, t).exp()), {"color": GREY, "ls": dashes, "lw": 1.4}))

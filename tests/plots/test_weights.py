@@ -84,6 +84,15 @@ def test_the_figure_has_every_target_and_the_run() -> None:
     assert np.asarray(left.lines[7].get_ydata()).max() == pytest.approx(10)
 
 
+def test_targets_of_ones_own_have_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("score", "other"):
+        monkeypatch.setitem(TARGETS, name, lambda c: (torch.zeros_like(c.sigma), -1 / c.sigma))
+    left, _ = figure(named("shapes").model).axes
+    lines = {str(line.get_label()): line for line in left.lines}
+    assert list(lines)[3:7] == ["flow error", "score error", "other error", next(iter(PUBLISHED))]
+    assert lines["other error"].get_color() == lines["x0 error"].get_color()  # colours go round
+
+
 def test_recipes_of_every_path_can_be_drawn() -> None:
     for config in (named("sd1").model, ModelConfig(path=Cosine())):
         assert all(np.isfinite(np.asarray(line.get_ydata())).all() for line in figure(config).axes[1].lines)

@@ -30,7 +30,8 @@ class Options(Asked):
     """What to compare, and where to put it."""
 
     out: Path | None = None
-    """Directory for runs, measurements and the report; left out, compare/ and the names."""
+    """Directory for runs, measurements and the report; left out, compare/ and the names, with a
+    hash of the runs if others of these names were compared there."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -40,9 +41,11 @@ def main(args: Sequence[str]) -> None:
     start = [_entry(word) for word in words]
     from fromnoise.evaluation.comparison.compare import compare
     from fromnoise.evaluation.comparison.match import Entry
+    from fromnoise.evaluation.comparison.place import free
 
     entries: list[Entry] = [Entry(*one) for one in start]
-    out = options.out or Path("compare") / "-".join(entry.name for entry in entries)
+    names = "-".join(entry.name for entry in entries)
+    out = options.out or free(Path("compare") / names, [entry.identity for entry in entries])
     asked = Asked.model_validate(options.model_dump(exclude={"out"}))
     with kept(out):
         print(compare(entries, out, asked, say, watch))

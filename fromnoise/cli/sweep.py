@@ -44,7 +44,8 @@ class FieldsOptions(FieldsAsked):
     field: tuple[str, ...] = ()
     """KEY=VALUE,VALUE of each field that is varied."""
     out: Path | None = None
-    """Directory for runs, measurements and the page; left out, sweep/ and the recipe's and the fields' names."""
+    """Directory for runs, measurements and the page; left out, sweep/ and the recipe's and the fields' names, with a
+    hash of the runs if that of others is there; values added to those of a sweep go on in its directory."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -72,10 +73,11 @@ def _fields(args: Sequence[str]) -> None:
         raise ValueError("a field is given twice: give all its values at once, as in --field training.batch=32,64")
     runs = list(combinations(begun, fields))
     from fromnoise.evaluation.comparison.fields import Variant, sweep_fields
+    from fromnoise.evaluation.comparison.place import free
 
     variants = [Variant(*one) for one in runs]
     names = "-".join(key.rpartition(".")[2] for key in fields)
-    out = options.out or Path("sweep") / f"{begun.recipe}-{names}"
+    out = options.out or free(Path("sweep") / f"{begun.recipe}-{names}", [one.identity for one in variants])
     asked = FieldsAsked.model_validate(options.model_dump(exclude={"field", "out"}))
     with kept(out):
         print(sweep_fields(variants, out, asked, say, watch))

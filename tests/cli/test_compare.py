@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,28 @@ def test_faults_are_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_pat
         assert main(["compare", *words]) == 2
         said = capsys.readouterr().err
         assert told in said and said.count("\n") == 1, said
+
+
+def test_a_report_of_other_runs_of_the_same_names_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, target in (("a", "x0"), ("b", "flow")):
+        Path(f"{name}.yaml").write_text(RUN.format(folder=folder, target=target))
+        assert main(["train", f"{name}.yaml", "--directory", f"p/{name}"]) == 0
+    shutil.copytree("p", "q")
+
+    def compare(first: str, second: str) -> str:
+        tiny = ["--sweep", "10", "--speeds", "1", "--guidances", "1", "--device", "cpu"]
+        assert main(["compare", first, second, *tiny]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert compare("p/a", "p/b") == "compare/a-b/report.html"
+    page = Path("compare/a-b/report.html").read_text()
+    other = compare("q/a", "q/b")
+    assert re.fullmatch(r"compare/a-b-\w{12}/report\.html", other)
+    assert Path("compare/a-b/report.html").read_text() == page
+    assert compare("../" + tmp_path.name + "/q/a", "q/b") == other, "their own report is written anew"
 
 
 def test_a_run_and_its_record_are_compared(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,24 @@ def test_a_run_without_a_judge_is_trained_and_compared_by_loss_but_not_swept(
     assert main(["sweep", "sweep/custom-lr/runs/lr=1e-3-seed0"]) == 2
     told = "there is no judge of folder data to sweep by; allowed: runs on shapes, mnist, cifar10 data"
     assert told in capsys.readouterr().err
+
+
+def test_a_sweep_of_other_values_takes_a_directory_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(RUN.format(folder=folder))
+
+    def sweep(field: str) -> str:
+        assert main(["sweep", "small.yaml", "--field", field, "--seeds", "1", "--device", "cpu"]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    first = Path("sweep/custom-shift/sweep.html")
+    assert Path(sweep("model.sampling.shift=1,2")) == first
+    page = first.read_text()
+    for field in ("model.sampling.shift=3,4", "model.objective.times.shift=1,2"):
+        other = sweep(field)
+        assert re.fullmatch(r"sweep/custom-shift-\w{12}/sweep\.html", other) and sweep(field) == other
+    assert first.read_text() == page and len(list(Path("sweep").iterdir())) == 3
+    assert Path(sweep("model.sampling.shift=1,2,3")) == first, "a value added goes on"
+    assert [side["name"] for side in json.loads(first.with_suffix(".json").read_text())["sides"]][2] == "shift=3"

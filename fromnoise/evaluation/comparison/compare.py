@@ -15,6 +15,7 @@ from fromnoise.core.machine import describe_machine, versions
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
 from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.place import take
 from fromnoise.evaluation.comparison.report import DIFFERENCES, report
 from fromnoise.evaluation.comparison.summary import differences, summary
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
@@ -38,6 +39,7 @@ def compare(entries: Sequence[Entry], out: Path, asked: Asked, say: Callable[[st
     sides, equal = matched(contenders(entries, asked.seeds, data), asked.match, asked.training_steps, say)
     for side in sides:
         say(f"{side.name}: {side.parameters:,} parameters, {side.flops:,} FLOPs a sample, {side.pictures:,} pictures")
+    take(out, [one.identity for one in entries])
     places = trained(sides, out / "runs", asked.device)
     judge = judge_of(kind_of(entries[0].run.data) if asked.judge == "auto" else asked.judge, data)
     found = measure(places, out / "measured", asked, data, judge, watch)

@@ -17,6 +17,7 @@ from fromnoise.evaluation.comparison.asked import Asked, FieldsAsked
 from fromnoise.evaluation.comparison.compare import described, machine, trained, without_pictures
 from fromnoise.evaluation.comparison.match import counted
 from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.place import identity, take
 from fromnoise.evaluation.comparison.summary import differences, summary
 from fromnoise.evaluation.comparison.sweep_page import LABELS, fields_page
 from fromnoise.evaluation.judges.judge import judge_of, kind_of, prompts_of
@@ -35,6 +36,11 @@ class Variant(NamedTuple):
     name: str  # of its directory too
     values: dict[str, str]  # by key, as they were given
     run: Run
+
+    @property
+    def identity(self) -> str:
+        """As `place.identity`."""
+        return identity(self.run)
 
 
 def sweep_fields(
@@ -62,6 +68,7 @@ def sweep_fields(
         run = derive(variant.run, data, quiet)
         sides.append(counted(variant.name, run, dict.fromkeys(range(asked.seeds)), data))
     say(f"{len(sides) * asked.seeds} trainings of {sides[0].run.training.steps:,} steps: {len(sides)} variants")
+    take(out, [one.identity for one in variants])
     places = trained(sides, out / "runs", asked.device)
     found: dict[tuple[str, int], Tree] = {}
     looked = Asked(samples=asked.samples, seed=asked.seed, device=asked.device, guidances=(), speeds=())

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.evaluation import cost
+from fromnoise.evaluation.comparison.place import identity
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training.checkpoint import steps_done
 from fromnoise.training.directory import another, derive
@@ -25,6 +26,11 @@ class Entry(NamedTuple):
     name: str
     run: Run
     directory: Path | None
+
+    @property
+    def identity(self) -> str:
+        """As `place.identity`."""
+        return identity(self.run, self.directory)
 
 
 class Contender(NamedTuple):

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,19 +61,31 @@ def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     run in training, is left out.
 
     Raises:
-        ValueError: one line, when what stands there is no JSON.
+        ValueError: one line, when what stands there is no JSON, or no object.
     """
     path = Path(path)
     if not path.is_file():
         return []
-    found, lines = [], path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for line in lines:
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         try:
-            found.append(json.loads(line))
+            found.append(_object(line))
         except ValueError as error:
-            if line.endswith("\n"):
-                raise ValueError(f"{path} is damaged: {error}") from None
+            if line.endswith(b"\n"):
+                raise ValueError(f"{path} is damaged: line {number}: {error}") from None
     return found
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: one line, when what stands there is no JSON, or no object.
+    """
+    try:
+        return _object(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def sync_directory(directory: Path) -> None:
@@ -187,6 +200,14 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 def content_hash(path: str | os.PathLike[str]) -> str:
     """The sha256 recorded in a file that `save_tensors` wrote; errors as in `load_metadata`."""
     return load_metadata(path)["sha256"]
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The object that `text` is in JSON; ValueError in one line where it is none."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"{textwrap.shorten(text.decode(), 40)} is no JSON object")
+    return found
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.files import read_lines
 from fromnoise.diffusion.path import TERMINAL_SIGNAL
 from fromnoise.diffusion.target import LARGEST_AMPLIFICATION, TARGETS, amplification
 from fromnoise.doctor.finding import Finding, judged
 from fromnoise.doctor.subject import Subject
 from fromnoise.doctor.watch import replaced
 from fromnoise.training import loop
+from fromnoise.training.log import read_metrics
 
 ENDS = 0.1
 """Largest share of the peak at the last step of a learning rate that is to fall to 0. A cosine planned in steps ends
@@ -116,5 +116,5 @@ def restarts(rates: Sequence[float]) -> int:
 
 def recorded(directory: Path | None, key: str) -> list[float]:
     """What the lines of a run's metrics.jsonl say under `key`."""
-    lines = read_lines(directory / "metrics.jsonl") if directory else []
+    lines = read_metrics(directory / "metrics.jsonl") if directory else []
     return [line[key] for line in lines if key in line]

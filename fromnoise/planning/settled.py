@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from fromnoise.core.config import read_yaml
-from fromnoise.core.files import load_metadata
 from fromnoise.core.line import quiet
 from fromnoise.core.types import Data
 from fromnoise.data.prepared import PreparedData
 from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.planning.absent import Say, find_data
 from fromnoise.space.config import LatentConfig
+from fromnoise.training.checkpoint import read_progress
 from fromnoise.training.directory import another
 from fromnoise.training.fast import Choices
 from fromnoise.training.latents import recorded_space
@@ -49,10 +48,10 @@ def done_in(run: Run | VAERun, directory: Path | None, assume: Say) -> Done:
     saved = list_checkpoints(directory / "checkpoints")
     if not saved:
         raise ValueError(f"no checkpoint in {directory}: nothing of it is done; plan it as {directory / 'run.yaml'}")
-    progress = json.loads(load_metadata(saved[-1] / "optimizer.safetensors")["progress"])
+    progress = read_progress(saved[-1] / "optimizer.safetensors")
     measured = directory / "measured.yaml"
     choices = read_yaml(Choices, measured) if measured.is_file() else None
-    return Done(progress["step"], progress["seconds"], choices)
+    return Done(progress.step, progress.seconds, choices)
 
 
 def settle(

@@ -11,7 +11,6 @@ import torch
 
 from fromnoise.core.chips import Chip
 from fromnoise.core.device import keep_freed_memory
-from fromnoise.core.files import read_lines
 from fromnoise.core.line import quiet
 from fromnoise.core.needs import peak_memory, used_memory
 from fromnoise.core.recompute import recompute
@@ -29,6 +28,7 @@ from fromnoise.training.fast import (
     repays,
 )
 from fromnoise.training.hollow import Counted
+from fromnoise.training.log import read_metrics
 from fromnoise.training.loop import trainee_of
 from fromnoise.training.run import Run, VAERun
 from fromnoise.training.trainee import Model
@@ -87,7 +87,7 @@ def on_chip(chip: Chip, flops: Flops, step: Counted, batch: int, utilisation: fl
 
 def of_run(directory: Path, choices: Choices) -> Speed | None:
     """The pace that a run has had of late, by its own record; None where it has none yet."""
-    lines = read_lines(directory / "metrics.jsonl")
+    lines = read_metrics(directory / "metrics.jsonl")
     times = [line["step_seconds"] for line in lines if "step_seconds" in line][-20:]
     if not times:
         return None

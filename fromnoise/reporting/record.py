@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import statistics
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from typing import Any
 
 from fromnoise.autoencoder.autoencoder import Autoencoder
 from fromnoise.core.config import read_mapping
-from fromnoise.core.files import content_hash, load_metadata, read_lines
+from fromnoise.core.files import content_hash, load_metadata, read_object
 from fromnoise.evaluation import cost
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import reference
 from fromnoise.training.checkpoint import WEIGHTS
-from fromnoise.training.environment import FILE as ENVIRONMENT
+from fromnoise.training.environment import read_environment
+from fromnoise.training.log import read_metrics
 from fromnoise.training.run import Run, VAERun, read_run
 
 EVALUATION = "evaluation.json"
@@ -116,7 +116,7 @@ def read(directory: Path) -> Record:
     if not (directory / "run.yaml").is_file():
         what = "has no run.yaml" if directory.is_dir() else "is no directory"
         raise ValueError(f"{directory} {what}; allowed: the directory of a run that `fromnoise train` began")
-    lines = read_lines(directory / "metrics.jsonl")
+    lines = read_metrics(directory / "metrics.jsonl")
     measured, judged = directory / "measured.yaml", directory / EVALUATION
     checkpoints = list_checkpoints(directory / "checkpoints")
     sheets = [path for path in (directory / "previews").glob("step-*.png") if re.fullmatch(r"step-\d{8,}", path.stem)]
@@ -126,7 +126,7 @@ def read(directory: Path) -> Record:
         logged=[line for line in lines if "loss" in line],
         validated=[line for line in lines if "validation_raw" in line],
         choices=read_mapping(measured) if measured.is_file() else {},
-        environment=read_lines(directory / ENVIRONMENT),
+        environment=read_environment(directory),
         evaluation=_evaluation(judged) if judged.is_file() else None,
         previews={int(sheet.stem.removeprefix("step-")): sheet for sheet in sorted(sheets)},
         checkpoint=checkpoints[-1] if checkpoints else None,
@@ -135,6 +135,6 @@ def read(directory: Path) -> Record:
 
 def _evaluation(file: Path) -> Tree:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}; fromnoise evaluate writes it anew") from None
+        raise ValueError(f"{error}; fromnoise evaluate writes it anew") from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -160,9 +161,18 @@ def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
         ema.load(average, optimizer.parallel.like)
         parts = ["optimizer", *(name for name in hashes if name not in WEIGHTS)]
         optimizer.load(Parts([path / f"{name}.safetensors" for name in parts]))
+        return read_progress(path / "optimizer.safetensors")
     except (ValueError, KeyError) as error:
         raise ValueError(_damaged(path, str(error))) from None
-    return Progress(**json.loads(metadata["progress"]))
+
+
+def read_progress(file: Path) -> Progress:
+    """What an optimizer's file records; ValueError in one line where it is not known."""
+    told = load_metadata(file)["progress"]
+    try:
+        return Progress(**json.loads(told))
+    except (ValueError, TypeError):
+        raise ValueError(f"{file} is damaged: its progress is {textwrap.shorten(told, 60)}") from None
 
 
 class Parts(Mapping[str, Tensor]):

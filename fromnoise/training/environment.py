@@ -6,17 +6,19 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fromnoise.core.device import has_bfloat16, pick
-from fromnoise.core.files import write_text
+from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.machine import describe_machine, versions
 from fromnoise.core.ranks import Ranks
 from fromnoise.core.types import Data
 from fromnoise.training.run import Run, VAERun
 
 FILE = "environment.jsonl"
+TOLD = ("step", "date", "machine", "versions", "held_out")  # by every line
 HELD_OUT = 64  # pictures that tell one data set from another
 
 
@@ -32,6 +34,19 @@ def note_environment(directory: Path, step: int, device: torch.device, data: Dat
     told = {"step": step, "date": now, "machine": describe_machine(device), "versions": versions()}
     told |= {"processes": processes} if processes > 1 else {}
     write_text(file, before + json.dumps(told | {"held_out": fingerprint(data)}) + "\n")
+
+
+def read_environment(directory: Path) -> list[dict[str, Any]]:
+    """The lines of the training in `directory`; none where they were not recorded.
+
+    Raises:
+        ValueError: one line, when one is no JSON object, or lacks what all lines tell.
+    """
+    lines = read_lines(directory / FILE)
+    for number, line in enumerate(lines, start=1):
+        if missing := [key for key in TOLD if key not in line]:
+            raise ValueError(f"{directory / FILE} is damaged: line {number} does not tell {', '.join(missing)}")
+    return lines
 
 
 def fingerprint(data: Data) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fromnoise.core.files import write_text
+from fromnoise.core.files import read_lines, write_text
 from fromnoise.core.line import Line
 from fromnoise.core.ranks import ALONE, Ranks
 from fromnoise.training.checkpoint import Progress
@@ -19,6 +19,11 @@ from fromnoise.training.reference import Reference
 from fromnoise.training.run import Training
 
 T = TypeVar("T")
+KINDS = (
+    ("loss", "gradient_norm", "learning_rate", "images_per_second", "waiting_for_data", "step_seconds", "seconds"),
+    ("validation_raw", "validation_ema"),
+)
+"""Numbers that a line of training tells, and one of validation; the first of each tells what it is."""
 
 
 class Metrics:
@@ -68,14 +73,29 @@ class Unwritten:
     def close(self) -> None: ...
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where there is no file.
+
+    Raises:
+        ValueError: one line, when one is no JSON object, or lacks a number that all lines of its kind tell.
+    """
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        wanted = ["step", *(name for kind in KINDS if kind[0] in line for name in kind)]
+        for name in wanted:
+            if not isinstance(line.get(name), int | float):
+                raise ValueError(f"{path} is damaged: line {number}: {name} is {line.get(name)!r}, no number")
+    return lines
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for half a line, the last thing written before a kill."""
+    """The step of a line; infinite for what is none, as half a line, the last thing written before a kill."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

@@ -22,6 +22,7 @@ from fromnoise.core.files import (
     load_metadata,
     load_tensors,
     read_lines,
+    read_object,
     read_tensors,
     save_tensors,
     write_bytes,
@@ -209,7 +210,7 @@ def test_lines_of_a_run_in_training_are_read_but_for_half_a_line(tmp_path: Path,
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: "):
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: line 2: "):
         read_lines(path)
 
 
@@ -229,3 +230,15 @@ def test_a_frozen_model_is_found_where_its_run_is(tmp_path: Path, monkeypatch: p
     assert kept_copy(path, moved) is None
     (project / path).rename(moved / "one")
     assert kept_copy(path, moved) == moved / "one"
+
+
+@pytest.mark.parametrize("told", [b"5", b"null", b"[]", b'"\xc3\xa9"', b"\xff"])
+def test_what_is_no_object_is_told(tmp_path: Path, told: bytes) -> None:
+    lines, file = tmp_path / "lines.jsonl", tmp_path / "object.json"
+    lines.write_bytes(b'{"step": 1}\n' + told + b"\n")
+    file.write_bytes(told)
+    with pytest.raises(ValueError, match=r"lines.jsonl is damaged: line 2: .*\S") as first:
+        read_lines(lines)
+    with pytest.raises(ValueError, match=r"object.json is damaged: .*\S") as second:
+        read_object(file)
+    assert "\n" not in str(first.value) + str(second.value)

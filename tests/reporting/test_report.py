@@ -170,6 +170,27 @@ def test_of_a_vae_it_tells_how_well_it_reconstructs(toy_vae: Path, read_page: Re
     assert 'AutoencoderKL.from_pretrained("toy-vae/vae")' in card and "latents of 8" in card
 
 
+@pytest.mark.parametrize("command", ["report", "diff"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("metrics.jsonl", ["5", "null", '{"step": "a"}', '{"step": 1, "loss": 0.5}']),
+        ("environment.jsonl", ["null", "{}"]),
+        ("evaluation.json", ["[]", "null"]),
+    ],
+)
+def test_a_damaged_record_is_one_line(
+    name: str, lines: list[str], command: str, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = shutil.copytree(toy, tmp_path / "toy", ignore=shutil.ignore_patterns("checkpoints", "*.html"))
+    for line in lines:
+        (place / name).write_text(f"{line}\n")
+        assert main([command, *[str(place)] * (1 + (command == "diff"))]) == 2
+        said = capsys.readouterr()
+        assert f"{place / name} is damaged: " in said.err and said.err.count("\n") == 1 and not said.out
+    assert not list(tmp_path.rglob("*.html"))
+
+
 @pytest.mark.parametrize(
     ("name", "words"), [("none", "none is no directory; allowed: the directory of a run"), (".", "has no run.yaml")]
 )

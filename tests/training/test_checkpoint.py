@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -122,3 +123,15 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     told = str(error.value)
     assert told.startswith(f"damaged checkpoint {path}: ") and "\n" not in told
     assert told.endswith("to go on from step-00000002, remove that directory")
+
+
+@pytest.mark.parametrize("told", ["null", "5", '{"steps": 4}', "{"])
+def test_progress_that_is_none_is_refused(
+    tmp_path: Path, parts: tuple[Pipeline, Ema, Optimizer], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setattr(checkpoint, "told", lambda *given: {"progress": told, "weights": "{}"})
+    path = checkpoint.save(tmp_path, State(*parts, Progress(4)), keep=1)
+    with pytest.raises(
+        ValueError, match=rf"^damaged checkpoint {path}: .* its progress is {re.escape(told)}; to go on"
+    ):
+        checkpoint.load_rest(path, parts[1], parts[2])

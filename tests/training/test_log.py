@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fromnoise.training.log import Live, Meter, Metrics, duration, status
+from fromnoise.training.log import KINDS, Live, Meter, Metrics, duration, read_metrics, status
 
 
 def steps(path: Path) -> list[int]:
@@ -38,6 +38,25 @@ def test_a_run_without_a_checkpoint_begins_its_lines_anew(tmp_path: Path) -> Non
     path.write_text('{"step": 0, "validation_raw": 1.0}\n{"step": 5, "loss": 1.0}\n')
     Metrics(path, 0, tensorboard=False).close()
     assert path.read_text() == ""
+
+
+def test_lines_of_no_step_are_dropped_on_resuming(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": "a"}\n5\nnull\n{}\n{"step": null}\n{"step": 3}\n')
+    Metrics(path, 10, tensorboard=False).close()
+    assert path.read_text() == '{"step": 3}\n'
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
+def test_a_line_that_lacks_a_number_is_told(tmp_path: Path, kind: tuple[str, ...]) -> None:
+    path, whole = tmp_path / "metrics.jsonl", {"step": 1} | dict.fromkeys(kind, float("nan"))
+    path.write_text(f"{json.dumps(whole)}\n")
+    assert [list(line) for line in read_metrics(path)] == [list(whole)]
+    for name in ("step", *kind[1:]):
+        for value in ("a", None):
+            path.write_text(f"{json.dumps(whole)}\n{json.dumps(whole | {name: value})}\n")
+            with pytest.raises(ValueError, match=rf"metrics.jsonl is damaged: line 2: {name} is {value!r}, no number$"):
+                read_metrics(path)
 
 
 def test_a_full_disk_is_told_in_one_line(

@@ -14,7 +14,7 @@ from fromnoise.core.files import write_text
 from fromnoise.core.machine import describe_machine, versions
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.comparison.match import Contender, Entry, contenders, matched, refuse_other_data, seeded
-from fromnoise.evaluation.comparison.measure import Watch, measure
+from fromnoise.evaluation.comparison.measure import Watch, learned, measure
 from fromnoise.evaluation.comparison.place import take
 from fromnoise.evaluation.comparison.report import DIFFERENCES, report
 from fromnoise.evaluation.comparison.summary import differences, summary
@@ -37,6 +37,9 @@ def compare(entries: Sequence[Entry], out: Path, asked: Asked, say: Callable[[st
     refuse_other_data(entries)
     data = entries[0].run.data.build(0)
     sides, equal = matched(contenders(entries, asked.seeds, data), asked.match, asked.training_steps, say)
+    for entry in entries:
+        if entry.directory:
+            learned(entry.directory)  # what cannot be read is told before anything is trained
     for side in sides:
         say(f"{side.name}: {side.parameters:,} parameters, {side.flops:,} FLOPs a sample, {side.pictures:,} pictures")
     take(out, [one.identity for one in entries])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fromnoise.core.config import read_yaml
 from fromnoise.core.device import pick
-from fromnoise.core.files import content_hash, read_lines, write_text
+from fromnoise.core.files import content_hash, read_object, write_text
 from fromnoise.core.types import Data
 from fromnoise.evaluation.comparison.asked import Asked
 from fromnoise.evaluation.denoising import denoising
@@ -26,6 +26,7 @@ from fromnoise.evaluation.judges.judge import Judge, Progress, prompts_of
 from fromnoise.pipeline.load import load, weights
 from fromnoise.pipeline.pictures import as_png
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training.log import read_metrics
 from fromnoise.training.run import Run
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
@@ -125,9 +126,9 @@ def kept(file: Path, key: dict[str, Any], work: Callable[[], dict[str, Any]]) ->
     """What `file` holds, where it was measured under the same key; else the result of `work`, kept there."""
     if file.is_file():
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = _record(file)
         except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error}); remove it, and that part is measured anew") from None
+            raise ValueError(f"{error}; remove it, and that part is measured anew") from None
         if record["key"] == key:
             return record["found"]
     found = work()
@@ -136,11 +137,22 @@ def kept(file: Path, key: dict[str, Any], work: Callable[[], dict[str, Any]]) ->
     return found
 
 
+def _record(file: Path) -> dict[str, Any]:
+    record = read_object(file)
+    if "key" not in record or not isinstance(record.get("found"), dict):
+        raise ValueError(f"{file} is damaged: it does not hold key and found")
+    return record
+
+
 def learned(place: Path) -> dict[str, Any]:
-    """The losses that the training in `place` told of, in metrics.jsonl."""
-    lines = read_lines(place / "metrics.jsonl")
+    """The losses that the training in `place` told of, in metrics.jsonl; ValueError in one line where there are none,
+    or it is damaged."""
+    file = place / "metrics.jsonl"
+    lines = read_metrics(file)
     losses = [line for line in lines if "loss" in line]
-    validated = [line for line in lines if "validation_ema" in line]
+    validated = [line for line in lines if "validation_raw" in line]
+    if not losses or not validated:
+        raise ValueError(f"{file} tells of no {'validation ' if losses else ''}losses")
     return {
         "seconds": losses[-1]["seconds"],
         "training": {"step": [line["step"] for line in losses], "loss": [line["loss"] for line in losses]},

@@ -25,7 +25,7 @@ def load(place: str | os.PathLike[str] | None = None, *, raw: bool = False, devi
     """
     place = shipped() if place is None else place
     pipeline = Pipeline.load(weights(place, raw=raw), pick(device))
-    if sampling := chosen_sampling(place):
+    if sampling := chosen_sampling(place, pipeline.config.sampling):
         pipeline.draw_as(sampling)
         how = f"draws as {Path(place) / SAMPLING} has it, chosen by a sweep: {sampling.words()}"
         print(f"note: {how}", file=sys.stderr, flush=True)

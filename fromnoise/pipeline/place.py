@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from fromnoise.core.config import explain, read_yaml
 from fromnoise.core.files import load_metadata
+from fromnoise.diffusion.sample import WITH_ETA
 from fromnoise.pipeline.config import ModelConfig, Sampling
 
 SAMPLING = "sampling.yaml"
-"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it."""
+"""In a run directory: how to draw in place of what the checkpoint says, as a sweep has chosen it; all keys or some."""
 
 
 def shipped() -> Path:
@@ -59,10 +60,17 @@ def directory_of(weights: Path) -> Path | None:
     return next((parent for parent in weights.resolve().parents[:3] if (parent / "run.yaml").is_file()), None)
 
 
-def chosen_sampling(place: str | os.PathLike[str]) -> Sampling | None:
-    """How a sweep has chosen that the run in `place` draws; None where none has. ValueError as in `load`."""
-    chosen = Path(place) / SAMPLING
-    return read_yaml(Sampling, chosen) if chosen.is_file() else None
+def chosen_sampling(place: str | os.PathLike[str], usual: Sampling) -> Sampling | None:
+    """How a sweep has chosen that the run in `place` draws, what it leaves out as in `usual`, the checkpoint's; None
+    where none has. ValueError as in `load`."""
+    file = Path(place) / SAMPLING
+    if not file.is_file():
+        return None
+    chosen = read_yaml(Sampling, file)
+    given = {name: getattr(chosen, name) for name in chosen.model_fields_set}
+    if "sampler" in given and chosen.sampler not in WITH_ETA:
+        given.setdefault("eta", 0.0)  # the checkpoint's is for its own sampler
+    return usual.model_copy(update=given)
 
 
 def recorded_config(path: str | os.PathLike[str], metadata: dict[str, str]) -> ModelConfig:
@@ -80,5 +88,6 @@ def recorded_config(path: str | os.PathLike[str], metadata: dict[str, str]) -> M
 def config_at(place: str | os.PathLike[str]) -> ModelConfig:
     """The config of the model in `place`, as `load` would draw with it, without reading its weights; errors alike."""
     file = weights(place)
-    config, sampling = recorded_config(file, load_metadata(file)), chosen_sampling(place)
+    config = recorded_config(file, load_metadata(file))
+    sampling = chosen_sampling(place, config.sampling)
     return config.model_copy(update={"sampling": sampling}) if sampling else config

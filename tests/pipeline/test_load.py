@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load, weights
-from fromnoise.pipeline.place import shipped
+from fromnoise.pipeline.place import chosen_sampling, shipped
 
 
 @pytest.fixture
@@ -44,3 +45,18 @@ def test_what_is_no_model_is_told(run: Path, tmp_path: Path) -> None:
 def test_no_place_means_the_model_that_comes_along() -> None:
     drawn, named = (model.state_dict() for model in (load(device="cpu"), load(shipped(), device="cpu")))
     assert all(bool((drawn[key] == named[key]).all()) for key in named)
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("sampler: euler", {"sampler": "euler", "eta": 0.0}),  # eta is ddim's
+        ("steps: 7\nguidance: 1", {"steps": 7, "guidance": 1.0}),
+        ("sampler: ddim\nshift: 1", {"shift": 1.0}),
+    ],
+)
+def test_what_a_choice_leaves_out_is_as_the_checkpoint_has_it(tmp_path: Path, written: str, changed: dict) -> None:
+    usual = Sampling(sampler="ddim", steps=2, guidance=3.5, interval=(0.0, 0.8), shift=3.0, eta=0.5)
+    assert chosen_sampling(tmp_path, usual) is None
+    (tmp_path / "sampling.yaml").write_text(written)
+    assert chosen_sampling(tmp_path, usual) == usual.model_copy(update=changed)

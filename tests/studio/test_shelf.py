@@ -91,6 +91,9 @@ def test_it_draws_as_a_sweep_has_chosen(runs: Path) -> None:
     write_yaml(chosen, runs / "one" / "sampling.yaml")
     assert shelf.subject("one").pipeline.config.sampling == chosen
     assert config_at(runs / "one").sampling == chosen
+    (runs / "one" / "sampling.yaml").write_text("sampler: heun\n")
+    some = usual.model_copy(update={"sampler": "heun"})
+    assert shelf.subject("one").pipeline.config.sampling == some == config_at(runs / "one").sampling
     (runs / "one" / "sampling.yaml").unlink()
     assert shelf.subject("one").pipeline.config.sampling == usual == config_at(runs / "one").sampling
 

@@ -75,6 +75,12 @@ def chosen_sampling(place: str | os.PathLike[str], usual: Sampling) -> Sampling 
 
 def recorded_config(path: str | os.PathLike[str], metadata: dict[str, str]) -> ModelConfig:
     """The config in the `metadata` of the file of weights at `path`; ValueError in one line where it holds none."""
+    if "autoencoder" in metadata:
+        vae = (directory_of(Path(path)) or Path("RUN")) / "vae"
+        raise ValueError(
+            f"{path} holds a VAE, which draws nothing by itself; train a model in its latents, with "
+            f"--model.space.type latent --model.space.path {vae}"
+        )
     if "config" not in metadata:
         raise ValueError(f"{path} holds no pipeline: its metadata has no config")
     try:

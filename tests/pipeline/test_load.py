@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fromnoise.autoencoder.autoencoder import Autoencoder
+from fromnoise.autoencoder.config import AutoencoderConfig
+from fromnoise.core.config import write_yaml
+from fromnoise.models.config import VAEConfig
 from fromnoise.pipeline.config import Sampling
 from fromnoise.pipeline.load import load, weights
-from fromnoise.pipeline.place import chosen_sampling, shipped
+from fromnoise.pipeline.place import chosen_sampling, config_at, shipped
+from fromnoise.training.run import VAERun
 
 
 @pytest.fixture
@@ -60,3 +65,16 @@ def test_what_a_choice_leaves_out_is_as_the_checkpoint_has_it(tmp_path: Path, wr
     assert chosen_sampling(tmp_path, usual) is None
     (tmp_path / "sampling.yaml").write_text(written)
     assert chosen_sampling(tmp_path, usual) == usual.model_copy(update=changed)
+
+
+def test_a_vae_is_told_with_what_it_is_for(tmp_path: Path) -> None:
+    vae = AutoencoderConfig(vae=VAEConfig(width=8, multipliers=(1, 2), layers=1, groups=4))
+    run = tmp_path / "run"
+    file = run / "checkpoints" / "step-00000004" / "ema.safetensors"
+    file.parent.mkdir(parents=True)
+    write_yaml(VAERun(), run / "run.yaml")
+    Autoencoder.build(vae, seed=0).save(file, {})
+    what = "holds a VAE, which draws nothing by itself; train a model in its latents, with --model.space.type latent"
+    for read in (load, config_at):
+        with pytest.raises(ValueError, match=rf"ema\.safetensors {what} --model\.space\.path {run.resolve()}/vae$"):
+            read(run)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,6 +45,20 @@ def stirred(model: M, size: float, seed: int = 1) -> M:
         for parameter in model.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+@pytest.fixture
+def unread() -> Callable[[], AbstractContextManager[None]]:
+    """Inside `unread()`, whoever was to read what is printed has stopped: the first line of it breaks the pipe."""
+
+    @contextmanager
+    def stopped() -> Iterator[None]:
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "w", buffering=1) as stream, redirect_stdout(stream):
+            yield
+
+    return stopped
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,9 @@ def main(args: Sequence[str]) -> None:
         raise ValueError(f"one of {words[0]} and {words[1]} is the run of a VAE; allowed: two VAEs, or two that draw")
     mark = mark_of(first.directory, second.directory)
     out = options.out or free(Path("diff") / f"{first.name}-{second.name}.html", mark)
-    print(summary(first, second))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, diff(first, second, options.seed, options.device) + f"<!-- {mark} -->\n")
-    print(out)
+    print(f"{summary(first, second)}\n{out}")  # last: whoever reads it may stop reading
 
 
 def mark_of(*directories: Path) -> str:

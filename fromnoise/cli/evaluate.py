@@ -56,5 +56,5 @@ def main(args: Sequence[str]) -> None:
         results = {**measured(subject), "command": command}
     if not ranks.first:
         return
+    keep(subject, results)  # first: whoever reads what is printed may stop reading
     print(json.dumps(results) if options.output == "json" else table(results, subject.domain))
-    keep(subject, results)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fromnoise.cli.main import main
+from fromnoise.core.config import write_yaml
 from fromnoise.evaluation.adherence_table import adherence_lines
+from fromnoise.pipeline.place import config_at
+from fromnoise.training.run import Run
 
 KEYS = ["single_object", "two_object", "counting", "colors", "position", "color_attr", "overall", "held_out"]
 
@@ -52,3 +58,13 @@ def test_of_shapes_it_is_also_asked_whether_the_model_listens(
     assert {"adherence", "listening"} <= results.keys() and len(results["listening"]["times"]) == 10
     assert list(results["left_out"]) == ["features", "clipscore", "neighbours", "floor"]
     assert "--features pixels" in results["left_out"]["features"] and "without end" in results["left_out"]["floor"]
+
+
+def test_who_stops_reading_loses_no_numbers(
+    checkpoint: Path, tmp_path: Path, unread: Callable[[], AbstractContextManager[None]]
+) -> None:
+    run = shutil.copytree(checkpoint, tmp_path / "run")
+    write_yaml(Run(model=config_at(run)), run / "run.yaml")
+    with unread():
+        assert main(["evaluate", str(run), "--samples", "6", "--steps", "1", "--measure", "judge"]) == 141
+    assert json.loads((run / "evaluation.json").read_text())["drawing"]["steps"] == 1

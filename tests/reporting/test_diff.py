@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_a_page_of_other_runs_of_the_same_names_is_kept(
     other = diff("one", "y/one")
     assert re.fullmatch(r"diff/one-one-\w{12}\.html", other) and Path("diff/one-one.html").read_text() == page
     assert diff("one", "../" + tmp_path.name + "/y/one") == other, "their own page is written anew"
+
+
+def test_who_stops_reading_loses_no_page(
+    toy: Path, other: Path, tmp_path: Path, unread: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with unread():
+        assert main(["diff", str(toy), str(other), "--out", str(tmp_path / "page.html"), "--device", "cpu"]) == 141
+    assert "Settings that differ" in (tmp_path / "page.html").read_text()
 
 
 def test_a_browser_asks_for_nothing(page: str, browse: Browse) -> None:

@@ -7,6 +7,7 @@ import re
 import statistics
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,10 @@ class Record:
         """What identifies the run, its weights, and what it learned from and with: sha256 (hex) each."""
         told: Tree = {"settings that decide its losses": reference.fingerprint(self.run)}
         data = dict(self.run.data)
-        if self.environment:
-            told["held-out pictures"] = self.environment[0]["held_out"]
+        parts = [next(lines) for _, lines in groupby(self.environment, key=lambda line: line["held_out"])]
+        for line in parts:
+            since = f", from step {line['step']:,}" if len(parts) > 1 else ""
+            told[f"held-out pictures{since}"] = line["held_out"]
         if data.get("sha256"):
             told["data learned from"] = data["sha256"]
         if self.checkpoint is None:

@@ -44,7 +44,10 @@ def read_environment(directory: Path) -> list[dict[str, Any]]:
     """
     lines = read_lines(directory / FILE)
     for number, line in enumerate(lines, start=1):
-        if missing := [key for key in TOLD if key not in line]:
+        missing = [key for key in TOLD if key not in line] or (
+            ["its step"] if not isinstance(line["step"], int) else []
+        )
+        if missing:
             raise ValueError(f"{directory / FILE} is damaged: line {number} does not tell {', '.join(missing)}")
     return lines
 

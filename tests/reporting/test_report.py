@@ -19,6 +19,7 @@ from fromnoise.pipeline.load import weights
 from fromnoise.reporting import record
 from fromnoise.reporting.card import own
 from fromnoise.training import loop
+from fromnoise.training.environment import TOLD
 
 Read = Callable[[str], Any]
 Browse = Callable[[str, int], tuple[int, int, int, list[str]]]
@@ -170,12 +171,24 @@ def test_of_a_vae_it_tells_how_well_it_reconstructs(toy_vae: Path, read_page: Re
     assert 'AutoencoderKL.from_pretrained("toy-vae/vae")' in card and "latents of 8" in card
 
 
+def test_held_out_pictures_that_changed_are_told_with_the_step(toy: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(toy, tmp_path / "toy")
+    (line,) = map(json.loads, (place / "environment.jsonl").read_text().splitlines())
+    first, then = line["held_out"], "f" * 64
+    lines = [line, line | {"step": 2}, line | {"step": 4, "held_out": then}, line | {"step": 6}]
+    (place / "environment.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    told = {key: value for key, value in record.read(place).hashes.items() if key.startswith("held-out")}
+    name = "held-out pictures, from step "
+    assert told == {f"{name}0": first, f"{name}4": then, f"{name}6": first}
+    assert record.read(toy).hashes["held-out pictures"] == first
+
+
 @pytest.mark.parametrize("command", ["report", "diff"])
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
         ("metrics.jsonl", ["5", "null", '{"step": "a"}', '{"step": 1, "loss": 0.5}']),
-        ("environment.jsonl", ["null", "{}"]),
+        ("environment.jsonl", ["null", "{}", json.dumps(dict.fromkeys(TOLD, "a"))]),
         ("evaluation.json", ["[]", "null"]),
     ],
 )

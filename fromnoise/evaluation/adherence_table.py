@@ -14,11 +14,18 @@ def adherence_lines(results: Tree) -> list[str]:
         f"{task.replace('_', ' '):<16}{100 * share:6.1f} %   ({_range(intervals[task])})"
         for task, share in results["adherence"].items()
     ]
-    drawing = ", ".join(
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
-        for key, value in results["drawing"].items()
-    )
-    return [*lines, *_instead(results["instead"]), *_second(results["second"]), drawing]
+    return [*lines, *_instead(results["instead"]), *_second(results["second"]), drawing_line(results["drawing"])]
+
+
+def drawing_line(drawing: Tree) -> str:
+    """How the pictures were drawn: "sampler euler, steps 28, guidance 4, interval 0 to 1"."""
+    return ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in drawing.items())
+
+
+def _said(value: str | float | list[float]) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_said, value))
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _range(interval: list[float]) -> str:

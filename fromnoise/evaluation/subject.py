@@ -6,7 +6,7 @@ Legend: N pictures, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +47,8 @@ class Subject:
     wanted: Wanted
     watch: Watch
     ranks: Ranks = ALONE
+    drawing: dict[str, Any] = field(default_factory=dict)
+    """How the pictures `drawn` were drawn, plain for JSON; empty before."""
 
     @cached_property
     def file(self) -> Path:
@@ -126,6 +128,7 @@ class Subject:
     def drawn(self) -> protocol.Drawn:
         """The pictures, picture i from the noise of `seed` + i."""
         wanted = self.wanted
+        self.drawing = self.pipeline.sampling(None, wanted.steps, wanted.guidance).model_dump(mode="json")
         how: dict[str, Any] = {"steps": wanted.steps, "guidance": wanted.guidance, "batch": wanted.batch}
         with self.watch("drawing") as progress:
             how |= {"progress": progress, "ranks": self.ranks}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fromnoise.evaluation.adherence_table import adherence_lines
+from fromnoise.evaluation.adherence_table import adherence_lines, drawing_line
 from fromnoise.evaluation.judges.classifier import Domain
 
 Tree = dict[str, Any]
@@ -25,6 +25,8 @@ def table(results: Tree, domain: Domain | None) -> str:
     for name, part in parts.items():
         if name in results:
             lines += [*([""] if lines else []), *part(results)]
+    if "drawing" in results and "adherence" not in results:
+        lines += ["", f"drawn by {drawing_line(results['drawing'])}"]
     if results["left_out"]:
         lines += ["", *(f"no {name}: {why}" for name, why in results["left_out"].items())]
     return "\n".join(lines)

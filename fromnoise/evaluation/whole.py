@@ -75,7 +75,8 @@ def keep(subject: Subject, results: Results) -> None:
 
 
 def measured(subject: Subject) -> Results:
-    """What `subject.wanted` asks for. Under "left_out": of each measure that was not asked for by name, why it is not.
+    """What `subject.wanted` asks for. Under "drawing": how its pictures were drawn, where it has any. Under "left_out":
+    of each measure that was not asked for by name, why it is not.
 
     Raises:
         ValueError: one line, for what is wrong with the model or the settings, and for a measure asked for by name that
@@ -99,6 +100,8 @@ def measured(subject: Subject) -> Results:
             left_out[name] = str(reason)
     if not results:
         raise ValueError(f"nothing can be measured: {next(iter(left_out.values()))}")
+    if subject.drawing:
+        results.setdefault("drawing", subject.drawing)  # that of shapes says more
     return {**results, "left_out": left_out, "checkpoint": checkpoint, "seed": subject.wanted.seed}
 
 

@@ -146,6 +146,7 @@ def _results(record: Record) -> str:
     told = list(_rows(found)) if found else []
     if told:
         lines += ["", "| measured by `fromnoise evaluate` | |", "|---|---|", *told]
+        lines += ["", record.drawn_otherwise] if record.drawn_otherwise else []
     else:
         lines += ["", "Not evaluated yet beyond its losses."]
     return "\n".join(["## Results", "", *lines, ""])

@@ -42,6 +42,7 @@ MISSING = "–"
 MANY = 10**7  # more is told in three digits
 SHARE = "waiting for data"
 TIME = "time"
+SAMPLER = "drawing: sampler"
 NAMES = {
     "steps": "optimizer steps",
     "loss": "training loss",
@@ -75,7 +76,7 @@ def settings(first: Record, second: Record) -> list[Row]:
 
 
 def results(first: Record, second: Record) -> list[Row]:
-    """What both came to: losses, cost, and all numbers of `fromnoise evaluate` that either has."""
+    """What both came to: losses, cost, and all numbers of `fromnoise evaluate` that either has, with the sampler."""
     ours, theirs = (_known(record) for record in (first, second))
     rows: list[Row] = [
         (name, ours.get(key), theirs.get(key)) for key, name in NAMES.items() if key in ours or key in theirs
@@ -92,10 +93,17 @@ def _known(record: Record) -> Tree:
     return told | record.costs | record.sizes
 
 
-def _plain_numbers(evaluation: Tree | None) -> dict[str, float]:
+def _plain_numbers(evaluation: Tree | None) -> dict[str, Any]:
     told = dict(numbers(evaluation)) if evaluation else {}
     means = {name: value.get("mean") if isinstance(value, dict) else value for name, value in told.items()}
-    return {name: value for name, value in means.items() if isinstance(value, int | float) and name != "seed"}
+    shown = {name: value for name, value in means.items() if isinstance(value, int | float) or name == SAMPLER}
+    return {name: value for name, value in shown.items() if name != "seed"}
+
+
+def otherwise(first: Record, second: Record) -> list[str]:
+    """Of each run whose evaluation did not draw as its settings say: how."""
+    both = zip(names(first, second), (first, second), strict=True)
+    return [f"{name}: {record.drawn_otherwise}" for name, record in both if record.drawn_otherwise]
 
 
 def diff(first: Record, second: Record, seed: int, device: str) -> str:
@@ -105,13 +113,14 @@ def diff(first: Record, second: Record, seed: int, device: str) -> str:
     head = [chip(side.name, side.colour) for side in shown]
     unlike = [[escape(key), escape(_text(a)), escape(_text(b))] for key, a, b in settings(first, second)]
     came_to = [[escape(name), _cell(name, a), _cell(name, b)] for name, a, b in results(first, second)]
+    unusual = otherwise(first, second)
     hashes = "".join(
         f"<p>{chip(side.name, side.colour)}</p>{listed(list(side.record.hashes.items()))}" for side in shown
     )
     same = "<p>No setting differs.</p>"
     sections = [
         ("Settings that differ", table(["setting", *head], unlike) if unlike else same),
-        ("What they came to", table(["", *head], came_to)),
+        ("What they came to", (notes(unusual) if unusual else "") + table(["", *head], came_to)),
         ("Pictures", pictures(shown, seed, device)),
         ("Curves", curves + how(f"<p>{_told(shown)}</p>")),
         ("Hashes", folded("sha256 of both", hashes)),
@@ -177,12 +186,12 @@ def summary(first: Record, second: Record) -> str:
     rows += [[name, *(_short(name, value) for value in values)] for name, *values in results(first, second)]
     widths = [max(len(row[k]) for row in [head, *rows] if row) for k in range(3)]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=bool(row))] for row in [head, *rows]]
-    return "\n".join("  ".join(row).rstrip() for row in padded)
+    return "\n".join(["  ".join(row).rstrip() for row in padded] + otherwise(first, second))
 
 
-def _short(name: str, value: float | None) -> str:
-    if value is None:
-        return MISSING
+def _short(name: str, value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or MISSING
     if name in (TIME, SHARE):
         return duration(value) if name == TIME else percent(value)
     if isinstance(value, int):
@@ -190,8 +199,10 @@ def _short(name: str, value: float | None) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else plain(value)
 
 
-def _cell(name: str, value: float | None) -> str:
-    return MISSING if value is None else data(value, lambda number: _short(name, number))
+def _cell(name: str, value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return escape(value or MISSING)
+    return data(value, lambda number: _short(name, number))
 
 
 def _text(value: Any) -> str:

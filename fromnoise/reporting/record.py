@@ -59,6 +59,15 @@ class Record:
         """Whether it took all steps planned."""
         return self.steps >= self.run.training.steps
 
+    @property
+    def drawn_otherwise(self) -> str:
+        """What was unlike the run's own settings when pictures were drawn for its evaluation; empty for nothing."""
+        drawing = (self.evaluation or {}).get("drawing", {})
+        own = self.run.model.sampling.model_dump(mode="json") if isinstance(self.run, Run) else {}
+        unlike = [key for key in own if key in drawing and drawing[key] != own[key]]
+        said = ", ".join(f"{key} {drawing[key]} (run.yaml: {own[key]})" for key in unlike)
+        return f"Its pictures were drawn for evaluation otherwise than by run.yaml: {said}." if said else ""
+
     @cached_property
     def costs(self) -> Tree:
         """What the training took so far: steps, pictures, seconds, speed; None for what is not known yet."""

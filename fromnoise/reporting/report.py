@@ -165,11 +165,13 @@ def metrics(record: Record) -> str:
     found = record.evaluation
     if found is None:
         return f"<p>Not evaluated yet: <code>fromnoise evaluate {escape(str(record.directory))}</code></p>"
-    stale = ""
+    told = []
     if record.checkpoint and "checkpoint" in found and found["checkpoint"] not in record.hashes.values():
-        stale = notes(["These numbers are of other weights than the last checkpoint's."])
+        told.append("These numbers are of other weights than the last checkpoint's.")
+    if record.drawn_otherwise:
+        told.append(record.drawn_otherwise)
     rows = [(name, _number(value)) for name, value in numbers(found)]
-    return stale + pairs(rows)
+    return (notes(told) if told else "") + pairs(rows)
 
 
 def numbers(tree: Tree) -> Iterator[tuple[str, Any]]:

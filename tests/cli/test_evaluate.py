@@ -26,7 +26,7 @@ def test_json_is_all_that_is_printed(checkpoint: Path, capsys: pytest.CaptureFix
     assert next(iter(results)) == "adherence"
     assert list(results["adherence"]) == KEYS
     assert all(0 <= share <= 1 for share in results["adherence"].values())
-    assert results["drawing"]["steps"] == 1
+    assert results["drawing"]["steps"] == 1 and results["drawing"]["interval"] == [0, 1]
 
 
 def test_the_table_has_a_line_for_each_task(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +37,7 @@ def test_the_table_has_a_line_for_each_task(checkpoint: Path, capsys: pytest.Cap
     assert lines[8] == "7 pictures are wrong, some for several reasons:"
     assert lines[9].split()[-1].isdigit() and any("count asked > seen" in line for line in lines)
     assert lines[-3].startswith("second judge: 0.0 % overall")
-    assert lines[-1].startswith("prompts 6, pictures 7, seed 0, sampler euler, steps 1, guidance 2, precision ")
+    assert lines[-1].startswith("prompts 6, pictures 7, seed 0, sampler euler, steps 1, guidance 2, interval 0 to 1, ")
 
 
 def test_a_model_that_pleases_the_checker_is_told_of() -> None:

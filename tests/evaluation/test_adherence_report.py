@@ -39,6 +39,9 @@ class Painter:
         asked = [prompt for some in draw_prompts(COUNT, 0).values() for prompt in some]
         self.known: dict[str, Prompt] = {prompt.text: prompt for prompt in asked}
 
+    def sampling(self, sampler: Any, steps: Any, guidance: Any) -> Sampling:
+        return self.config.sampling
+
     def __call__(self, prompts: Sequence[str], steps: Any, guidance: Any, seed: int) -> list[Image.Image]:
         scenes = [self.change(draw_things(Random(text), self.known[text])) for text in prompts]
         levels = (self.retouch(render(scenes, 32)) * 255).round().astype(np.uint8)

@@ -33,8 +33,13 @@ def test_the_command_judges_a_model_of_one_channel_by_the_protocol(
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == 20 and len(found["by_class"]) == 10 and 0 <= found["accuracy"] <= 1
     assert main(["evaluate", str(file), "--samples", "20"]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert "drawn by sampler euler, steps 2, guidance 1, interval 0 to 1, shift 1, eta 0" in rest
     assert first.split() == ["samples", "20"]
     assert float(second.split()[1]) == pytest.approx(100 * found["accuracy"])
+    usual = MODEL.sampling.model_dump(mode="json")
+    assert found["drawing"] == usual
+    assert main(["evaluate", str(file), "--samples", "20", "--steps", "1", "--guidance", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["drawing"] == usual | {"steps": 1, "guidance": 3.0}
     assert main(["evaluate", str(file), "--judge", "shapes"]) == 2
     assert "adherence judges RGB pictures" in capsys.readouterr().err

@@ -118,6 +118,7 @@ class TestDefaults:
         found = evaluated(capsys, run, "--samples", 20)
         assert found == json.loads((run / "evaluation.json").read_text())
         assert found["command"].startswith(f"fromnoise evaluate {run} --samples 20") and found["seed"] == 0
+        assert found["drawing"] == MODEL.sampling.model_dump(mode="json")
         assert found["checkpoint"] == content_hash(run / "checkpoints" / "step-00000001" / "ema.safetensors")
         (record,) = found["features"]
         assert record["extractor"] == "pixels" and record["samples"] == 20 and record["reference"] == LEARNED

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from fromnoise.cli.main import main
+from fromnoise.core.config import read_yaml
 from fromnoise.core.files import content_hash
 from fromnoise.pipeline.load import weights
 from fromnoise.reporting import record
 from fromnoise.reporting.card import own
 from fromnoise.training import loop
 from fromnoise.training.environment import TOLD
+from fromnoise.training.run import Run
 
 Read = Callable[[str], Any]
 Browse = Callable[[str, int], tuple[int, int, int, list[str]]]
@@ -169,6 +171,23 @@ def test_of_a_vae_it_tells_how_well_it_reconstructs(toy_vae: Path, read_page: Re
     assert "Loss by time" not in page.words and page.tags.count("svg") == 7
     card = (toy_vae / "README.md").read_text()
     assert 'AutoencoderKL.from_pretrained("toy-vae/vae")' in card and "latents of 8" in card
+
+
+def test_an_evaluation_that_drew_otherwise_is_told(
+    toy: Path, read_page: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = shutil.copytree(toy, tmp_path / "toy", ignore=shutil.ignore_patterns("checkpoints"))
+    own = read_yaml(Run, place / "run.yaml").model.sampling.model_dump(mode="json")
+    said = "Its pictures were drawn for evaluation otherwise than by run.yaml: sampler dpmpp_2m (run.yaml: "
+    for drawing, unlike in ((own, False), (own | {"sampler": "dpmpp_2m", "interval": [0.2, 0.8]}, True)):
+        (place / "evaluation.json").write_text(json.dumps({"accuracy": 0.5, "drawing": drawing}))
+        assert main(["report", str(place)]) == 0
+        assert main(["diff", str(place), str(toy), "--out", str(tmp_path / "diff.html")]) == 0
+        pages = [read_page((file).read_text()).words for file in (place / "report.html", tmp_path / "diff.html")]
+        told = capsys.readouterr().out
+        for text in (*pages, (place / "README.md").read_text(), told):
+            assert (said in text) == unlike and ("interval [0.2, 0.8]" in text) == unlike
+            assert "drawing: sampler" in text and drawing["sampler"] in text
 
 
 def test_held_out_pictures_that_changed_are_told_with_the_step(toy: Path, tmp_path: Path) -> None:

@@ -120,14 +120,12 @@ def evaluate(
         drawn.append(np.stack([as_array(image) for image in images]))
         progress(last - begun, end - begun)
     pictures = ranks.rows(torch.from_numpy(np.concatenate(drawn)), len(queue)).numpy()  # (N, H, W, 3)
-    middle, settings = time.perf_counter(), pipeline.config.sampling
+    middle = time.perf_counter()
     drawing = {
         "prompts": n,
         "pictures": len(queue),
         "seed": seed,
-        "sampler": settings.sampler,
-        "steps": steps or settings.steps,
-        "guidance": settings.guidance if guidance is None else guidance,
+        **pipeline.sampling(None, steps, guidance).model_dump(mode="json"),
         "precision": "bfloat16" if fast_bfloat16(pipeline.device) else "float32",
         "seconds": round(middle - begin, 2),
         "processor_seconds": round(time.process_time() - used, 2),

@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> None:
             raise ValueError(f"--prompt takes {prompt!r} for a prompt, as all words after it: put RUN before --prompt")
     asked = chosen(options.kinds)
     from fromnoise.pipeline.pictures import save_png
-    from fromnoise.plots.style import image
+    from fromnoise.plots.style import image, missing
     from fromnoise.plots.subject import Wish, find
 
     subjects = [find(place, raw=options.raw, device=options.device) for place in places or [shipped()]]
@@ -74,8 +74,13 @@ def main(args: Sequence[str]) -> None:
                 print(f"no {kind} of {subject.name}: {reason}", file=sys.stderr)
             else:
                 jobs.append((plot, subject))
+    lacked: set[str] = set()
     for plot, subject in jobs:
         for drawn in plot.draw(subject, wish):
+            if letters := [letter for letter in missing(drawn.figure) if letter not in lacked]:
+                lacked.update(letters)
+                told = f"note: the font of plots lacks {''.join(letters)}: an empty box stands for each"
+                print(told, file=sys.stderr, flush=True)
             print(save_png(image(drawn.figure, options.dpi), options.out, drawn.stem, drawn.metadata), flush=True)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
 from PIL import Image
 
 BLUE, RED, GREEN, PINK, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
@@ -96,9 +99,21 @@ def margin(texts: Sequence[str]) -> float:
     return 0.25 + 0.078 * max(len(line) for text in texts for line in textwrap.wrap(text, LABEL))
 
 
+def missing(figure: Figure) -> list[str]:
+    """The letters in `figure` that its font lacks: empty boxes stand for them."""
+    found: dict[str, None] = {}
+    for text in figure.findobj(Text):
+        font = get_font(findfont(text.get_fontproperties()))
+        letters = "".join(text.get_text().split())
+        found |= dict.fromkeys(letter for letter in letters if not font.get_char_index(ord(letter)))
+    return list(found)
+
+
 def image(figure: Figure, dpi: int) -> Image.Image:
     """The figure as pixels, `dpi` to the inch."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with catch_warnings():
+        filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)  # `missing` tells of all of them
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -55,6 +55,15 @@ def test_a_recipe_has_plots_that_need_no_weights(capsys: pytest.CaptureFixture[s
     assert text(Path("here/ddpm_weights.png"))["recipe"] == "ddpm"
 
 
+def test_letters_that_the_font_lacks_are_told_once(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plot", str(checkpoint), "--kinds", "guidance,attention", "--prompt", "日本語 の 円", "--steps", "2"]
+    assert main([*asked, "--dpi", "30"]) == 0
+    said = capsys.readouterr()
+    noted = [line for line in said.err.splitlines() if "font" in line]
+    assert noted == ["note: the font of plots lacks 日本語の円: an empty box stands for each"]
+    assert len(said.out.splitlines()) == 2 and all(Path(line).is_file() for line in said.out.splitlines())
+
+
 @pytest.mark.parametrize("place", ["runs/own", "ddpm"])
 def test_a_run_among_the_prompts_is_told(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs/own").mkdir(parents=True)

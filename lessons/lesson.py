@@ -138,7 +138,9 @@ def sheet(images: Any, columns: int = 10, labels: list[str] | None = None) -> Im
 def show(drawn: Figure | Image.Image, dpi: int = DPI) -> Image.Image:
     """A figure or a picture as a notebook keeps it: 256 colours, which is a third of the bytes."""
     picture = style.image(drawn, dpi) if isinstance(drawn, Figure) else drawn
-    return picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    # Median cut, PIL's usual way, mixes the colour of a few dots with others: red dots among blue ones turn brown.
+    coverage = Image.Quantize.MAXCOVERAGE
+    return picture.convert("RGB").quantize(256, coverage, kmeans=1, dither=Image.Dither.NONE)
 
 
 def check(number: int, answer: Any, holds: Callable[[Any], bool], hint: str) -> None:

@@ -101,3 +101,15 @@ def test_a_picture_is_kept_in_few_colours() -> None:
     assert shown.mode == "P"
     assert shown.convert("RGB").getpixel((0, 0)) == (200, 10, 10)
     assert shown._repr_jpeg_() is None
+
+
+def test_a_few_dots_keep_their_colour() -> None:
+    """Among thousands of blues, as of a density."""
+    import numpy as np
+    from PIL import Image
+
+    red = (213, 94, 0)
+    pixels = np.random.default_rng(0).integers((0, 60, 120), (120, 200, 255), (200, 200, 3), dtype=np.uint8)
+    pixels[::20, ::40] = red
+    shown = np.asarray(helper().show(Image.fromarray(pixels)).convert("RGB")).astype(int)
+    assert np.abs(shown[::20, ::40] - red).max() <= 12

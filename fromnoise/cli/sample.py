@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,7 +28,8 @@ Draws pictures of prompts.
 
 RUN is a run directory (its latest checkpoint), a checkpoint directory or a .safetensors file. The first argument is
 taken for RUN when something is there, or its first word is written like a path; without RUN the model that came with
-fromnoise draws.
+fromnoise draws. A first argument of one word with others behind it may be meant for a run that is elsewhere: that it is
+drawn as a prompt is then told.
 A model of classes is asked for them by number, fromnoise sample runs/dit 7 3, or by the names that its data had for
 them. A prompt that begins with a hyphen goes after a -- alone.
 """
@@ -96,7 +98,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def split(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """Where the model is, and the words that are prompts.
+    """Where the model is, and the words that are prompts. Tells where the first of several may be meant for a run.
 
     Raises:
         ValueError: one line, when there is no prompt, or the model that came with fromnoise is not there.
@@ -111,6 +113,9 @@ def split(words: Sequence[str]) -> tuple[Path, list[str]]:
         raise ValueError(f"no prompt is given: {first!r} is read as a path, and nothing is there; usage: {USAGE}")
     if not prompts:
         raise ValueError(f"no prompt is given; usage: {USAGE}")
+    if len(words) > 1 and not named and first.split() == [first]:
+        note = f"no run is at {first}, so it is drawn as a prompt, by the model that came with fromnoise"
+        print(f"note: {note}", file=sys.stderr)
     return Path(first) if named else shipped(), prompts
 
 

@@ -137,6 +137,16 @@ def test_the_first_word_is_a_run_only_if_it_looks_like_one(monkeypatch: pytest.M
             sample.split(words)
 
 
+def test_a_word_that_may_be_meant_for_a_run_is_told_to_be_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample.split(["lat", "a red circle"])[1] == ["lat", "a red circle"]
+    told = "note: no run is at lat, so it is drawn as a prompt, by the model that came with fromnoise\n"
+    assert capsys.readouterr().err == told
+    Path("lat").mkdir()
+    for words in (["lat", "a red circle"], ["circle"], ["a red circle", "star"], ["", "star"]):
+        sample.split(words)
+        assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

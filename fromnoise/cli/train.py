@@ -60,9 +60,10 @@ def main(args: Sequence[str]) -> None:
 
     with reported(chosen.directory):
         carry_out(Run.model_validate(chosen.model_dump(exclude={"directory"})), chosen.directory)
-    prompt, *_ = *chosen.training.previews, "a prompt"
     if is_first():
-        print(f'draw with it: fromnoise sample {chosen.directory} "{prompt}"')
+        from fromnoise.reporting.card import sampling_command
+
+        print(f"draw with it: {sampling_command(chosen, chosen.directory)}")
 
 
 def start(name: str) -> tuple[Started | StartedVAE, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,19 +121,27 @@ def _trained(record: Record) -> str:
 
 def _use(record: Record) -> str:
     if isinstance(record.run, VAERun):
-        python = f'from diffusers import AutoencoderKL\n\nvae = AutoencoderKL.from_pretrained("{record.name}/vae")'
-        return f"## How to use it\n\n```python\n{python}\n```\n\nOr train on its latents: `--model.space.path`.\n"
-    prompt = next(iter(record.run.training.previews), _any(record.run))
+        folder = str(record.directory / "vae")
+        python = f"from diffusers import AutoencoderKL\n\nvae = AutoencoderKL.from_pretrained({folder!r})"
+        flag = shlex.join(["--model.space.path", folder])
+        return f"## How to use it\n\n```python\n{python}\n```\n\nOr train on its latents: `{flag}`.\n"
     sampling = record.run.model.sampling
     drawn = f"By default: {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance:g}."
-    python = f'import fromnoise\n\nmodel = fromnoise.load("{record.name}")\nmodel("{prompt}")[0].save("picture.png")'
-    shell = f'fromnoise sample {record.name} "{prompt}" --grid'
+    place, prompt = str(record.directory), example(record.run)
+    python = f'import fromnoise\n\nmodel = fromnoise.load({place!r})\nmodel({prompt!r})[0].save("picture.png")'
+    shell = f"{sampling_command(record.run, record.directory)} --grid"
     return "\n".join(["## How to draw", "", f"```\n{shell}\n```\n\n```python\n{python}\n```", "", drawn, ""])
 
 
-def _any(run: Run) -> str:
-    """What a model that no previews were asked of may be told."""
-    return {"none": "", "label": "0"}.get(run.model.conditioner.type, "a prompt")
+def sampling_command(run: Run, directory: Path) -> str:
+    """What draws with `run`, typed where its training was begun, whose `directory` may be told from there."""
+    return shlex.join(["fromnoise", "sample", str(directory), example(run)])
+
+
+def example(run: Run) -> str:
+    """What its model may be told: the first prompt of the previews, or any of its kind where none was asked for."""
+    usual = {"none": "", "label": "0"}.get(run.model.conditioner.type, "a prompt")
+    return next(iter(run.training.previews), usual)
 
 
 def _results(record: Record) -> str:

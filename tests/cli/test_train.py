@@ -29,7 +29,7 @@ def test_a_run_is_trained_recorded_and_goes_on(
     monkeypatch.chdir(tmp_path)
     command = ["train", "folder", "--data.path", str(folder), "--directory", "run", *SMALL]
     assert main(command) == 0
-    assert 'fromnoise sample run "a prompt"' in capsys.readouterr().out
+    assert "draw with it: fromnoise sample run 'a prompt'\n" in capsys.readouterr().out
     recorded = read_yaml(Run, "run/run.yaml")
     assert recorded.training.optimizer == AdamW(lr=1e-4)
     assert recorded.model.size == 16

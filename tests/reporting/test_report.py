@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fromnoise.cli.main import main
-from fromnoise.core.config import read_yaml
+from fromnoise.conditioning.config import ConditionerConfig, LabelConfig, NoConditionConfig, TextConfig
+from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.files import content_hash
+from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.load import weights
 from fromnoise.reporting import record
-from fromnoise.reporting.card import own
+from fromnoise.reporting.card import own, sampling_command
 from fromnoise.training import loop
 from fromnoise.training.environment import TOLD
-from fromnoise.training.run import Run
+from fromnoise.training.run import Run, read_run
 
 Read = Callable[[str], Any]
 Browse = Callable[[str, int], tuple[int, int, int, list[str]]]
@@ -85,7 +89,34 @@ def test_the_card_is_one_of_a_hub(toy: Path) -> None:
     (preview,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", body)
     assert (toy / preview).is_file() and preview.endswith("step-00000008.png")
     assert "8 optimizer steps of 4 pictures, 32 in all, seed 0" in body
-    assert 'fromnoise sample toy "a red circle" --grid' in body and content_hash(weights(toy)) in body
+    assert content_hash(weights(toy)) in body
+
+
+@pytest.mark.parametrize("prompts", [(), ('a "stop" sign', "it's $5")])
+def test_what_the_card_says_to_draw_with_it_draws_with_it(
+    prompts: tuple[str, ...], toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = shutil.copytree(toy, Path("runs/my run"))
+    run = read_run(place / "run.yaml")
+    asked = run.training.model_copy(update={"previews": prompts, "device": "cpu"})
+    write_yaml(run.model_copy(update={"training": asked}), place / "run.yaml")
+    assert main(["report", str(place)]) == 0
+    shell, python = re.findall(r"^```\w*\n(.*?)\n```$", (place / "README.md").read_text(), re.M | re.S)
+    assert main(shlex.split(shell)[1:]) == 0
+    exec(python, {})
+    with Image.open("picture.png") as bare, Image.open(next(Path("pictures").glob("*_0.png"))) as told:
+        said: Any = told.info
+        assert said["prompt"] == (prompts or ("a prompt",))[0] and said["checkpoint"] == content_hash(weights(place))
+        assert bare.tobytes() == told.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(NoConditionConfig(), "''"), (LabelConfig(), "0"), (TextConfig(), "'a prompt'")]
+)
+def test_a_model_is_shown_to_be_told_what_it_knows(kind: ConditionerConfig, said: str) -> None:
+    run = Run(model=ModelConfig(conditioner=kind))
+    assert sampling_command(run, Path("runs/new")) == f"fromnoise sample runs/new {said}"
 
 
 def test_made_anew_it_has_what_was_found_since(
@@ -170,7 +201,7 @@ def test_of_a_vae_it_tells_how_well_it_reconstructs(toy_vae: Path, read_page: Re
     assert "PSNR, dB" in page.words and "a VAE: trained" in page.words and page.fetches_nothing()
     assert "Loss by time" not in page.words and page.tags.count("svg") == 7
     card = (toy_vae / "README.md").read_text()
-    assert 'AutoencoderKL.from_pretrained("toy-vae/vae")' in card and "latents of 8" in card
+    assert f"AutoencoderKL.from_pretrained({str(toy_vae / 'vae')!r})" in card and "latents of 8" in card
 
 
 def test_an_evaluation_that_drew_otherwise_is_told(

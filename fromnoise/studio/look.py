@@ -7,9 +7,21 @@ from gradio.themes import Base
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 HEAD = """<script>
-addEventListener("keydown", e => e.key === "Tab" && e.target.role === "combobox" && e.stopPropagation(), true);
+let typed = false;
+addEventListener("input", () => typed = true, true);
+addEventListener("keydown", e => {
+  if (e.target.role !== "combobox") return;
+  if (e.key === "Tab") e.stopPropagation();
+  if (e.key.startsWith("Arrow")) typed = false;
+  if (e.key !== "Enter" || !typed) return;
+  const named = [...document.querySelectorAll("[role=option]")].find(o => o.ariaLabel === e.target.value);
+  if (!named) return;
+  e.stopPropagation();
+  named.dispatchEvent(new MouseEvent("mousedown", {bubbles: true, cancelable: true}));
+}, true);
 </script>"""
-"""Gradio hears of a key a moment late, and would open a list that was just left with Tab."""
+"""Gradio hears of a key a moment late, and would open a list that was just left with Tab. On Enter it would take the
+first name that holds what was typed, even where another one is just that."""
 
 
 def theme() -> Base:

@@ -66,12 +66,22 @@ def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> No
     shutil.rmtree(run)
 
 
-def test_a_run_that_came_since_the_start_is_offered(page: Any, studio: Any) -> None:
-    new = make_run(studio.folder / "runs" / "since", TEXT, 3)
+def test_a_run_that_came_since_the_start_is_offered_and_one_that_is_typed_is_taken(page: Any, studio: Any) -> None:
+    new = make_run(studio.folder / "runs" / "one since", TEXT, 3)
     for name, field in (("Draw", "#model"), ("Two runs", "#two-first"), ("Train", "#train-run")):
         tab(page, name)
         page.click(f"{field} input")
-        page.locator(field).get_by_role("option", name="since", exact=True).wait_for()
+        options = page.locator(field).get_by_role("option")
+        page.locator(field).get_by_role("option", name="one since", exact=True).wait_for()
+        for keys, taken in ((["Enter"], "one"), (["ArrowDown", "ArrowUp", "Enter"], "one since")):
+            page.fill(f"{field} input", "")
+            page.keyboard.type("one", delay=50)
+            until(lambda options=options: options.count() == 2)
+            for key in keys:
+                page.keyboard.press(key)
+            until(lambda options=options: options.count() == 0)
+            assert page.input_value(f"{field} input") == taken
+            page.click(f"{field} input")
         page.keyboard.press("Escape")
     shutil.rmtree(new)
 

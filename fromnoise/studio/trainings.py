@@ -1,11 +1,13 @@
 """Trainings that are started from the studio: commands in processes of their own, whose directories lie in one folder.
 
 They are asked to stop by a signal, upon which a training finishes its step and saves; the same command goes on. When
-the studio ends, so do they, saved.
+the studio ends, so do they, saved. Where it is killed they go on, and the next one finds them as it finds those that
+were begun in a terminal: by the process that each directory names.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -20,6 +22,7 @@ from typing import NamedTuple
 from fromnoise.core.config import hint
 from fromnoise.recipes import all_recipes
 from fromnoise.studio.shelf import inside, runs_in, shown
+from fromnoise.training.alone import Holder, holder
 
 MOST = 2  # at once
 LOGS = ".studio"  # in the folder of runs: what each training printed
@@ -39,18 +42,20 @@ class Under(NamedTuple):
 
 
 class Trainings:
-    """Those that this process started, by the names of their runs."""
+    """Those in the folder `runs`, by their names, and the processes that this one started."""
 
     def __init__(self, runs: Path):
         self.runs = runs
         self.begun: dict[str, Under] = {}
+        self.asked: set[Holder] = set()  # to stop, of those that others began
         self.lock = threading.Lock()  # two people press at once
 
     def names(self) -> list[str]:
-        """All runs in the folder, and those that are only just being made; the latest first."""
+        """All runs in the folder, and those that are only just being made: those in training first, then the latest."""
         there = [path.name for path in runs_in(self.runs)]
         begun = list(self.begun)  # somebody may begin another one meanwhile
-        return [*(name for name in begun if name not in there and self.alive(name)), *there]
+        new = [name for name in begun if name not in there and self.alive(name)]
+        return [*new, *sorted(there, key=lambda name: not self.alive(name) and holder(self.runs / name) is None)]
 
     def directory(self, name: str) -> Path:
         """The directory of the run called `name`; ValueError where that is no name of one in the folder."""
@@ -85,24 +90,40 @@ class Trainings:
         record = self.directory(name) / "run.yaml"
         if not record.is_file():
             raise ValueError(f"there is no run {shown(name)} to go on with; {hint(name, self.names())}")
+        if by := holder(record.parent):
+            raise ValueError(f"{name} is being trained already, by {_process(by)}")
         self._launch(name, [str(record)])
 
     def stop(self, name: str) -> None:
-        """Ask the training to finish its step, save, and end. ValueError where none was begun here."""
+        """Ask the training to finish its step, save, and end. ValueError where there is none on this machine."""
         with self.lock:
             if not self.alive(name):
-                raise ValueError(f"{shown(name)} is not being trained from here; what trains it stops it, by Ctrl-C")
+                self._stop_other(name)
+                return
             under = self.begun[name]
             if not under.stopping:  # a second signal would end it unsaved
                 under.process.send_signal(ASK)
                 self.begun[name] = under._replace(stopping=True)
+
+    def _stop_other(self, name: str) -> None:
+        by = holder(self.directory(name))
+        if by is None:
+            raise ValueError(f"{shown(name)} is not being trained")
+        if not by.here:
+            raise ValueError(f"{name} is being trained by {_process(by)}; there kill {by.pid} stops it, saved")
+        if by not in self.asked:
+            os.kill(by.pid, ASK)
+            self.asked.add(by)
 
     def alive(self, name: str) -> bool:
         """Whether it is being trained from here."""
         return name in self.begun and self.begun[name].process.poll() is None
 
     def told(self, name: str) -> str:
-        """What is to be said of the training called `name`, in a line; "" where it was not begun here."""
+        """What is to be said of the training called `name`, in a line; "" where there is none, and none was begun
+        here."""
+        if not self.alive(name) and (by := holder(self.directory(name))):
+            return "it finishes its step and saves" if by in self.asked else f"it is trained by {_process(by)}"
         if name not in self.begun:
             return ""
         under, code = self.begun[name], self.begun[name].process.poll()
@@ -128,7 +149,7 @@ class Trainings:
         with self.lock:
             running = [other for other in self.begun if self.alive(other)]
             if name in running:
-                raise ValueError(f"{name} is being trained")
+                raise ValueError(f"{name} is being trained already")
             if len(running) >= MOST:
                 raise ValueError(f"{' and '.join(running)} are being trained; allowed: {MOST} at once: stop one first")
             logs = self.runs / LOGS
@@ -154,6 +175,10 @@ class Trainings:
                     creationflags=OWN_GROUP,
                 )
             self.begun[name] = Under(process, log)
+
+
+def _process(by: Holder) -> str:
+    return f"process {by.pid}" if by.here else f"process {by.pid} on {by.host}"
 
 
 def _last(log: Path) -> str:

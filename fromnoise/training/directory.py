@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
 
 from fromnoise.core.config import Config, read_yaml, write_yaml
 from fromnoise.core.types import Data
@@ -92,34 +89,6 @@ def run_of(weights: Path) -> Run | None:
     """The run that a file of weights is from; None where only the file is known."""
     directory = directory_of(weights)
     return read_yaml(Run, directory / "run.yaml") if directory else None
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Inside, no other process trains in `directory`, which is made where it is not there. A killed process lets go.
-
-    A directory that was made for a run that nothing came of is gone afterwards.
-
-    Raises:
-        ValueError: one line, when one does, or when the directory cannot be made.
-    """
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another process trains in {directory}; stop it, or choose another directory") from None
-    except OSError as error:
-        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        if made and not (directory / "run.yaml").exists():
-            with suppress(PermissionError):  # Windows removes no file that is open: there it stays
-                (directory / ".lock").unlink()
-                directory.rmdir()
-        lock.release()
 
 
 def claim(run: Run | VAERun, directory: Path) -> None:

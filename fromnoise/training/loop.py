@@ -21,9 +21,10 @@ from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import checkpoint
+from fromnoise.training.alone import alone
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
-from fromnoise.training.directory import alone, claim, derive, refuse_another
+from fromnoise.training.directory import claim, derive, refuse_another
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.ema import Ema
 from fromnoise.training.environment import note_environment, refuse_unlike

@@ -16,6 +16,7 @@ from fromnoise.cli.main import main
 from fromnoise.studio import following
 from fromnoise.studio.page import followed
 from fromnoise.studio.trainings import Trainings, Under
+from fromnoise.training.alone import alone
 
 
 @pytest.mark.parametrize(
@@ -65,13 +66,45 @@ def test_a_run_has_one_name(name: str, runs: Path) -> None:
             use(name)
 
 
-def test_only_what_was_begun_here_is_stopped(runs: Path) -> None:
+def test_what_nobody_trains_is_not_stopped(runs: Path) -> None:
     trainings = Trainings(runs)
-    with pytest.raises(ValueError, match="'one' is not being trained from here"):
+    with pytest.raises(ValueError, match="'one' is not being trained"):
         trainings.stop("one")
     with pytest.raises(ValueError, match="there is no run 'none' to go on with; allowed: "):
         trainings.resume("none")
     assert trainings.told("one") == "" and not trainings.alive("one")
+
+
+TRAINS = """
+import os, signal, sys
+from pathlib import Path
+from fromnoise.training.alone import alone
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"asked"))
+with alone(Path(sys.argv[1])):
+    os.write(1, b"begun\\n")
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only the console that began it can ask it there")
+def test_a_training_that_another_studio_began_is_told_and_stopped(runs: Path) -> None:
+    trainings = Trainings(runs)
+    last = trainings.names()[-1]
+    command = [sys.executable, "-c", TRAINS, str(runs / last)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"begun\n"
+        assert trainings.names()[0] == last and trainings.told(last) == f"it is trained by process {process.pid}"
+        with pytest.raises(ValueError, match=f"{last} is being trained already, by process {process.pid}"):
+            trainings.resume(last)
+        trainings.stop(last)
+        trainings.stop(last)  # asks no second time, which would end it unsaved
+        assert trainings.told(last) == "it finishes its step and saves"
+        assert process.communicate()[0] == b"asked"
+    assert trainings.told(last) == "" and trainings.names()[-1] == last
+    with alone(runs / last):
+        (runs / last / ".pid").write_text("1 elsewhere")
+        with pytest.raises(ValueError, match=f"{last} is being trained by process 1 on elsewhere; there kill 1 stops"):
+            trainings.stop(last)
 
 
 def ended(trainings: Trainings, name: str, program: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,8 @@ from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.data.config import BucketsConfig, FolderConfig, PreparedConfig, ShapesConfig
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import prepare
-from fromnoise.training.directory import alone, claim, derive
+from fromnoise.training.alone import Holder, alone, holder
+from fromnoise.training.directory import claim, derive
 from fromnoise.training.loop import train
 from fromnoise.training.reconstruction import fit
 from fromnoise.training.reference import fingerprint
@@ -46,7 +49,9 @@ def test_the_run_is_recorded_and_read_back(tmp_path: Path, tiny_run: Callable[..
 
 def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
     directory = tmp_path / "new" / "deep"
+    assert holder(directory) is None
     with alone(directory):
+        assert holder(directory) == Holder(os.getpid(), platform.node())
         told = f"another process trains in {directory}; stop it, or choose another directory"
         with pytest.raises(ValueError, match=re.escape(told)), alone(directory):
             pass
@@ -54,6 +59,9 @@ def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Call
             train(tiny_run(), directory)
     assert not directory.exists()
     train(tiny_run(), directory)
+    assert holder(directory) is None
+    (directory / ".pid").write_text(f"{os.getpid()} {platform.node()}")  # as a killed process leaves it
+    assert holder(directory) is None
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from fromnoise.studio.trainings import Trainings
 SECONDS = 3.0  # between looks at a run in training
 LARGEST_SEED = 2**31
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+READ = '<p class="empty">The run is being read.</p>'
 FIRST = '<p class="empty">Say what to draw, and press Enter.</p>'
 
 
@@ -97,14 +98,15 @@ def offer(names: Callable[[], list[str]], lists: Sequence[gr.Dropdown], *events:
     """Let `lists` have the `names` that there are by now, at these events and when they are opened; who has chosen none
     gets the first.
 
-    Where nothing is new, nothing is sent: a list opens with what it gets, even if a choice was made meanwhile.
+    Where nothing is new and one is chosen, nothing is sent: a list opens with what it gets, even if a choice was made
+    meanwhile.
     """
     for one in lists:
         sent = gr.State(names())
 
         def renew(chosen: str | None, sent: list[str]) -> tuple[Any, Any]:
             now = names()
-            if now == sent:
+            if now == sent and (chosen or not now):
                 return gr.skip(), gr.skip()
             return gr.Dropdown(choices=now) if chosen else gr.Dropdown(choices=now, value=next(iter(now), None)), now
 
@@ -318,14 +320,13 @@ def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
     """A run in training: followed, begun, stopped, gone on with; what looks at it every few seconds."""
     names = trainings.names()
     with gr.Row(elem_classes="beside"):
-        run = gr.Dropdown(
-            names, value=names[0] if names else None, label="Run", allow_custom_value=True, elem_id="train-run", scale=3
-        )
+        # which one is chosen at first is found when a page opens: others may be in training than when the studio began
+        run = gr.Dropdown(names, value=None, label="Run", allow_custom_value=True, elem_id="train-run", scale=3)
         stop = gr.Button("Stop, save", elem_id="train-stop", min_width=90)
         resume = gr.Button("Resume", elem_id="train-resume", min_width=90)
     line = gr.HTML("", elem_id="train-line", elem_classes="about")
     facts, charts, previews = (
-        gr.HTML("", elem_id="facts"),
+        gr.HTML(READ, elem_id="facts"),
         gr.HTML("", elem_id="charts"),
         gr.HTML("", elem_id="previews"),
     )
@@ -362,8 +363,10 @@ def train_tab(page: gr.Blocks, tab: gr.Tab, trainings: Trainings) -> gr.Timer:
         return f"<p>{escape(trainings.told(name or ''))}</p>"
 
     shown = [line, facts, charts, previews, seen]
-    gr.on([timer.tick, run.change], look, [run, seen], shown, concurrency_limit=4, **QUIET)
-    gr.on([start.click, name.submit, settings.submit], begin, [recipe, name, settings], run, **QUIET)
+    latest: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 4} | QUIET
+    gr.on([tab.select, timer.tick, run.input], look, [run, seen], shown, **latest)
+    begun = gr.on([start.click, name.submit, settings.submit], begin, [recipe, name, settings], run, **QUIET)
+    begun.success(look, [run, seen], shown, **latest)
     resume.click(go_on, run, line, **QUIET)
     stop.click(end, run, line, **QUIET)
     offer(trainings.names, [run], page.load, tab.select)
@@ -378,7 +381,7 @@ def followed(trainings: Trainings, name: str | None, seen: str) -> tuple[Any, ..
         ValueError: one line, when there is no such run (any more), or it cannot be read.
     """
     if not name:
-        return '<p class="empty">No run yet: begin one below.</p>', "", "", "", ""
+        return "", READ if trainings.names() else '<p class="empty">No run yet: begin one below.</p>', "", "", ""
     said = f"<p>{escape(trainings.told(name))}</p>"
     directory = trainings.directory(name)
     if name in trainings.begun and not (directory / "run.yaml").is_file():

@@ -18,6 +18,20 @@ def test_a_training_is_gone_on_with_followed_stopped_and_saved(page: Any, studio
     until(lambda: log.is_file() and '"loss"' in log.read_text())
     page.wait_for_selector("#charts svg")
     page.wait_for_function("/images\\/s/.test(document.querySelector('#facts').textContent)")
+    make_run(studio.folder / "runs" / "later", TEXT, 3)
+    held: list[Any] = []
+    busy = [True]
+    page.route("**/queue/join*", lambda route: held.append(route) if busy[0] else route.continue_())
+    page.reload()
+    page.wait_for_selector("#draw-prompt textarea")
+    tab(page, "Train")
+    assert page.inner_text("#facts .empty") == "The run is being read."
+    busy[0] = False
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#charts svg")
+    assert page.input_value("#train-run input") == "long"
+    shutil.rmtree(studio.folder / "runs" / "later")
     page.click("#train-resume")
     assert "long is being trained" in toast(page)
     page.click("#train-stop")
@@ -63,6 +77,10 @@ def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> No
     run = studio.folder / "runs" / "begun"
     assert (run / "checkpoints" / "step-00000002" / "ema.safetensors").is_file()
     assert "steps: 2\n" in (run / "run.yaml").read_text()
+    page.reload()  # where no other is in training, the latest is shown, not that of when the studio began
+    page.wait_for_selector("#draw-prompt textarea")
+    tab(page, "Train")
+    page.locator("#facts", has_text="begun: recipe shapes").wait_for()
     shutil.rmtree(run)
 
 

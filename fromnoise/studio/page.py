@@ -161,14 +161,14 @@ def draw_tab(line: Line, shelf: Shelf, gallery: Gallery, model: gr.Dropdown, usu
     )  # fmt: skip
 
     def draw(name: str, text: str, seed: float, steps: float, guidance: float, sampler: str, size: str) -> Iterator:
-        drawing = floor("drawing")
+        drawing, size = floor("drawing"), (size or "").strip()
         wanted = Asked(
-            text,
+            text or "",  # others than the page may send null
             seed_of(seed),
             None if steps is None else int(steps),
             None if guidance is None else float(guidance),
             sampler or None,
-            sides(size.strip()) if size.strip() else None,
+            sides(size) if size else None,
         )
         yield from drawing.draw(shelf.subject(name), wanted, gallery.folder)
 

@@ -38,8 +38,11 @@ class Shelf:
         """Where the model called `name` is.
 
         Raises:
-            ValueError: one line, when there is none, it lies outside the folder of runs, or it has no weights yet.
+            ValueError: one line, when there is none, it lies outside the folder of runs, or it has no weights yet; or
+                when it is no text, as others than the page may send.
         """
+        if not isinstance(name, str):
+            raise ValueError(f"model: given {shown(name)}; allowed: {', '.join(self.names())}")
         if name in self.given:
             return self.given[name]
         place = inside(self.runs, name)
@@ -109,7 +112,7 @@ def inside(folder: Path, name: str | Path) -> Path:
     return place
 
 
-def shown(text: str) -> str:
-    """What somebody typed, short and in one line."""
-    text = repr(text)
+def shown(given: object) -> str:
+    """What somebody typed or sent, short and in one line."""
+    text = repr(given)
     return text if len(text) <= 60 else f"{text[:56]}...'"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gradio_client import Client
 from PIL import Image
 
 from fromnoise.core.files import content_hash
@@ -94,6 +95,16 @@ def test_what_cannot_be_drawn_is_told_in_a_line_and_the_next_picture_is_drawn(pa
     drawn(page)
     picture = page.evaluate("[document.querySelector('#draw-canvas img').naturalWidth]")
     assert picture == [40] and page.inner_text("#draw-said") == ""
+
+
+def test_what_others_than_the_page_send_is_told_in_a_line(studio: Any) -> None:
+    client = Client(studio.address, verbose=False)
+    asked: dict[str, Any] = {"name": "one", "text": "a red circle", "size": None, "steps": 1, "api_name": "/draw"}
+    assert "<img" in client.predict(**asked)[0]
+    faults = {"no prompt is given": ("text", None), "model: given None; allowed: ": ("name", None)}
+    for said, (key, value) in (faults | {"model: given 5; allowed: ": ("name", 5)}).items():
+        asked[key] = value
+        assert f"Not possible: {said}" in client.predict(**asked)[1]
 
 
 def test_markup_is_text_and_no_program(page: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +118,12 @@ def test_a_place_outside_the_folder_is_refused(name: str, runs: Path) -> None:
     with pytest.raises(ValueError, match="is outside the folder of runs"):
         Shelf({}, runs).subject(name)
     assert inside(runs, "new") == runs / "new"
+
+
+@pytest.mark.parametrize("name", [None, 5, ["one"]])
+def test_what_is_no_name_is_told(name: Any, runs: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"model: given {name!r}; allowed: ")):
+        Shelf({"given": runs / "one"}, runs).subject(name)
 
 
 def test_weights_that_a_link_brings_from_outside_are_refused(runs: Path) -> None:

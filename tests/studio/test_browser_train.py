@@ -70,10 +70,11 @@ def test_a_recipe_is_begun_and_followed_to_its_end(page: Any, studio: Any) -> No
     page.fill("#train-name textarea", "begun")
     tiny = "--model.backbone.width 16 --model.backbone.depth 1 --model.backbone.head_width 8 --training.batch 2"
     plain = "--training.compile off --training.precision float32 --training.device cpu --training.log_every 1"
-    page.fill("#train-settings textarea", f"--training.steps 2 {tiny} {plain}")
+    page.fill("#train-settings textarea", f"--training.steps 2 {tiny} {plain} --training.previews 'a red circle'")
     page.press("#train-settings textarea", "Enter")
     page.wait_for_function("document.querySelector('#train-line').textContent.includes('trained to its end')")
     page.wait_for_selector("#previews img")
+    assert page.locator("#previews img").evaluate("one => one.width <= one.naturalWidth"), "a small preview stays small"
     run = studio.folder / "runs" / "begun"
     assert (run / "checkpoints" / "step-00000002" / "ema.safetensors").is_file()
     assert "steps: 2\n" in (run / "run.yaml").read_text()

@@ -68,7 +68,7 @@ def chart(
                 for row in line.seeds:
                     axes.plot(line.x, row, style, color=line.colour, linewidth=0.7, alpha=0.5)
             mean = [math.fsum(column) / len(column) for column in zip(*line.seeds, strict=True)]
-            marker = "o" if marks else None
+            marker = "o" if marks or len(line.x) == 1 else None  # one point alone makes no line
             if line.band:
                 axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.2, linewidth=0)
             width, alpha = (0.7, 0.5) if line.thin else (1.8, 1.0)

@@ -10,7 +10,8 @@ from fromnoise.reporting.record import Record, Tree
 from fromnoise.training import reference
 
 SMOOTH = 60  # parts of a training, over one of which a line is averaged, before it and behind it
-EARLY = 0.03  # share of a training whose losses may lie above a chart: they dwarf all others
+EARLY = 0.03  # share of the steps done whose losses may lie above a chart: they dwarf all others
+MOST_EARLY = 0.2  # of the points of a chart
 TIME = "t (0 data, 1 noise)"
 EARLIER = 4  # steps whose loss by time is shown before the last
 
@@ -138,11 +139,11 @@ def _banded(steps: Sequence[float], bands: Sequence[reference.Band]) -> Line:
 
 
 def _top(shown: Sequence[Side], rows: Callable[[Record], Sequence[Tree]], key: str) -> float | None:
-    """The largest value after the first steps, and a little more; None where there are few."""
-    later = [
-        row[key] for side in shown for row in rows(side.record) if row["step"] > EARLY * side.record.run.training.steps
-    ]
-    return 1.1 * max(later) if len(later) > 2 * len(shown) and max(later) > 0 else None
+    """The largest value after the first steps, and a little more; None where these are too many of all."""
+    known = [(row[key], row["step"] > EARLY * side.record.steps) for side in shown for row in rows(side.record)]
+    later = [value for value, is_later in known if is_later]
+    few = len(later) < (1 - MOST_EARLY) * len(known)
+    return 1.1 * max(later) if later and not few and max(later) > 0 else None
 
 
 def _chart(

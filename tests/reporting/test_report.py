@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.core.files import content_hash
 from fromnoise.pipeline.config import ModelConfig
 from fromnoise.pipeline.load import weights
-from fromnoise.reporting import record
+from fromnoise.reporting import curves, record
 from fromnoise.reporting.card import own, sampling_command
 from fromnoise.training import loop
 from fromnoise.training.environment import TOLD
@@ -49,6 +50,29 @@ def test_the_page_tells_of_the_run(toy: Path, read_page: Read) -> None:
     assert began["versions"]["torch"] in page.words and began["machine"]["processor"] in page.words
     flops = record.read(toy).sizes["training_flops"]
     assert flops > 0 and {flops, flops * 32} <= set(page.values)
+
+
+@pytest.mark.parametrize(("done", "whole"), [(200, True), (4000, False)])
+def test_of_a_training_only_what_is_early_by_now_lies_above_the_chart(
+    done: int, whole: bool, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tops: list[float] = []
+    monkeypatch.setattr(curves, "chart", lambda lines, x, y, *, name, log_y, top: tops.append(top) or "")
+    known, lines = record.read(toy), [*range(1, 20), *range(20, done + 1, 20)]
+    logged = [known.logged[0] | {"step": step, "loss": 3.3 * step**-0.34} for step in lines]
+    longer = known.run.training.model_copy(update={"steps": 4000})
+    run = known.run.model_copy(update={"training": longer})
+    curves.training_charts(curves.sides([replace(known, run=run, logged=logged, validated=[])], [""]))
+    assert (tops[0] is None or tops[0] >= 3.3) == whole
+
+
+def test_a_point_alone_is_seen(toy: Path) -> None:
+    known = record.read(toy)
+    one = replace(known, logged=known.logged[:1], validated=known.validated[:1])
+    for svg in curves.training_charts(curves.sides([one], [""])):
+        assert re.search(r'<g clip-path="[^"]*">\s*<use', svg)
+    for svg in curves.training_charts(curves.sides([known], [""]))[2:]:
+        assert not re.search(r'<g clip-path="[^"]*">\s*<use', svg)
 
 
 @pytest.mark.parametrize("width", [1280, 360])

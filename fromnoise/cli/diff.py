@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import NonNegativeInt
-
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config
+from fromnoise.core.config import Config, Seed
 
 USAGE = "fromnoise diff RUN RUN [--option VALUE ...]"
 DESCRIPTION = """\
@@ -25,7 +23,7 @@ class Options(Config):
     out: Path | None = None
     """File of the page; left out, diff/ and the names of both runs, with a hash of where they are if the page of others
     of these names is there."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""

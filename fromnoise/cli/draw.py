@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from fromnoise.cli.flags import parse
 from fromnoise.cli.progress import kept, watch
-from fromnoise.core.config import Config, Name
+from fromnoise.core.config import Config, Name, Seed
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.evaluation.prompts import SETS, read_set
 
@@ -36,7 +36,7 @@ class Options(Config):
     """Pictures of each prompt."""
     first: PositiveInt | None = None
     """Prompts drawn, from the first one on; left out, all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     sampler: Annotated[str, Name(SAMPLERS)] | None = None
     """Name of the sampler."""

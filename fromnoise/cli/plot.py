@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, hint
+from fromnoise.core.config import Config, Seed, hint
 from fromnoise.pipeline.place import shipped
 from fromnoise.plots import KINDS
 from fromnoise.recipes import RECIPES
@@ -35,7 +35,7 @@ class Options(Config):
     """Kinds to draw, separated by commas; left out, all that there are for the run."""
     prompt: tuple[str, ...] = ()
     """Prompts (numbers or names, for a model of classes); left out, the run's previews."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Steps from noise to picture; left out, the model's own, 50 at most."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, PositiveInt
 
 from fromnoise.cli.flags import parse
-from fromnoise.core.config import Config, Name
+from fromnoise.core.config import Config, Name, Seed
 from fromnoise.core.files import names_path
 from fromnoise.diffusion.sample import SAMPLERS
 from fromnoise.pipeline.config import sides
@@ -50,7 +50,7 @@ class Options(Config):
     """Guidance scale: 0 ignores the prompt, 1 follows it, more follows it harder, up to 100."""
     sampler: Annotated[str, Name(SAMPLERS)] | None = None
     """Name of the sampler."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Noise of the first picture; the next ones count on from it."""
     size: Annotated[str, AfterValidator(_checked_size)] | None = None
     """Side in pixels, or HEIGHTxWIDTH."""

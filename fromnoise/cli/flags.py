@@ -222,11 +222,14 @@ def _unknown(arg: str, groups: list[Group]) -> str:
         if owners := [name_of(other) for other in group.others if name in other.model_fields]:
             return f"{key} belongs to --{group.key}.type {' or '.join(owners)}, not to {name_of(group.cls)}"
     known = [f"--{flag.key}" for group in groups for flag in group.flags]
-    last = {flag: re.split("[-.]+", flag)[-1] for flag in known}
-    alike = difflib.get_close_matches(re.split("[-.]+", key)[-1], set(last.values()), n=1, cutoff=0.6)
-    near = difflib.get_close_matches(key, [flag for flag in known if last[flag] in alike], n=1, cutoff=0)
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-    return f"unknown flag {key}; " + (f"nearest: {near[0]}" if near else "--help lists all flags")
+    alike = {flag: _alike(*(re.split("[-.]+", word)[-1] for word in (key, flag))) for flag in known}
+    near = max(known, key=lambda flag: alike[flag] + _alike(key, flag))
+    return f"unknown flag {key}; " + (f"nearest: {near}" if alike[near] >= 0.6 else "--help lists all flags")
+
+
+def _alike(a: str, b: str) -> float:
+    """How much of two words is the same, 0 to 1."""
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def _summary(cls: type[Config]) -> str:

@@ -135,8 +135,10 @@ class Reconstruction(Trainee):
         return draw(model, images, step, generator_of(self.run.training.seed, step)).rows(first, last)
 
     def trial(self, model: Autoencoder, size: int) -> Sample:
-        """As `draw`, of held-out pictures, at the last step: with the discriminator, where there is one by then."""
-        return draw(model, self.data.validation(size).images, self.run.training.steps, generator_of(0, 0))
+        """As `draw`, of held-out pictures, at the last step: with the discriminator, where there is one by then. Of
+        several processes at the first: DDP would expect gradients of what has had them before it begins."""
+        step = self.run.training.steps if self.ranks.size == 1 else 0
+        return draw(model, self.data.validation(size).images, step, generator_of(0, 0))
 
     def rehearse(self, model: Autoencoder) -> None:
         """Tell of the latent, and reconstruct a picture."""

@@ -46,7 +46,7 @@ def test_faults_are_told_in_one_line(folder: Path, tmp_path: Path, capsys: pytes
         "samplers.0: given 'eular'": [str(record.parent), "--samplers", "eular"],
         "intervals.0: given '0.9-0.2'; allowed: two times from 0 to 1": ["x", "--intervals", "0.9-0.2"],
         "intervals.0: given 'all'; allowed: LOW-HIGH, as in 0-0.8": ["x", "--intervals", "all"],
-        "unknown flag --guidances; nearest": ["shapes", "--field", "training.batch=1,2", "--guidances", "2"],
+        "unknown flag --guidances; --help lists all": ["shapes", "--field", "training.batch=1,2", "--guidances", "2"],
         f"seed: given '{2**63}'; input should be less than {2**63}": ["x", "--seed", str(2**63)],
         f"seed: given '{2**64}'; input": ["shapes", "--field", "training.batch=1,2", "--seed", str(2**64)],
         "one recipe is wanted, 0 words are given": ["--field", "training.batch=1,2"],

@@ -159,7 +159,7 @@ class TestReal:
         assert "no judge of folder data; allowed: --judge shapes, mnist, cifar10" in capsys.readouterr().err
         told = ["--samples", "20", "--judge", "cifar10", "--measure", "judge"]
         assert main(["evaluate", str(tmp_path / "mine"), *told]) == 0
-        lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+        lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
         assert float(lines["accuracy"].split()[1]) == pytest.approx(100 * found["accuracy"])
         assert float(lines["truck"].split()[1]) == pytest.approx(100 * found["by_class"][9])
         assert f"as many real photos: {found['frechet_floor']:.3f}" in lines["frechet"]

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from fromnoise.conditioning.folder import check
 from fromnoise.core.config import Config, hint
-from fromnoise.core.files import kept_copy
+from fromnoise.core.files import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ class ConditionerConfig(Config, ABC):
         """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
 
     def moved(self, run: Path) -> ConditionerConfig:
-        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        """This, with what is gone from its path read where the directory `run`, of its own run, leads (`elsewhere`)."""
         return self
 
     def notice(self, dropout: float) -> str:
@@ -176,9 +176,9 @@ class FrozenTextConfig(ConditionerConfig):
             check(encoder.path)
 
     def moved(self, run: Path) -> FrozenTextConfig:
-        """This, with the encoders that `run` keeps where there is none at their path any more."""
-        copies = [(one, kept_copy(Path(one.path), run)) for one in self.encoders]
-        encoders = [one.model_copy(update={"path": str(copy)}) if copy else one for one, copy in copies]
+        """This, with encoders found in `run`, or from above it, where there is none at their path."""
+        found = [(one, elsewhere(Path(one.path), run)) for one in self.encoders]
+        encoders = [one.model_copy(update={"path": str(place)}) if place else one for one, place in found]
         return self.model_copy(update={"encoders": tuple(encoders)})
 
     def notice(self, dropout: float) -> str:

@@ -105,7 +105,7 @@ def names_path(word: str) -> bool:
     return any(separator in word for separator in (os.sep, os.altsep) if separator)
 
 
-def kept_copy(folder: Path, run: Path) -> Path | None:
+def elsewhere(folder: Path, run: Path) -> Path | None:
     """Where else the frozen model of `folder` is that the run in the directory `run` was trained with, where nothing is
     at `folder`, seen from here: in the run itself, under the same name, or at `folder` seen from a directory above it,
     as where the training began. So a run that holds copies of what it needs may be moved, and one that was trained

@@ -62,5 +62,5 @@ class ModelConfig(Config):
     """Side of the pictures trained on, in pixels (derived from the data)."""
 
     def moved(self, run: FilePath) -> ModelConfig:
-        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        """This, with what is gone from its path read where the directory `run`, of its own run, leads (`elsewhere`)."""
         return self.model_copy(update={"conditioner": self.conditioner.moved(run), "space": self.space.moved(run)})

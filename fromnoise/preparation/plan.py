@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from fromnoise.core.config import Config, explain
 from fromnoise.core.files import write_text
+from fromnoise.core.lock import LOCK
 from fromnoise.data.manifest import Layout, refuse_another
 from fromnoise.data.pictures import RESIZING
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.sources.source import Source
 
-PLAN, LOCK = "plan.json", ".lock"
+PLAN = "plan.json"
 PARTIAL = re.compile(r"\..*\.tmp")  # what a killed process leaves of a file
 KNOWN = {"vae", "text"}  # told by the layout: by what these files hold, wherever they lie
 
@@ -58,33 +56,6 @@ class Plan(Config):
     def write(self, directory: Path) -> None:
         """Write it to `directory`, whole or not at all; errors as in `write_text`."""
         write_text(directory / PLAN, json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Inside, no other process prepares in `directory`, which is made where it is not there. A killed process lets go.
-
-    A directory that was made for nothing is gone afterwards.
-
-    Raises:
-        ValueError: one line, when one does, or the directory cannot be made.
-    """
-    made = not directory.exists()
-    lock = FileLock(directory / LOCK)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another process writes in {directory}; stop it, or choose another directory") from None
-    except OSError as error:
-        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        if made and not (directory / PLAN).exists():
-            (directory / LOCK).unlink()
-            directory.rmdir()
-        lock.release()
 
 
 def check(directory: Path, plan: Plan) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fromnoise.core.files import write_text
 from fromnoise.core.line import Line
+from fromnoise.core.lock import alone
 from fromnoise.core.needs import refuse_full, size
 from fromnoise.data.manifest import Manifest, numbered
 from fromnoise.data.shards import faults_of, finish
@@ -17,7 +18,7 @@ from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.encode import Encoder, Models
 from fromnoise.preparation.estimate import estimate
 from fromnoise.preparation.local import run
-from fromnoise.preparation.plan import Plan, alone, check, sweep
+from fromnoise.preparation.plan import PLAN, Plan, check, sweep
 from fromnoise.preparation.sources.open import open_source
 from fromnoise.preparation.stages import Stages
 
@@ -53,7 +54,7 @@ def prepare(where: str, out: Path, settings: Preparation, device: str = "auto", 
     models = Models(settings, source.classes, device)
     plan = Plan.of(source, settings, models.layout)
     encoder = Encoder(models, settings, cores(), stages)
-    with alone(out):
+    with alone(out, "writes", PLAN):
         check(out, plan)
         sweep(out)
         todo = [i for i, name in enumerate(plan.shards) if not (out / name).exists()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from fromnoise.core.config import Config
-from fromnoise.core.files import kept_copy
+from fromnoise.core.files import elsewhere
 from fromnoise.space.folder import CONFIG, describe, disagreement
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SpaceConfig(Config, ABC):
         """Find that all that it needs is there, before anything slow is done; ValueError, one line, where it is not."""
 
     def moved(self, run: Path) -> SpaceConfig:
-        """This, with what is gone from where it was replaced by its copy in the directory `run`, of its own run."""
+        """This, with what is gone from its path read where the directory `run`, of its own run, leads (`elsewhere`)."""
         return self
 
     @abstractmethod
@@ -92,9 +92,9 @@ class LatentConfig(SpaceConfig):
         describe(self.path)
 
     def moved(self, run: Path) -> LatentConfig:
-        """This, with the VAE that `run` keeps where there is none at `path` any more."""
-        copy = kept_copy(self.path, run)
-        return self.model_copy(update={"path": copy}) if copy else self
+        """This, with a VAE found in `run`, or from above it, where there is none at `path`."""
+        place = elsewhere(self.path, run)
+        return self.model_copy(update={"path": place}) if place else self
 
     def measured(self, pictures: Iterable[Tensor], device: torch.device, say: Callable[[str], None]) -> LatentConfig:
         """This with shift and scale measured where left out, and told; errors as in `LatentSpace.measure`."""

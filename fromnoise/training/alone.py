@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from fromnoise.core.files import write_text
+from fromnoise.core.lock import LOCK, alone
 
-LOCK, HOLDER = ".lock", ".pid"
+HOLDER = ".pid"
 
 
 class Holder(NamedTuple):
@@ -29,33 +30,14 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Inside, no other process trains in `directory`, which is made where it is not there. A killed process lets go.
-
-    A directory that was made for a run that nothing came of is gone afterwards.
-
-    Raises:
-        ValueError: one line, when one does, or when the directory cannot be made.
-    """
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another process trains in {directory}; stop it, or choose another directory") from None
-    except OSError as error:
-        raise ValueError(f"cannot make {directory}: {error.strerror}") from None
-    try:
-        write_text(directory / HOLDER, f"{os.getpid()} {platform.node()}")
-        yield
-    finally:
-        (directory / HOLDER).unlink(missing_ok=True)
-        if made and not (directory / "run.yaml").exists():
-            with suppress(PermissionError):  # Windows removes no file that is open: there it stays
-                (directory / LOCK).unlink()
-                directory.rmdir()
-        lock.release()
+def trained_alone(directory: Path) -> Iterator[None]:
+    """As `core.lock.alone`, for a training, which says there which process it is."""
+    with alone(directory, "trains", "run.yaml"):
+        try:
+            write_text(directory / HOLDER, f"{os.getpid()} {platform.node()}")
+            yield
+        finally:
+            (directory / HOLDER).unlink(missing_ok=True)
 
 
 def holder(directory: Path) -> Holder | None:

@@ -21,7 +21,7 @@ from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.training import checkpoint
-from fromnoise.training.alone import alone
+from fromnoise.training.alone import trained_alone
 from fromnoise.training.blame import find_fault
 from fromnoise.training.checkpoint import Progress, State
 from fromnoise.training.directory import claim, derive, refuse_another
@@ -115,7 +115,7 @@ def follow(trainee: Trainee, directory: Path, live: Live) -> State:
     """Train `trainee` in `directory`, or go on with it there, to the last step."""
     run, ranks = trainee.run, trainee.ranks
     refuse_another(run, directory)
-    with alone(directory) if ranks.first else nullcontext():
+    with trained_alone(directory) if ranks.first else nullcontext():
         ranks.every()  # the first one has the directory
         refuse_unlike(run, trainee.data, ranks)
         parallel = split(ranks, run.training)

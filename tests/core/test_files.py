@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fromnoise.core.files import (
     KINDS,
     content_hash,
-    kept_copy,
+    elsewhere,
     load_metadata,
     load_tensors,
     read_lines,
@@ -221,15 +221,15 @@ def test_a_frozen_model_is_found_where_its_run_is(tmp_path: Path, monkeypatch: p
         folder.mkdir(parents=True)
     write_text(project / "vaes/one/config.json", "{}")
     path = Path("vaes/one")
-    assert kept_copy(path, run) == project / path
+    assert elsewhere(path, run) == project / path
     monkeypatch.chdir(project)
-    assert kept_copy(path, Path("runs/a")) is None  # it is where it was
+    assert elsewhere(path, Path("runs/a")) is None  # it is where it was
     monkeypatch.chdir(tmp_path)
     moved = tmp_path / "elsewhere"
     run.rename(moved)
-    assert kept_copy(path, moved) is None
+    assert elsewhere(path, moved) is None
     (project / path).rename(moved / "one")
-    assert kept_copy(path, moved) == moved / "one"
+    assert elsewhere(path, moved) == moved / "one"
 
 
 @pytest.mark.parametrize("told", [b"5", b"null", b"[]", b'"\xc3\xa9"', b"\xff"])

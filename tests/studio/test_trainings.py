@@ -16,7 +16,7 @@ from fromnoise.cli.main import main
 from fromnoise.studio import following
 from fromnoise.studio.page import followed
 from fromnoise.studio.trainings import Trainings, Under
-from fromnoise.training.alone import alone
+from fromnoise.training.alone import trained_alone
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_what_nobody_trains_is_not_stopped(runs: Path) -> None:
 TRAINS = """
 import os, signal, sys
 from pathlib import Path
-from fromnoise.training.alone import alone
+from fromnoise.training.alone import trained_alone
 signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"asked"))
-with alone(Path(sys.argv[1])):
+with trained_alone(Path(sys.argv[1])):
     os.write(1, b"begun\\n")
     sys.stdin.read()
 """
@@ -101,7 +101,7 @@ def test_a_training_that_another_studio_began_is_told_and_stopped(runs: Path) ->
         assert trainings.told(last) == "it finishes its step and saves"
         assert process.communicate()[0] == b"asked"
     assert trainings.told(last) == "" and trainings.names()[-1] == last
-    with alone(runs / last):
+    with trained_alone(runs / last):
         (runs / last / ".pid").write_text("1 elsewhere")
         with pytest.raises(ValueError, match=f"{last} is being trained by process 1 on elsewhere; there kill 1 stops"):
             trainings.stop(last)

@@ -18,7 +18,7 @@ from fromnoise.core.config import read_yaml, write_yaml
 from fromnoise.data.config import BucketsConfig, FolderConfig, PreparedConfig, ShapesConfig
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import prepare
-from fromnoise.training.alone import Holder, alone, holder
+from fromnoise.training.alone import Holder, holder, trained_alone
 from fromnoise.training.directory import claim, derive
 from fromnoise.training.loop import train
 from fromnoise.training.reconstruction import fit
@@ -50,10 +50,10 @@ def test_the_run_is_recorded_and_read_back(tmp_path: Path, tiny_run: Callable[..
 def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Callable[..., Run]) -> None:
     directory = tmp_path / "new" / "deep"
     assert holder(directory) is None
-    with alone(directory):
+    with trained_alone(directory):
         assert holder(directory) == Holder(os.getpid(), platform.node())
         told = f"another process trains in {directory}; stop it, or choose another directory"
-        with pytest.raises(ValueError, match=re.escape(told)), alone(directory):
+        with pytest.raises(ValueError, match=re.escape(told)), trained_alone(directory):
             pass
         with pytest.raises(ValueError, match=re.escape(told)):
             train(tiny_run(), directory)
@@ -66,7 +66,10 @@ def test_only_one_at_a_time_trains_in_a_directory(tmp_path: Path, tiny_run: Call
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cannot make .*file/run: Not a directory"), alone(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(ValueError, match=r"cannot make .*file/run: Not a directory"),
+        trained_alone(tmp_path / "file" / "run"),
+    ):
         pass
 
 

@@ -45,11 +45,11 @@ class Ranks(ABC):
         """Whether this one writes and speaks for all."""
         return self.rank == 0
 
-    def share(self, count: int) -> tuple[int, int]:
-        """Which of `count` things are this one's, from the first to the last, which is left out: as many for each, but
-        fewer or none for the last ones where that does not come out even."""
-        each = -(-count // self.size)
-        return min(self.rank * each, count), min((self.rank + 1) * each, count)
+    def share(self, count: int, rank: int | None = None) -> tuple[int, int]:
+        """Which of `count` things are this one's, or those of `rank`, from the first to the last, which is left out: as
+        many for each, but fewer or none for the last ones where that does not come out even."""
+        each, place = -(-count // self.size), self.rank if rank is None else rank
+        return min(place * each, count), min((place + 1) * each, count)
 
     def span(self, count: int) -> tuple[int, int]:
         """As many of at least one thing for each: its `share`, before which the last ones have some of others', too.

@@ -28,7 +28,7 @@ from fromnoise.training.parallel import SINGLE, Learner, Parallel, Replicated, s
 from fromnoise.training.run import TrainingBase
 
 BUCKET = 25 * 2**20  # bytes of gradients that DistributedDataParallel sums at once
-GATHER, SCATTER, SUM = "all-gather", "reduce-scatter", "all-reduce"
+GATHER, SCATTER, SUM, EXCHANGE = KINDS = "all-gather", "reduce-scatter", "all-reduce", "all-to-all"
 HOP, NETWORK_HOP = (
     3.4e-6,
     14e-6,
@@ -47,7 +47,7 @@ class Message(NamedTuple):
     """Whether nothing is computed meanwhile: it comes with the update of the weights."""
     count: int
     bytes: int
-    """Of all that is gathered or summed, whole."""
+    """Of all that is gathered or summed, whole; in an exchange of each with each, of what one process gives or gets."""
 
     @property
     def sent(self) -> int:
@@ -216,7 +216,7 @@ class Exchanging(Living):
     def _tell(self, func: Any, args: Any, made: Any) -> None:
         """Note a message that is sent."""
         name = func.__name__.replace("_", "")
-        kind = next((one for one in (GATHER, SCATTER, SUM) if one.replace("-", "") in name), None)
+        kind = next((one for one in KINDS if one.replace("-", "") in name), None)
         if kind is None:
             return  # to wait for one is none
         ranks = ranks_of(args)

@@ -96,7 +96,7 @@ class State(NamedTuple):
     @classmethod
     def of(cls, model: Model, optimizer: AdamW | Muon, parallel: Parallel = SINGLE) -> State:
         """Of a placed `model`, after a first update, which makes the moments that live on."""
-        state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0), parallel)
+        state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0, held=parallel.held), parallel)
         for p in model.parameters():
             p.grad = torch.empty_like(p)
         state.update()
@@ -104,7 +104,7 @@ class State(NamedTuple):
 
     def update(self) -> None:
         """What a step does with its gradients."""
-        gradient_norm(self.model)  # which is small enough, as a rule
+        gradient_norm(self.model, self.parallel)  # which is small enough, as a rule
         self.optimizer.step(1.0)
         self.model.zero_grad()
         self.ema.update(0)

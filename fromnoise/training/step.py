@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from fromnoise.core.device import autocast, queues
 from fromnoise.core.types import Batch
@@ -21,7 +21,7 @@ from fromnoise.training import trainee
 from fromnoise.training.parallel import SINGLE, Learner, Parallel
 from fromnoise.training.trainee import Model
 
-CLIP_EPS = 1e-6  # that PyTorch adds to the norm before it divides by it
+CLIP_EPS = 1e-6  # that PyTorch's `clip_grad_norm_` adds to the norm before it divides by it
 
 
 class Sample(NamedTuple):
@@ -133,19 +133,25 @@ def accumulate_gradients(
     return torch.cat(losses)
 
 
+@torch.no_grad()
 def clip_gradients(model: Model, most: float, parallel: Parallel = SINGLE) -> Tensor:
     """Scale all gradients so that their norm is at most `most`; the norm before, ().
 
     Where it is small enough, and known without waiting, they are left alone: PyTorch's `clip_grad_norm_` would read and
     write all of them, to multiply by 1.
     """
-    total = gradient_norm(model)  # ()
-    norm = parallel.whole(total)  # ()
+    norm = gradient_norm(model, parallel)  # ()
     if queues(norm.device) or float(norm) + CLIP_EPS > most:
-        clip_grads_with_norm_(list(model.parameters()), most, total)
+        torch._foreach_mul_(_gradients(model, parallel), (most / (norm + CLIP_EPS)).clamp(max=1.0))
     return norm
 
 
-def gradient_norm(model: Model) -> Tensor:
+@torch.no_grad()
+def gradient_norm(model: Model, parallel: Parallel = SINGLE) -> Tensor:
     """The norm of all gradients as one vector, ()."""
-    return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return parallel.norm(get_total_norm(_gradients(model, parallel)))
+
+
+def _gradients(model: Model, parallel: Parallel) -> list[Tensor]:
+    """What of them is here."""
+    return [parallel.held(p.grad) for p in model.parameters() if p.grad is not None]

@@ -28,7 +28,7 @@ from fromnoise.planning.counts import counts_of
 from fromnoise.planning.place import Crew
 from fromnoise.planning.several import advice, bytes_of_sample
 from fromnoise.planning.speed import Speed
-from fromnoise.planning.together import GATHER, SCATTER, SUM, Exchanging, Message, Part
+from fromnoise.planning.together import EXCHANGE, GATHER, SCATTER, SUM, Exchanging, Message, Part
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import prepare
 from fromnoise.training.drawing import Drawing
@@ -72,7 +72,7 @@ class Sent(TorchDispatchMode):
             return NotImplemented
         made = func(*args, **(kwargs or {}))
         name = func.__name__.replace("_", "")
-        for kind in (GATHER, SCATTER, SUM):
+        for kind in (GATHER, SCATTER, SUM, EXCHANGE):
             if func.namespace in ("c10d", "_c10d_functional") and kind.replace("-", "") in name:
                 size = CollectiveOp.get_comm_tensor_size(func, made, args, kwargs)
                 size //= (
@@ -89,7 +89,7 @@ def step_of(rank: int, size: int, port: int, run: Run, place: Path) -> None:
         trainee, training = Drawing(run, run.data.build(0), print, ranks), run.training
         model, parallel = trainee.build(), split(ranks, training)
         parallel.place(model, torch.device("cpu"))
-        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0)
+        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0, held=parallel.held)
         sample = trainee.trial(model, training.batch // size)
         learner, sent = parallel.learner(model, lambda: sample, None), Sent()
         if training.parallel == "ddp":
@@ -97,7 +97,7 @@ def step_of(rank: int, size: int, port: int, run: Run, place: Path) -> None:
 
         def step() -> None:
             accumulate_gradients(learner, sample, training.accumulate, None, learner.synced)
-            clip_gradients(model, 1.0)
+            clip_gradients(model, 1.0, parallel)
             optimizer.step(1.0)
             model.zero_grad()
             ema.update(0)

@@ -31,7 +31,7 @@ FIELDS_DESCRIPTION = """\
 Trains a recipe with every combination of the values given, from the same seeds, each run in a directory of its own, and
 compares them by validation loss and by the judge of the data, with differences seed by seed:
 
-  fromnoise sweep shapes --field training.optimizer.lr=1e-3,2e-3 --field training.batch=32,64 --seeds 2
+  fromnoise sweep shapes --field training.optimizer.lr=1e-3,2e-3 --field training.batch=32,64
 
 Every field that fromnoise train RECIPE --help lists may be named; a value of several numbers is quoted and holds
 spaces. The same command again goes on where it was stopped, and does nothing twice.

@@ -215,6 +215,7 @@ def test_fields_are_swept_with_paired_seeds(
     assert apart["mean"] == pytest.approx(sum(wanted) / 2) and apart["seeds"] == 2
     assert apart["high"] - apart["low"] == pytest.approx(12.7062 * abs(wanted[0] - wanted[1]), rel=1e-4)  # t, 1 degree
     assert len({loss for pair in losses for loss in pair}) == 8
+    assert "Two seeds each" in " ".join(results["notes"])
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("<svg") == 3 and all(one.name in page for one in varied)
     values = set(map(float, re.findall(r'<data value="([^"]*)"', page)))

@@ -55,9 +55,9 @@ class SweepAsked(Config):
 class FieldsAsked(Config):
     """How runs that differ in some fields are trained and judged."""
 
-    seeds: PositiveInt = 2
-    """Trainings of each, from seeds 0, 1, ...; those of one seed see the same pictures in the same order. With two,
-    hardly any difference can be told from chance."""
+    seeds: PositiveInt = 3
+    """Trainings of each, from seeds 0, 1, ...; those of one seed see the same pictures in the same order. With fewer
+    than three, hardly any difference can be told from chance."""
     samples: Annotated[int, Field(ge=10)] = 200
     """Pictures judged of each run, drawn as its recipe draws."""
     seed: Seed = 0

@@ -117,4 +117,8 @@ def notes(variants: Sequence[Variant], seeds: int) -> list[str]:
     ]
     if seeds == 1:
         told.append("One seed each: another one may well turn small differences round; --seeds 3 would tell.")
+    if seeds == 2:
+        told.append(
+            "Two seeds each: hardly any difference can be told from chance; --seeds 3 trains a third beside them."
+        )
     return told

@@ -132,6 +132,8 @@ def _beside(folder: Path, files: list[str], unreadable: dict[str, str]) -> Itera
                 captions = (folder / text).read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError as error:
                 unreadable[name] = f"{text} {not_utf8(error)}"
+            except OSError as error:
+                unreadable[name] = f"{text} cannot be read: {error.strerror}"
             else:
                 yield name, captions
 
@@ -207,9 +209,11 @@ def read_text(path: Path) -> str:
     """The text in a file of UTF-8.
 
     Raises:
-        ValueError: one line, when it is none.
+        ValueError: one line, when it is none, or cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} {not_utf8(error)}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None

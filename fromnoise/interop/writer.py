@@ -71,7 +71,9 @@ class Writer:
         self.put("vae", vae)
         self.put("scheduler", beta_scheduler(self.pipeline, layout))
         if layout.name == "dit":
-            self.index["id2label"] = {str(i): str(i) for i in range(self.pipeline.conditioner.classes)}
+            conditioner: Any = self.pipeline.config.conditioner
+            names = conditioner.names or range(conditioner.classes)
+            self.index["id2label"] = {str(i): str(name) for i, name in enumerate(names)}
         else:
             self.encoders()
             empty = {key: [None, None] for key in ("safety_checker", "feature_extractor", "image_encoder")}

@@ -29,6 +29,7 @@ styled = rc_context(
     {
         "font.size": 10,
         "text.color": INK,
+        "text.parse_math": False,  # a dollar in a prompt is a dollar
         "axes.edgecolor": GREY,
         "axes.labelcolor": INK,
         "axes.titlesize": 10.5,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.data.config import DataConfig
+from fromnoise.pipeline.place import SAMPLING, chosen_sampling
 from fromnoise.reporting.record import Record, Tree
 from fromnoise.reporting.report import numbers
 from fromnoise.training.log import duration
@@ -125,8 +126,9 @@ def _use(record: Record) -> str:
         python = f"from diffusers import AutoencoderKL\n\nvae = AutoencoderKL.from_pretrained({folder!r})"
         flag = shlex.join(["--model.space.path", folder])
         return f"## How to use it\n\n```python\n{python}\n```\n\nOr train on its latents: `{flag}`.\n"
-    sampling = record.run.model.sampling
-    drawn = f"By default: {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance:g}."
+    usual = record.run.model.sampling
+    chosen = chosen_sampling(record.directory, usual)
+    drawn = f"By default: {(chosen or usual).words()}{f', as {SAMPLING} has it' if chosen else ''}."
     place, prompt = str(record.directory), example(record.run)
     python = f'import fromnoise\n\nmodel = fromnoise.load({place!r})\nmodel({prompt!r})[0].save("picture.png")'
     shell = f"{sampling_command(record.run, record.directory)} --grid"

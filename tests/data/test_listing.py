@@ -1,6 +1,7 @@
 """Where captions come from, and what is said when they cannot be used."""
 
 import json
+import sys
 
 import pytest
 
@@ -169,6 +170,17 @@ def test_captions_that_are_not_text(tmp_path):
     (tmp_path / "a.txt").write_text("a cat")
     assert list_pictures(tmp_path).captions == {"a.png": ("a cat",)}
     assert list_pictures(tmp_path).problems == [fault, "c.png: no caption in .txt files"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that nobody may read is Linux's")
+def test_captions_that_cannot_be_read(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / "b.txt").symlink_to("/proc/self/mem")
+    assert list_pictures(tmp_path).captions == {"a.png": ("a cat",)}
+    assert list_pictures(tmp_path).problems == ["b.png: b.txt cannot be read: Input/output error"]
+    (tmp_path / "metadata.csv").symlink_to("/proc/self/mem")
+    assert refusal(tmp_path) == f"{tmp_path / 'metadata.csv'} cannot be read: Input/output error"
 
 
 @pytest.mark.parametrize(

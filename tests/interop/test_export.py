@@ -188,16 +188,27 @@ def test_a_frozen_clip_in_latents_opens_in_stable_diffusions_pipeline(
     same(ours(pipeline, CAPTIONS), drawn)
 
 
-@pytest.mark.parametrize(("sampler", "target"), [("ddim", "eps"), ("dpmpp_2m", "v")])
-def test_classes_in_latents_open_in_dits_pipeline(sampler: str, target: str, vae: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "target", "names", "asked"),
+    [("ddim", "eps", (), ["3", "0"]), ("dpmpp_2m", "v", ("cat", "dog", "fox", "cow"), ["cow", "cat"])],
+)
+def test_classes_in_latents_open_in_dits_pipeline(
+    sampler: str, target: str, names: tuple[str, ...], asked: list[str], vae: Path, tmp_path: Path
+) -> None:
     space = LatentConfig(path=vae, shift=(0.1, -0.2, 0.3, 0.0), scale=(0.5, 0.6, 0.7, 0.8))
     sampling = Sampling(sampler=sampler, steps=10, guidance=3.0)
     pipeline = build(
-        "dit", CLASSES, path=VP(), objective=Objective(target=target), space=space, size=16, sampling=sampling
+        "dit",
+        CLASSES.model_copy(update={"names": names}),
+        path=VP(),
+        objective=Objective(target=target),
+        space=space,
+        size=16,
+        sampling=sampling,
     )
     pipe = exported(pipeline, tmp_path)
     assert type(pipe).__name__ == "DiTPipeline"
-    assert pipe.get_label_ids(["3", "0"]) == [3, 0]
+    assert pipe.get_label_ids(asked) == [3, 0]
     drawn = theirs(pipe, 2, class_labels=[3, 0], num_inference_steps=10, guidance_scale=3.0)
     same(ours(pipeline, ["", ""], [3, 0]), drawn.clamp(0, 1))
     images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -31,6 +32,12 @@ def test_a_model_of_classes_is_asked_for_its_class(build: Callable[..., Pipeline
     ((_, one, *_),) = sweep(pipeline, [Ask("", 7, "seven")], seed=0, steps=2)
     (alone,) = pipeline("", steps=2, guidance=1.0, labels=[7])
     assert np.array_equal(np.asarray(one), np.asarray(alone))
+
+
+def test_a_dollar_in_a_prompt_is_a_dollar(build: Callable[..., Pipeline]) -> None:
+    """Between two of them matplotlib would read mathematics, and fail at what is none."""
+    drawn = figure(build("mmdit", "text"), [Ask("two", 0, r"\no $5 \or $6")], seed=0, steps=1)
+    drawn.savefig(io.BytesIO(), format="png")
 
 
 def test_the_models_own_scale_is_bold(build: Callable[..., Pipeline]) -> None:

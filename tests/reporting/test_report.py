@@ -113,6 +113,7 @@ def test_the_card_is_one_of_a_hub(toy: Path) -> None:
     (preview,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", body)
     assert (toy / preview).is_file() and preview.endswith("step-00000008.png")
     assert "8 optimizer steps of 4 pictures, 32 in all, seed 0" in body
+    assert "By default: ddim, 2 steps, guidance 3 from 0 to 0.8.\n" in body
     assert content_hash(weights(toy)) in body
 
 
@@ -170,7 +171,12 @@ def test_made_anew_it_has_what_was_found_since(
     assert (place / "README.md").read_text() == "My own words."
     assert "was changed by hand" in capsys.readouterr().err
     (place / "README.md").unlink()
+    (place / "sampling.yaml").write_text("steps: 7")
     assert main(["report", str(place)]) == 0 and own(place / "README.md")
+    assert (
+        "By default: ddim, 7 steps, guidance 3 from 0 to 0.8, as sampling.yaml has it."
+        in (place / "README.md").read_text()
+    )
 
 
 def test_of_a_run_in_training_it_tells_how_far_it_is(

@@ -48,7 +48,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory of MNIST's four files: 5,000 digits to validate, 300 to train on, 300 to test."""
+    """A directory of MNIST's four files, with 300 digits to train on, 300 to validate, 300 to test."""
     place, rng = tmp_path_factory.mktemp("mnist"), random.Random(0)
     face = ImageFont.load_default(22)
     drawn = []
@@ -58,12 +58,13 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         drawn.append(np.asarray(picture))
     some, labels = np.stack(drawn), np.arange(300, dtype=np.uint8) % 10
     files = {
-        "train-images-idx3-ubyte.gz": np.concatenate([some, np.resize(some, (5000, 28, 28))]),
-        "train-labels-idx1-ubyte.gz": np.concatenate([labels, np.resize(labels, 5000)]),
+        "train-images-idx3-ubyte.gz": np.concatenate([some, some]),
+        "train-labels-idx1-ubyte.gz": np.concatenate([labels, labels]),
         "t10k-images-idx3-ubyte.gz": some,
         "t10k-labels-idx1-ubyte.gz": labels,
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "VALIDATION", 300)
         for name, array in files.items():
             (place / name).write_bytes(idx(array))
             patch.setitem(mnist.MD5, name, hashlib.md5((place / name).read_bytes()).hexdigest())

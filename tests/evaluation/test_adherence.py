@@ -17,39 +17,34 @@ SOME = 3_000  # of them, where each is seen disturbed
 
 
 @functools.cache
-def scenes() -> tuple[list[Prompt], list[list[Thing]], np.ndarray]:
+def scenes(count: int) -> tuple[list[Prompt], list[list[Thing]], np.ndarray]:
     rng = Random("checker")
-    prompts, things = zip(*(draw_scene(rng) for _ in range(MANY)), strict=True)
+    prompts, things = zip(*(draw_scene(rng) for _ in range(count)), strict=True)
     return list(prompts), list(things), render(list(things), 32)
-
-
-def some() -> tuple[list[Prompt], list[list[Thing]], np.ndarray]:
-    prompts, things, pictures = scenes()
-    return prompts[:SOME], things[:SOME], pictures[:SOME]
 
 
 def passed(prompts: list[Prompt], pictures: np.ndarray) -> float:
     return sum(correct(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)) / len(prompts)
 
 
-def untrue() -> list[Prompt]:
+def untrue(prompts: list[Prompt], things: list[list[Thing]]) -> list[Prompt]:
     """Another scene's prompt for each scene, one that does not happen to hold."""
-    prompts, things, _ = scenes()
     chosen = []
     for k, found in enumerate(things):
-        other = (k + 1) % MANY
+        other = (k + 1) % len(things)
         while prompts[other].holds(found):
-            other = (other + 1) % MANY
+            other = (other + 1) % len(things)
         chosen.append(prompts[other])
     return chosen
 
 
 def test_true_renders_pass_and_shuffled_captions_fail() -> None:
-    prompts, _, pictures = scenes()
+    prompts, things, pictures = scenes(MANY)
     seen = [detect(picture) for picture in pictures]
     clean = [found.unexplained <= SPECK for found in seen]
     true = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, prompts, seen, strict=True)]
-    shuffled = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, untrue(), seen, strict=True)]
+    other = untrue(prompts, things)
+    shuffled = [ok and prompt.holds(found.things) for ok, prompt, found in zip(clean, other, seen, strict=True)]
     assert sum(true) >= 0.995 * MANY
     assert sum(shuffled) <= 0.005 * MANY
 
@@ -67,7 +62,7 @@ def test_no_picture_fits_more_prompts_than_chance_says() -> None:
 
 
 def test_slight_noise_and_shift_change_nothing() -> None:
-    prompts, _, pictures = some()
+    prompts, _, pictures = scenes(SOME)
     rng = np.random.default_rng(0)
     noise = 0.04 * rng.standard_normal(pictures.shape, np.float32)
     shifted = np.roll(pictures, (1, -1), (1, 2))  # the margin is one pixel, so nothing wraps around
@@ -75,7 +70,7 @@ def test_slight_noise_and_shift_change_nothing() -> None:
 
 
 def test_noise_and_blur_fail() -> None:
-    prompts, _, pictures = some()
+    prompts, _, pictures = scenes(SOME)
     rng = np.random.default_rng(1)
     assert passed(prompts, rng.random(pictures.shape, np.float32)) <= 0.005
     assert passed(prompts, ndimage.gaussian_filter(pictures, (0, 1.5, 1.5, 0))) <= 0.005

@@ -13,7 +13,7 @@ from fromnoise.core.files import save_tensors
 from fromnoise.data.config import MNISTConfig
 from fromnoise.data.labelled import scaled
 from fromnoise.evaluation.distances.frechet import floor, frechet_distance
-from fromnoise.evaluation.judges.classifier import Classifier, digest, load, save
+from fromnoise.evaluation.judges.classifier import Classifier, Judged, digest, load, save
 from fromnoise.evaluation.judges.domains import DIGITS, jiggle
 from fromnoise.evaluation.judges.fit import rate, train
 
@@ -33,6 +33,12 @@ def splits() -> Splits:
     return {split: data.pictures(split) for split in ("train", "validation", "test")}
 
 
+@pytest.fixture(scope="module")
+def seen(judge: Classifier, splits: Splits) -> dict[str, Judged]:
+    """What the judge sees in the digits held out, and in those of the test."""
+    return {split: judge.classify(scaled(splits[split][0])) for split in ("validation", "test")}
+
+
 def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: Classifier) -> None:
     assert DIGITS.asset.stat().st_size < 2 * 2**20
     known = load(DIGITS)[1]
@@ -43,9 +49,8 @@ def test_what_comes_with_fromnoise_is_small_and_says_where_it_is_from(judge: Cla
 
 @REAL
 class TestReal:
-    def test_digits_never_trained_on_are_recognised(self, judge: Classifier, splits: Splits) -> None:
-        images, labels = splits["test"]
-        found = judge.classify(scaled(images))
+    def test_digits_never_trained_on_are_recognised(self, seen: dict[str, Judged], splits: Splits) -> None:
+        found, labels = seen["test"], splits["test"][1]
         assert found.logits.shape == (10_000, 10) and found.features.shape == (10_000, 128)
         right = (found.logits.argmax(1) == labels).double().mean().item()
         assert right >= 0.995
@@ -61,10 +66,12 @@ class TestReal:
         for ours, theirs in zip(judge.classify(padded), judge.classify(images), strict=True):
             assert torch.equal(ours, theirs)
 
-    def test_the_frechet_distance_grows_with_what_is_spoilt(self, judge: Classifier, splits: Splits) -> None:
-        images = scaled(splits["validation"][0][:2000])
-        reference = judge.classify(scaled(splits["test"][0])).features
-        least = floor(judge.classify(scaled(splits["validation"][0])).features, reference, 2000)
+    def test_the_frechet_distance_grows_with_what_is_spoilt(
+        self, judge: Classifier, seen: dict[str, Judged], splits: Splits
+    ) -> None:
+        images = scaled(splits["validation"][0][:1000])
+        reference = seen["test"].features
+        least = floor(seen["validation"].features, reference, 1000)
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
         for spoilt in (
             [images + amount * noise for amount in (0.0, 0.3, 0.6, 1.0)],
@@ -75,14 +82,13 @@ class TestReal:
             assert distances == sorted(distances)
             assert distances[0] < 3 * least and distances[-1] > 10 * distances[0]
 
-    def test_a_class_left_out_is_seen(self, judge: Classifier, splits: Splits) -> None:
-        (images, labels), reference = splits["validation"], judge.classify(scaled(splits["test"][0])).features
-        features = judge.classify(scaled(images)).features
+    def test_a_class_left_out_is_seen(self, seen: dict[str, Judged], splits: Splits) -> None:
+        labels, features, reference = splits["validation"][1], seen["validation"].features, seen["test"].features
         whole = frechet_distance(features, reference)
         assert frechet_distance(features[labels != 7], reference) > 3 * whole
 
     def test_training_is_a_function_of_its_arguments_and_learns(self, splits: Splits) -> None:
-        images, labels = (some[:2048] for some in splits["train"])
+        images, labels = (some[:1024] for some in splits["train"])
         losses: list[float] = []
         first = train(DIGITS, images, labels, 3, 2, lambda epoch, loss: losses.append(loss))
         again, other = train(DIGITS, images, labels, 3, 2), train(DIGITS, images, labels, 4, 2)

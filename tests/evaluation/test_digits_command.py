@@ -9,12 +9,12 @@ import pytest
 
 from fromnoise.cli.main import main
 from fromnoise.conditioning.config import LabelConfig
-from fromnoise.models.config import CNNConfig
+from fromnoise.models.config import DiTConfig
 from fromnoise.pipeline.config import ModelConfig, Sampling
 from fromnoise.pipeline.pipeline import Pipeline
 
 MODEL = ModelConfig(
-    backbone=CNNConfig(width=16),
+    backbone=DiTConfig(patch=7, width=24, depth=1, head_width=12),
     conditioner=LabelConfig(classes=10, width=8),
     sampling=Sampling(steps=2, guidance=1.0),
     channels=1,

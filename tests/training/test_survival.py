@@ -19,6 +19,7 @@ from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
 from fromnoise.models.config import DiTConfig
+from fromnoise.training import drawing
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
 from tests.training.processes import serving
@@ -42,7 +43,7 @@ def launch(server: ForkServerContext) -> Launch:
     """Starts a training in a process of its own."""
 
     def start(run: Run | VAERun, directory: Path) -> ForkServerProcess:
-        process = server.Process(target=train_vae if isinstance(run, VAERun) else train, args=(run, directory))
+        process = server.Process(target=one_of, args=(run, directory))
         process.start()
         return process
 
@@ -61,8 +62,15 @@ def command(server: ForkServerContext) -> Command:
     return start
 
 
+def one_of(run: Run | VAERun, directory: Path) -> None:
+    """A training, less what takes long before its first step."""
+    drawing.CAPTIONS = 500
+    (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
+
+
 def run_command(words: list[str], told: Path) -> None:
-    """What the command does."""
+    """What the command does, as soon as `one_of`."""
+    drawing.CAPTIONS = 500
     with open(told, "w") as sys.stderr:
         raise SystemExit(main(words))
 

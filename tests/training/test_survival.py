@@ -19,7 +19,7 @@ from fromnoise.cli.main import main
 from fromnoise.core.config import write_yaml
 from fromnoise.core.files import load_metadata, load_tensors
 from fromnoise.models.config import DiTConfig
-from fromnoise.training import drawing
+from fromnoise.training import drawing, reconstruction
 from fromnoise.training.loop import train, train_vae
 from fromnoise.training.run import Run, VAERun
 from tests.training.processes import serving
@@ -64,7 +64,7 @@ def command(server: ForkServerContext) -> Command:
 
 def one_of(run: Run | VAERun, directory: Path) -> None:
     """A training, less what takes long before its first step."""
-    drawing.CAPTIONS = 500
+    drawing.CAPTIONS, reconstruction.VALIDATED, reconstruction.MEASURED = 500, 32, 64
     (train_vae if isinstance(run, VAERun) else train)(run, directory)  # type: ignore[arg-type]
 
 

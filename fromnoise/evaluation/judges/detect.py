@@ -139,11 +139,14 @@ def _try_around(
     guess = np.floor(np.stack((y, x), 1) * PHASES).astype(int)  # (S, 2)
     rows, columns = (guess + around[:, None, None]).clip(0, last).T  # (2, S, 3)
     (top, p), (left, q) = divmod(rows[:, :, None], PHASES), divmod(columns[:, None], PHASES)  # (S, 3, 1), (S, 1, 3)
-    seen = windows[top, left][:, :, :, None]  # (S, 3, 3, 1, w, w)
     r = (nearest[:, None] + around)[:, None, None]  # (S, 1, 1, 3)
-    chosen = shapes[:, None, None, None], r, p[..., None], q[..., None]  # (S, 3, 3, 3) together
-    common = np.minimum(known.masks[chosen], seen).sum((-2, -1))  # (S, 3, 3, 3)
-    overlaps = common / (known.sums[chosen] + seen.sum((-2, -1)) - common)  # (S, 3, 3, 3), as min + max is both
+    places = shapes[:, None, None, None], r, p[..., None], q[..., None]  # (S, 3, 3, 3) together
+    chosen = np.ravel_multi_index(places, known.sums.shape)  # (S, 3, 3, 3)
+    seen = windows[top, left].reshape(*top.shape[:2], 3, 1, -1)  # (S, 3, 3, 1, w w)
+    # Taken by one number each, and in place: by four, and anew, it would take three times as long.
+    common = known.masks.reshape(-1, seen.shape[-1]).take(chosen, 0)  # (S, 3, 3, 3, w w)
+    common = np.minimum(common, seen, out=common).sum(-1)  # (S, 3, 3, 3)
+    overlaps = common / (known.sums.ravel()[chosen] + seen.sum(-1) - common)  # (S, 3, 3, 3), as min + max is both
     s, i, j, k = (int(n) for n in np.unravel_index(overlaps.argmax(), overlaps.shape))
     row, column = rows[s, i], columns[s, j]
     radius = known.radii[r[s, 0, 0, k]]

@@ -122,7 +122,7 @@ def trained(rank: int, size: int, port: int, threads: int, run: Run, steps: int,
         before, model, parallel = used_memory(), trainee.build(), split(ranks, training)
         keep_freed_memory(parallel.largest_kept)
         parallel.place(model, torch.device("cpu"))
-        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0, held=parallel.held)
+        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0, parallel)
         learner = parallel.learner(model, lambda: trainee.trial(model, training.batch // size), None)
         seconds = []
         for step in range(steps + 2):

@@ -130,10 +130,8 @@ def _beside(folder: Path, files: list[str], unreadable: dict[str, str]) -> Itera
         if (folder / text).is_file():
             try:
                 captions = (folder / text).read_text(encoding="utf-8-sig").splitlines()
-            except UnicodeDecodeError as error:
-                unreadable[name] = f"{text} {not_utf8(error)}"
-            except OSError as error:
-                unreadable[name] = f"{text} cannot be read: {error.strerror}"
+            except (UnicodeDecodeError, OSError) as error:
+                unreadable[name] = f"{text} {_why(error)}"
             else:
                 yield name, captions
 
@@ -213,7 +211,9 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} {not_utf8(error)}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path} {_why(error)}") from None
+
+
+def _why(error: UnicodeDecodeError | OSError) -> str:
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else not_utf8(error)

@@ -158,7 +158,7 @@ def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
         for name, expected in hashes.items():
             if content_hash(path / f"{name}.safetensors") != expected:
                 raise ValueError(f"{name}.safetensors is not the one written with it")
-        ema.load(average, optimizer.parallel.like)
+        ema.load(average)
         parts = ["optimizer", *(name for name in hashes if name not in WEIGHTS)]
         optimizer.load(Parts([path / f"{name}.safetensors" for name in parts]))
         return read_progress(path / "optimizer.safetensors")

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-def _as_given(weight: Tensor, values: Tensor) -> Tensor:
-    return values
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
+from fromnoise.training.parallel import SINGLE, Parallel
 
 
 class Ema:
     """Exponential moving average of every parameter of `model` (Karras et al. 2024 tie its length to the run's).
 
-    length: updates over which a weight's share falls by e. looking: the context in which the model can be asked without
-    gradients. held: what of a tensor is here. Both of `Parallel`.
+    length: updates over which a weight's share falls by e. parallel: how the model is trained together.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        length: float,
-        looking: Callable[[], AbstractContextManager[None]] = nullcontext,
-        held: Callable[[Tensor], Tensor] = _itself,
-    ):
+    def __init__(self, model: nn.Module, length: float, parallel: Parallel = SINGLE):
+        self.model: Any = model
+        self.length, self.parallel = length, parallel
         self.names = [name for name, _ in model.named_parameters()]
         self.weights: list[Tensor] = list(model.parameters())
         self.average = [p.detach().clone() for p in self.weights]
-        self.length, self.looking, self.held = length, looking, held
 
     def decay(self, step: int) -> float:
         """Share of the average kept by update `step` (0-based). It warms up, so that the first weights, which are
@@ -49,7 +38,7 @@ class Ema:
     @contextmanager
     def raw(self) -> Iterator[None]:
         """Inside, the model can be asked with its weights as they are."""
-        with self.looking():
+        with self.parallel.looking(self.model):
             yield
 
     @contextmanager
@@ -57,7 +46,7 @@ class Ema:
         """Inside, the model's parameters are the average, and it can be asked."""
         self._swap()
         try:
-            with self.looking():
+            with self.parallel.looking(self.model):
                 yield
         finally:
             self._swap()
@@ -71,10 +60,11 @@ class Ema:
 
     def _here(self) -> tuple[list[Tensor], list[Tensor]]:
         """What is here of the average, and of the weights."""
-        return [self.held(average) for average in self.average], [self.held(p) for p in self.weights]
+        held = self.parallel.held
+        return [held(average) for average in self.average], [held(p) for p in self.weights]
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], like: Callable[[Tensor, Tensor], Tensor] = _as_given) -> None:
-        """Take up the average from the tensors of a model saved inside `applied`; `like` holds one as a weight is."""
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the average from the tensors, whole, of a model saved inside `applied`."""
         for name, average in zip(self.names, self.average, strict=True):
-            average.copy_(like(average, tensors[name]))
+            average.copy_(self.parallel.like(average, tensors[name]))

@@ -96,7 +96,7 @@ class State(NamedTuple):
     @classmethod
     def of(cls, model: Model, optimizer: AdamW | Muon, parallel: Parallel = SINGLE) -> State:
         """Of a placed `model`, after a first update, which makes the moments that live on."""
-        state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0, held=parallel.held), parallel)
+        state = cls(model, Optimizer(model, optimizer, parallel), Ema(model, 1.0, parallel), parallel)
         for p in model.parameters():
             p.grad = torch.empty_like(p)
         state.update()

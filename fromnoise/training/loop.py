@@ -221,7 +221,7 @@ def start(trainee: Trainee, root: Path, say: Callable[[str], None], parallel: Pa
         model = trainee.build()
     parallel.place(model, device)
     recompute(model.blocks(), training.recompute)  # after copies of it were made, which look and never learn
-    ema = Ema(model, training.ema * training.steps, lambda: parallel.looking(model), parallel.held)
+    ema = Ema(model, training.ema * training.steps, parallel)
     optimizer = Optimizer(model, training.optimizer, parallel)
     progress = checkpoint.load_rest(saved[-1], ema, optimizer) if saved else Progress()
     count = sum(p.numel() for p in model.parameters())

@@ -19,16 +19,18 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.core.device import autocast, pick
 from fromnoise.core.ranks import ALONE, Ranks, Together
-from fromnoise.training.ema import Ema
 from fromnoise.training.run import TrainingBase
-from fromnoise.training.trainee import Model, Sample
+
+if TYPE_CHECKING:
+    from fromnoise.training.ema import Ema
+    from fromnoise.training.trainee import Model, Sample
 
 
 class Learner(NamedTuple):
@@ -74,7 +76,7 @@ class Parallel(ABC):
             return None
         other, mean = twin(self.unplaced(model), lambda p: next(weights)), copy.copy(ema)
         mean.weights, mean.average = list(other.parameters()), average
-        mean.looking, mean.held = nullcontext, SINGLE.held
+        mean.model, mean.parallel = other, SINGLE
         return other, mean
 
     def to_first(self, tensor: Tensor) -> Tensor:
@@ -246,7 +248,7 @@ class Sharded(Parallel):
         own = owned[ranks.rank]  # n of them
         sent = torch.cat([self.held(g).flatten() for g in gradients])  # by who gets it
         sizes = [sum(self.held(g).numel() for g in theirs) for theirs in owned]
-        parts = [[math.prod(g.shape[1:]) * _length(ranks.share(len(g), rank)) for g in own] for rank in everybody]
+        parts = [[math.prod(g.shape[1:]) * len(range(*ranks.share(len(g), rank))) for g in own] for rank in everybody]
         got = sent.new_empty(sum(map(sum, parts)))  # by who sent it, and then by gradient
         dist.all_to_all_single(got, sent, [sum(some) for some in parts], sizes, group=ranks.group)
         pieces = got.split([size for some in parts for size in some])
@@ -270,11 +272,6 @@ class Sharded(Parallel):
         return {name: part for name, part in mine.items() if len(part[0])} | {
             name: part for name, part in alike.items() if self.ranks.first or name in own
         }
-
-
-def _length(span: tuple[int, int]) -> int:
-    first, last = span
-    return last - first
 
 
 def split(ranks: Ranks, training: TrainingBase, here: int | None = None) -> Parallel:

@@ -33,6 +33,14 @@ def load(path: Path, seed: int = 0, **settings: object) -> LabelledData:
     return cifar10(config, seed, report=lambda line: None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """A cache of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def data() -> LabelledData:
     return load(FILES)

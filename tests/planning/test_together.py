@@ -89,7 +89,7 @@ def step_of(rank: int, size: int, port: int, run: Run, place: Path) -> None:
         trainee, training = Drawing(run, run.data.build(0), print, ranks), run.training
         model, parallel = trainee.build(), split(ranks, training)
         parallel.place(model, torch.device("cpu"))
-        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0, held=parallel.held)
+        optimizer, ema = Optimizer(model, training.optimizer, parallel), Ema(model, 10.0, parallel)
         sample = trainee.trial(model, training.batch // size)
         learner, sent = parallel.learner(model, lambda: sample, None), Sent()
         if training.parallel == "ddp":

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -253,6 +254,16 @@ def test_text_files_beside(made, tmp_path):
     assert found["a.png"] == Picture("a.png", made.png(0), ("one", "two"))
     assert found["c.png"].captions == () and list(found) == ["a.png", "c.png", "d.png"]
     assert source.about == "4 pictures, 2 of them with captions in .txt files"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that nobody may read is Linux's")
+def test_a_caption_that_cannot_be_read_is_a_fault_and_no_picture_without_one(made, tmp_path):
+    write(tmp_path, made, []).unlink()
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").symlink_to("/proc/self/mem")
+    source = made.source(tmp_path)
+    assert made.told(source) == [("b.png", "b.txt cannot be read: Input/output error")]
+    assert list(made.pictures(source)) == ["a.png", "c.png", "d.png"]
 
 
 def test_text_files_in_capitals_beside(made, tmp_path):

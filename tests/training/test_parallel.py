@@ -322,15 +322,8 @@ def test_two_machines_train_together_and_after_a_kill_on_one_go_on_to_the_same_b
     assert json.loads(line)["processes"] == 2
 
 
-SHAPES = [
-    (5, 3),
-    (2, 7),
-    (7, 2, 3, 3),
-    (1, 4),
-    (3, 3),
-    (6, 5),
-    (4, 4),
-]  # rows that do not come out even, or are too few
+SHAPES = [(5, 3), (2, 7), (7, 2, 3, 3), (1, 4), (3, 3), (6, 5), (4, 4)]
+"""Of gradients whose rows do not come out even, or are too few for three processes."""
 
 
 def gathered(rank: int, size: int, port: int) -> None:

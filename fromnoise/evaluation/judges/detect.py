@@ -143,7 +143,7 @@ def _try_around(
     places = shapes[:, None, None, None], r, p[..., None], q[..., None]  # (S, 3, 3, 3) together
     chosen = np.ravel_multi_index(places, known.sums.shape)  # (S, 3, 3, 3)
     seen = windows[top, left].reshape(*top.shape[:2], 3, 1, -1)  # (S, 3, 3, 1, w w)
-    # Taken by one number each, and in place: by four, and anew, it would take three times as long.
+    # Taken by one number each, and in place: by four, and anew, it would take twice as long.
     common = known.masks.reshape(-1, seen.shape[-1]).take(chosen, 0)  # (S, 3, 3, 3, w w)
     common = np.minimum(common, seen, out=common).sum(-1)  # (S, 3, 3, 3)
     overlaps = common / (known.sums.ravel()[chosen] + seen.sum(-1) - common)  # (S, 3, 3, 3), as min + max is both

@@ -37,6 +37,9 @@ class FolderSource(Source):
             if isinstance(content, str):
                 yield Fault(key, content)
                 continue
+            if isinstance(text, str) and self.texts.sizes[place] != ABSENT.size:
+                yield Fault(key, f"{shown(self.texts.names[place])} cannot be read: {text}")
+                continue
             try:
                 said = text.decode("utf-8-sig").splitlines() if isinstance(text, bytes) else []
             except UnicodeDecodeError as error:

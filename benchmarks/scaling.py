@@ -245,8 +245,7 @@ def on_gpus(name: str, gpus: int) -> dict[str, Any]:
         "advice": told["advice"],
         "looks": told["gathered"]["looks"],
         "checkpoint": plan["disk"]["checkpoints"] / (run.training.keep + 1),
-        "start": told["host"]["start"] if "host" in told else None,
-        "saving": told["host"]["saving"] if "host" in told else None,
+        "host": told.get("host"),
         "reads": told.get("reads"),
     }
 
@@ -295,7 +294,8 @@ def table_of_rest(record: Mapping[str, Any]) -> str:
         "GPUs",
         "checkpoint",
         "gathered to look",
-        "main memory of a process at the start",
+        "main memory of the first at the start",
+        "of each other",
         "of the first to save",
         "read a second",
     )
@@ -303,7 +303,8 @@ def table_of_rest(record: Mapping[str, Any]) -> str:
     for name, counts in record["paper"]["models"].items():
         for gpus, told in counts.items():
             if told["reads"]:
-                sizes = [told[key] for key in ("checkpoint", "looks", "start", "saving")] + [told["reads"]["second"]]
+                host = [told["host"][key] for key in ("start", "others", "saving")]
+                sizes = [told["checkpoint"], told["looks"], *host, told["reads"]["second"]]
                 lines.append(f"| {' | '.join([name, gpus, *(f'{size / GB:,.2f} GB' for size in sizes)])} |")
     pairs = record["paper"]["preparation"]
     hours = pairs["core_hours"] / CORES

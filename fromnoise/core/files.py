@@ -167,6 +167,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
+def tensor_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the tensors of a safetensors file that is known to be whole."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return list(file.keys())
+
+
 def read_tensor(path: str | os.PathLike[str], name: str) -> Tensor:
     """The tensor called `name` (on the CPU) of a safetensors file that is known to be whole."""
     from safetensors import safe_open

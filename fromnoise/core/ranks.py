@@ -70,6 +70,11 @@ class Ranks(ABC):
     def agreed(self, text: str, whose: int = 0) -> str:
         """What one of them gave, the first one if no other is named."""
 
+    def fault(self, own: str) -> str:
+        """What the first of them that has a fault tells of it; nothing where none has one."""
+        whose = next((rank for rank, (bad,) in enumerate(self.every(bool(own))) if bad), 0)
+        return self.agreed(own, whose)
+
     @abstractmethod
     def device(self, picked: torch.device) -> torch.device:
         """This process's own, of the kind that was picked."""

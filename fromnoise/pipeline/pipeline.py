@@ -25,7 +25,7 @@ from torch.func import functional_call
 from fromnoise.core.compiler import compiled, is_compiled
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
-from fromnoise.core.files import load_tensors, save_tensors
+from fromnoise.core.files import load_metadata, load_tensors, save_tensors
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import Model, guided
 from fromnoise.diffusion.sample import WITH_ETA, Step, choose
@@ -50,7 +50,8 @@ class Pipeline(nn.Module):
     two steps at once take no less time. `draw_as` and `compiled` are for all threads; training is for one alone.
     """
 
-    def __init__(self, config: ModelConfig, conditioner: nn.Module, space: nn.Module):
+    def __init__(self, config: ModelConfig, conditioner: nn.Module, space: nn.Module, hollow: bool = False):
+        """hollow: give the backbone's weights shapes alone, to be filled later."""
         super().__init__()
         self.config = config
         self.told: set[str] = set()  # notices about prompts that the user has had
@@ -59,14 +60,15 @@ class Pipeline(nn.Module):
             raise ValueError(f"model.size is {config.size}; allowed: multiples of {self.multiple} pixels")
         channels, _, _ = self.latent_shape(config.size, config.size)
         self.conditioner: Any = conditioner  # one of fromnoise.conditioning
-        self.backbone: Any = config.backbone.build(channels, self.conditioner.width)  # one of fromnoise.models
+        with torch.device("meta") if hollow else nullcontext():
+            self.backbone: Any = config.backbone.build(channels, self.conditioner.width)  # one of fromnoise.models
 
     @classmethod
-    def build(cls, config: ModelConfig, captions: Sequence[str], seed: int) -> Pipeline:
-        """A fresh pipeline on the CPU: vocabulary from `captions`, weights from `seed`."""
+    def build(cls, config: ModelConfig, captions: Sequence[str], seed: int, hollow: bool = False) -> Pipeline:
+        """A fresh pipeline on the CPU: vocabulary from `captions`, weights from `seed`, but for a `hollow` backbone."""
         with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's default generator
             torch.manual_seed(seed)
-            return cls(config, config.conditioner.build(captions), config.space.build())
+            return cls(config, config.conditioner.build(captions), config.space.build(), hollow)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Pipeline:
@@ -78,15 +80,24 @@ class Pipeline(nn.Module):
                 file does not hold.
         """
         tensors, metadata = load_tensors(path)
-        config = recorded_config(path, metadata)
-        conditioner = config.conditioner.restore(json.loads(metadata["state"]))
-        space = config.space.restore(json.loads(metadata.get("space", "{}")))  # files older than latents have none
-        pipeline = cls(config, conditioner, space)
+        pipeline = cls._restored(path, metadata, hollow=False)
         try:
             pipeline.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(f"{path} does not fit this version: {' '.join(str(error).split())}") from None
         return pipeline.to(device).eval()
+
+    @classmethod
+    def load_hollow(cls, path: str | os.PathLike[str]) -> Pipeline:
+        """As `load` on the CPU, with none of the weights read; errors alike, but for what only they would show."""
+        return cls._restored(path, load_metadata(path), hollow=True).eval()
+
+    @classmethod
+    def _restored(cls, path: str | os.PathLike[str], metadata: dict[str, str], hollow: bool) -> Pipeline:
+        config = recorded_config(path, metadata)
+        conditioner = config.conditioner.restore(json.loads(metadata["state"]))
+        space = config.space.restore(json.loads(metadata.get("space", "{}")))  # files older than latents have none
+        return cls(config, conditioner, space, hollow)
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
         """Write weights, config, and text's and space's state to the file `path` (safetensors, atomic), beside

@@ -97,7 +97,11 @@ def told_together(case: Case, place: Where, counts: Counts, found: Mapping[str, 
         }
         for name, one in found.items()
     }
-    weights, sample = counts.resident.weights, bytes_of_sample(case)
+    sample = bytes_of_sample(case)
+    frozen, built = FLOAT32 * sum(counts.frozen.values()), dict(counts.trained)
+    first = frozen + FLOAT32 * sum(built.values())
+    if own.part.split:
+        built.pop("backbone", None)  # of which the others are sent their shares
     messages = [{**one._asdict(), "sent": one.sent, "seconds": one.seconds(crew)} for one in own.part.messages]
     return {
         "processes": crew.processes,
@@ -110,10 +114,7 @@ def told_together(case: Case, place: Where, counts: Counts, found: Mapping[str, 
         "sent": kinds[kind]["sent"],
         "seconds": own.seconds._asdict() | {"overlapped": own.seconds.overlapped, "apart": own.seconds.apart},
         "gathered": {"step": own.part.gathered, "looks": own.part.looked},
-        "host": {
-            "start": weights + FLOAT32 * sum(counts.frozen.values()),
-            "saving": own.part.first,
-        },
+        "host": {"start": first, "others": frozen + FLOAT32 * sum(built.values()), "saving": own.part.first},
         "checkpoint": {"first": own.part.first, "others": own.part.others},
         "reads": {"sample": sample, "second": sample and sample * batch / step},
         "kinds": kinds,

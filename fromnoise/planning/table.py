@@ -97,7 +97,8 @@ def _together(crew: dict[str, Any]) -> Iterator[str]:
     yield _line("gathered", f"{size(gathered['step'])} in a step, {size(gathered['looks'])} to validate and preview")
     yield _line(
         "main memory",
-        f"{size(host['start'])} of each process as it starts, {size(host['saving'])} of the first to save",
+        f"{size(host['start'])} of the first process as it starts, {size(host['others'])} of each other; "
+        f"{size(host['saving'])} of the first to save",
     )
     yield _line(
         "checkpoint", f"{size(files['first'])} written by the first process, {size(files['others'])} by each other"

@@ -24,7 +24,16 @@ import torch
 from torch import Tensor
 
 from fromnoise.conditioning.folder import EncoderFault
-from fromnoise.core.files import content_hash, load_metadata, load_tensors, read_tensor, save_tensors, sync_directory
+from fromnoise.core.files import (
+    content_hash,
+    load_metadata,
+    load_tensors,
+    read_tensor,
+    save_tensors,
+    sync_directory,
+    tensor_names,
+)
+from fromnoise.core.ranks import Ranks
 from fromnoise.pipeline.place import list_checkpoints
 from fromnoise.space.folder import VAEFault
 from fromnoise.training.ema import Ema
@@ -150,20 +159,35 @@ def load_model(path: Path, load: Callable[[Path], Model]) -> Model:
 
 
 def load_rest(path: Path, ema: Ema, optimizer: Optimizer) -> Progress:
-    """Take up the average and the optimizer's state; the progress. ValueError as in `load_model`."""
+    """Take up the average and the optimizer's state; the progress. ValueError as in `load_model`. Of several processes
+    all have to call."""
     try:
-        metadata = load_metadata(path / "optimizer.safetensors")
-        average, _ = load_tensors(path / "ema.safetensors")
-        hashes = json.loads(metadata["weights"])
+        progress, parts = _verified(path, optimizer.parallel.ranks)
+        ema.load(Parts([path / "ema.safetensors"]))
+        optimizer.load(Parts(parts))
+        return progress
+    except (ValueError, KeyError) as error:
+        raise ValueError(_damaged(path, str(error))) from None
+
+
+def _verified(path: Path, ranks: Ranks) -> tuple[Progress, list[Path]]:
+    """The progress, and the files of the optimizer's state, once all files are found to be what was written: each
+    process reads some of them, as reading all takes minutes where a model is large. ValueError where they are not."""
+    fault, progress, parts = "", Progress(), [path / "optimizer.safetensors"]
+    try:
+        progress = read_progress(parts[0])
+        hashes = json.loads(load_metadata(parts[0])["weights"])
         for name, expected in hashes.items():
             if content_hash(path / f"{name}.safetensors") != expected:
                 raise ValueError(f"{name}.safetensors is not the one written with it")
-        ema.load(average)
-        parts = ["optimizer", *(name for name in hashes if name not in WEIGHTS)]
-        optimizer.load(Parts([path / f"{name}.safetensors" for name in parts]))
-        return read_progress(path / "optimizer.safetensors")
+        parts += [path / f"{name}.safetensors" for name in hashes if name not in WEIGHTS]
+        for file in [path / "ema.safetensors", *parts][ranks.rank :: ranks.size]:  # the model's has been read
+            load_tensors(file)
     except (ValueError, KeyError) as error:
-        raise ValueError(_damaged(path, str(error))) from None
+        fault = str(error)
+    if fault := ranks.fault(fault):
+        raise ValueError(fault)
+    return progress, parts
 
 
 def read_progress(file: Path) -> Progress:
@@ -176,20 +200,13 @@ def read_progress(file: Path) -> Progress:
 
 
 class Parts(Mapping[str, Tensor]):
-    """The tensors of files that hold parts of them, by rows; each is put together when it is asked for.
-
-    Raises:
-        ValueError: one line, when a file cannot be read, or was altered.
-    """
+    """The tensors of files that hold parts of them, by rows; each is read, and put together, when it is asked for."""
 
     def __init__(self, files: Sequence[Path]):
         self.found: dict[str, list[tuple[int, Path]]] = {}
         for file in files:
-            tensors, metadata = load_tensors(
-                file
-            )  # which finds what was altered; they are read when they are asked for
-            firsts = json.loads(metadata.get("firsts", "{}"))
-            for name in tensors:
+            firsts = json.loads(load_metadata(file).get("firsts", "{}"))
+            for name in tensor_names(file):
                 self.found.setdefault(name, []).append((firsts.get(name, 0), file))
 
     def __getitem__(self, name: str) -> Tensor:

@@ -16,6 +16,7 @@ from fromnoise.pipeline.asked import rows_of_picture
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import preview, validation
 from fromnoise.training.origin import begin
+from fromnoise.training.parallel import is_filled
 from fromnoise.training.prepared import agree
 from fromnoise.training.preview import Previews
 from fromnoise.training.run import Run
@@ -35,10 +36,11 @@ class Drawing(Trainee):
     def build(self) -> Pipeline:
         """A fresh pipeline, whose vocabulary is that of the captions, or one with the weights to begin with."""
         captions = self.data.captions(CAPTIONS)
+        hollow = is_filled(self.ranks, self.run.training)
         if self.run.start.run is None:
-            pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed)
+            pipeline = Pipeline.build(self.run.model, captions, self.run.training.seed, hollow)
         else:
-            pipeline = begin(self.run.model, self.run.start.run, self.say)
+            pipeline = begin(self.run.model, self.run.start.run, self.say, hollow)
         if notice := pipeline.conditioner.notice(captions):
             self.say(f"captions: {notice}")
             pipeline.told.add(notice)  # where its previews' prompts are noticed alike, that is no news
@@ -46,7 +48,7 @@ class Drawing(Trainee):
 
     def load(self, path: Path) -> Pipeline:
         """The pipeline in a checkpoint's file."""
-        return Pipeline.load(path)
+        return Pipeline.load_hollow(path) if is_filled(self.ranks, self.run.training) else Pipeline.load(path)
 
     def draw(self, model: Pipeline, step: int, size: int) -> Sample:
         """Latents, features, times, noise and dropped prompts."""

@@ -109,8 +109,9 @@ def _adapted(run: Run, old: Run, ratio: float) -> Run:
     return run.model_copy(update={"model": model, "training": training})
 
 
-def begin(model: ModelConfig, place: Path, say: Callable[[str], None]) -> Pipeline:
-    """A pipeline of `model`, on the CPU, with the averaged weights of the run in the directory `place`.
+def begin(model: ModelConfig, place: Path, say: Callable[[str], None], hollow: bool = False) -> Pipeline:
+    """A pipeline of `model`, on the CPU, with the averaged weights of the run in the directory `place`; a `hollow` one
+    has none, to be filled later.
 
     Text is read with the vocabulary learned there, and latents are measured as there. Places learned on another grid
     are interpolated between the 16 nearest (bicubic, as DeiT does: Touvron et al. 2021, section 6).
@@ -119,9 +120,11 @@ def begin(model: ModelConfig, place: Path, say: Callable[[str], None]) -> Pipeli
         ValueError: one line: the checkpoint cannot be read.
     """
     file = weights(place)
-    old = load(file, device="cpu")
+    old = Pipeline.load_hollow(file) if hollow else load(file, device="cpu")
     with torch.random.fork_rng(devices=[]):  # chance is spent on weights that are overwritten at once
-        pipeline = Pipeline(model, old.conditioner, old.space)
+        pipeline = Pipeline(model, old.conditioner, old.space, hollow)
+    if hollow:
+        return pipeline
     wanted = pipeline.backbone.state_dict()
     state = {name: _fitted(value, wanted[name].shape) for name, value in old.backbone.state_dict().items()}
     pipeline.backbone.load_state_dict(state)

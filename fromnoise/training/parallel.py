@@ -55,7 +55,7 @@ class Parallel(ABC):
 
     @abstractmethod
     def place(self, model: Model, device: torch.device) -> None:
-        """Move a model from the CPU to where it is trained."""
+        """Move a model from the CPU to where it is trained, and fill it where it `is_filled`. All have to call."""
 
     @abstractmethod
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
@@ -190,14 +190,34 @@ class Sharded(Parallel):
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         self.hollow = twin(model, lambda p: torch.empty_like(p, device="meta"))  # FSDP makes another class of it
+        whole = [p.detach() for p in model.parameters()]
         for block in model.blocks():
             fully_shard(block, mesh=self.mesh)
         # Else what is outside of blocks would stay whole after a forward that no backward follows.
         fully_shard(model, mesh=self.mesh, reshard_after_forward=True)
+        self._fill(model, whole, device)
         register_fsdp_forward_method(model, "loss")
         model._get_fsdp_state()._lazy_init()  # else what is asked first would be taken for the whole model
         for name, buffer in model.named_buffers():
             assert buffer.device.type == device.type, f"{name} is moved with the weights"
+
+    @torch.no_grad()
+    def _fill(self, model: Model, whole: Sequence[Tensor], device: torch.device) -> None:
+        """Give the shared out weights the numbers of the first process's `whole` ones, of which only it need have any:
+        eight processes of a machine that each begin with all of a large model would not fit into its main memory."""
+        import torch.distributed as dist
+
+        for part in model.modules():
+            if any(p.is_meta for p in part.parameters(recurse=False)):
+                part.to_empty(device=device, recurse=False)
+        for p, one in zip(model.parameters(), whole, strict=True):
+            sent = (
+                one.to(device).contiguous()
+                if self.ranks.first
+                else torch.empty(one.shape, dtype=one.dtype, device=device)
+            )
+            dist.broadcast(sent, 0)
+            self.held(p).copy_(sent[slice(*self.rows(p))])
 
     def learner(self, model: Model, sample: Callable[[], Sample], dtype: torch.dtype | None) -> Learner:
         def synced(wanted: bool) -> AbstractContextManager[object]:
@@ -272,6 +292,11 @@ class Sharded(Parallel):
         return {name: part for name, part in mine.items() if len(part[0])} | {
             name: part for name, part in alike.items() if self.ranks.first or name in own
         }
+
+
+def is_filled(ranks: Ranks, training: TrainingBase) -> bool:
+    """Whether this process's model has, once it is placed, the weights that the first one had."""
+    return training.parallel != "ddp" and not ranks.first
 
 
 def split(ranks: Ranks, training: TrainingBase, here: int | None = None) -> Parallel:

@@ -66,11 +66,11 @@ class Trainee(ABC):
 
     @abstractmethod
     def build(self) -> Model:
-        """A fresh model, on the CPU."""
+        """A fresh model, on the CPU; where it `is_filled` when it is placed, weights may have shapes alone."""
 
     @abstractmethod
     def load(self, path: Path) -> Model:
-        """The model in a checkpoint's file, on the CPU; ValueError, one line, where it cannot be read."""
+        """The model in a checkpoint's file, as of `build`; ValueError, one line, where it cannot be read."""
 
     @abstractmethod
     def draw(self, model: Model, step: int, size: int) -> Sample:

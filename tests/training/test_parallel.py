@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn.utils import get_total_norm
 
 from fromnoise.conditioning.config import NoConditionConfig
 from fromnoise.core.config import write_yaml
@@ -30,7 +29,6 @@ from fromnoise.core.files import load_tensors
 from fromnoise.core.ranks import joined
 from fromnoise.training import drawing, outcomes, reconstruction, step
 from fromnoise.training.loop import train, train_vae
-from fromnoise.training.parallel import Sharded
 from fromnoise.training.run import Run, VAERun
 from tests.training.conftest import spoilt
 from tests.training.processes import all_of, become, free_port, serving
@@ -246,6 +244,20 @@ def test_a_process_that_cannot_write_ends_all_and_harms_no_checkpoint(
     assert "checkpoint of step 2: process 1 could not write its part; there is no earlier one" in told
 
 
+def test_a_part_of_a_checkpoint_that_was_altered_is_found_by_one_and_told_by_all(
+    tmp_path: Path, tiny_run: Making, together: Together
+) -> None:
+    run, place = unprompted(tiny_run(steps=2, batch=8, parallel="fsdp")), tmp_path / "run"
+    assert together(2, run, place) == [0, 0]
+    file = last(place) / "optimizer.safetensors"  # which the second reads
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert together(2, run, place) == [1, 1]
+    told = {fault_of(rank, place).read_text() for rank in range(2)}
+    (line,) = told
+    assert line.startswith(f"damaged checkpoint {last(place)}: {file} was altered after it was written")
+
+
 def test_a_training_goes_on_with_other_numbers_of_processes(
     tmp_path: Path, usual: Run, alone: Path, together: Together
 ) -> None:
@@ -320,36 +332,6 @@ def test_two_machines_train_together_and_after_a_kill_on_one_go_on_to_the_same_b
     same(whole, torn)
     (line, *_) = (torn / "environment.jsonl").read_text().splitlines()
     assert json.loads(line)["processes"] == 2
-
-
-SHAPES = [(5, 3), (2, 7), (7, 2, 3, 3), (1, 4), (3, 3), (6, 5), (4, 4)]
-"""Of gradients whose rows do not come out even, or are too few for three processes."""
-
-
-def gathered(rank: int, size: int, port: int) -> None:
-    """Each process has the gradients that are its share whole, of many as of one."""
-    from torch.distributed.tensor import Shard, distribute_tensor
-
-    become(rank, size, port)
-    with joined("cpu") as ranks:
-        parallel = Sharded(ranks, torch.device("cpu"), size)
-        generator = torch.Generator().manual_seed(0)
-        whole = [torch.randn(shape, generator=generator) for shape in SHAPES]
-        held = [distribute_tensor(one, parallel.mesh, [Shard(0)]) for one in whole]
-        for count in range(1, len(whole) + 1):
-            own = whole[slice(*parallel.sharers.share(count))]
-            got = parallel.collected(held[:count])
-            assert len(got) == len(own) and all(map(torch.equal, got, own))
-        norm = parallel.norm(get_total_norm([parallel.held(one) for one in held]))
-        torch.testing.assert_close(norm, get_total_norm(whole))
-
-
-@pytest.mark.usefixtures("together")
-def test_gradients_are_whole_where_they_are_taken_and_their_norm_is_known_to_all() -> None:
-    processes = all_of(multiprocessing.get_context("forkserver"), 3, gathered)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path, tiny_run: Making, together: Together) -> None:

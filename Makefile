@@ -12,8 +12,10 @@ BIN := $(VENV)/bin
 # uv reads its own name for the folder of wheels that pip may have been told of.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
-# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile all it imports, for 5 seconds.
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+# Where it is set, every process would compile all it imports, for 5 seconds; and all compiled here, which is four times
+# what is ever imported, would take a minute and a half.
+export PYTHONDONTWRITEBYTECODE :=
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 .PHONY: help setup quickstart test lessons-toy lint docs lessons bench constraints
 
@@ -34,7 +36,7 @@ quickstart: ## install, train the shapes recipe, draw four prompts, measure adhe
 	printf 'quickstart took %d min %02d s\n' $$((took / 60)) $$((took % 60))
 
 test: $(VENV)/test.stamp ## install, then run all tests but the lessons
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lessons-toy: $(VENV)/test.stamp ## run the seven lessons at toy size, with their solutions
 	$(BIN)/python -m tests.lessons.solved build/lessons

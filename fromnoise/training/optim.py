@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from fromnoise.training.run import AdamW, Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose slope at 0 is steep (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
 BETA1 = 0.9
+TOGETHER = 2**22  # numbers of a process in a batched product, which are held several times meanwhile
+FEWEST = 4  # matrices in one, whatever their size, as a small one does not fill a GPU
 HIDDEN = re.compile(  # what Muon takes, by name: of transformers, of the U-Net, of the small CNN
     r"\b(transformer_blocks|layers)\.\d+\.(?!img_mod|txt_mod|norm1|scale_shift)"
     r"|\b(resnets|attentions|downsamplers|upsamplers)\.\d+\.(?!time_emb_proj)"
@@ -48,8 +51,16 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x
 
 
+class Stack(NamedTuple):
+    """Matrices of one shape, lying down."""
+
+    names: list[str]  # N of them
+    own: list[str]  # n, those that this process updates
+    momentum: Tensor  # (n, R, C)
+
+
 class StackedMuon:
-    """Muon (Jordan et al. 2024) with matrices of one shape in one batched product; updates of AdamW's size
+    """Muon (Jordan et al. 2024) with matrices of one shape in batched products; updates of AdamW's size
     (Liu et al. 2025).
 
     The same numbers as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`. On two CPU cores with AMX, for the 84
@@ -60,29 +71,31 @@ class StackedMuon:
     """
 
     def __init__(self, named: dict[str, nn.Parameter], config: Muon, parallel: Parallel = SINGLE):
-        self.config, self.parallel = config, parallel
-        self.stacks: dict[tuple[int, int], list[str]] = {}
+        self.config, self.parallel, self.named = config, parallel, named
+        alike: dict[tuple[int, int], list[str]] = {}
         for name, p in named.items():
             rows, columns = sorted((len(p), math.prod(p.shape[1:])))
-            self.stacks.setdefault((rows, columns), []).append(name)
-        self.named = named
-        self.own = {shape: names[slice(*parallel.sharers.share(len(names)))] for shape, names in self.stacks.items()}
-        self.momentum = {
-            shape: torch.zeros(len(names), *shape, device=named[self.stacks[shape][0]].device)
-            for shape, names in self.own.items()
-        }
+            alike.setdefault((rows, columns), []).append(name)
+        self.stacks: list[Stack] = []
+        for shape, names in alike.items():
+            most = parallel.sharers.size * max(FEWEST, TOGETHER // math.prod(shape))
+            for i in range(0, len(names), most):
+                part = names[i : i + most]
+                own = part[slice(*parallel.sharers.share(len(part)))]
+                momentum = torch.zeros(len(own), *shape, device=named[part[0]].device)  # (n, R, C)
+                self.stacks.append(Stack(part, own, momentum))
 
     @torch.no_grad()
     def step(self, factor: float, broken: Tensor | None = None) -> None:
         """One update at `factor` of the peak learning rate; of weights none where `broken`, (), is 1."""
         lr, beta = self.config.lr * factor, self.config.momentum
         parallel = self.parallel
-        for shape, names in self.stacks.items():
+        for names, _, momentum in self.stacks:
             held = [self.named[name] for name in names]
             own = parallel.collected([_grad(p) for p in held])  # n of them
-            grads = torch.stack([_flat(grad) for grad in own]) if own else torch.empty_like(self.momentum[shape])
+            grads = torch.stack([_flat(grad) for grad in own]) if own else torch.empty_like(momentum)  # (n, R, C)
             del own  # of shared out weights, they are copies
-            momentum = self.momentum[shape].lerp_(grads, 1 - beta)  # (n, R, C)
+            momentum.lerp_(grads, 1 - beta)  # (n, R, C)
             update = orthogonal(grads.lerp_(momentum, beta))  # (n, R, C)
             if broken is not None:
                 update.masked_fill_(broken.bool(), 0)
@@ -95,14 +108,14 @@ class StackedMuon:
             if self.config.weight_decay:  # else all weights would be read and written to become what they are
                 kept = 1 - lr * self.config.weight_decay
                 torch._foreach_mul_(weights, kept if broken is None else torch.where(broken.bool(), 1.0, kept))
-            torch._foreach_add_(weights, parts, alpha=-lr * 0.2 * math.sqrt(shape[1]))
+            torch._foreach_add_(weights, parts, alpha=-lr * 0.2 * math.sqrt(momentum.shape[-1]))
 
     def tensors(self) -> dict[str, Tensor]:
         """The momentum of each matrix of this process's, by its name."""
         return {
             f"momentum/{name}": row
-            for shape, names in self.own.items()
-            for name, row in zip(names, self.momentum[shape], strict=True)
+            for stack in self.stacks
+            for name, row in zip(stack.own, stack.momentum, strict=True)
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -29,10 +29,14 @@ def set_gradients(parameters: dict[str, nn.Parameter], seed: int) -> None:
         p.grad = torch.randn(p.shape, generator=generator)
 
 
-def test_stacked_muon_is_torchs_muon() -> None:
+@pytest.mark.parametrize(("numbers", "stacks"), [(2**22, [2, 3, 1]), (2048, [2, 2, 1, 1]), (1, [1] * 6)])
+def test_stacked_muon_is_torchs_muon(monkeypatch: pytest.MonkeyPatch, numbers: int, stacks: list[int]) -> None:
+    monkeypatch.setattr(optim, "TOGETHER", numbers)
+    monkeypatch.setattr(optim, "FEWEST", 1)
     ours, theirs = matrices(0), matrices(0)
     config = Muon(lr=0.02, weight_decay=0.1, momentum=0.9)
     stacked = StackedMuon(ours, config)
+    assert [len(stack.names) for stack in stacked.stacks] == stacks
     stock = torch.optim.Muon(theirs.values(), lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
     start = {name: p.detach().clone() for name, p in ours.items()}
     for step in range(5):

@@ -116,9 +116,11 @@ def no_pictures(folder: Path) -> str:
 
 
 def find_table(folder: Path) -> Path | None:
-    """The table with a directory's captions: the first of `TABLES`, or the only CSV there is."""
-    named = [folder / name for name in TABLES if (folder / name).is_file()]
-    sheets = sorted(folder.glob("*.csv"))
+    """The table with a directory's captions: the first of `TABLES`, or the only CSV there is; in capitals, too."""
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".jsonl") and path.is_file())
+    there = {path.name.lower(): path for path in tables if not path.name.startswith(".")}
+    named = [there[name] for name in TABLES if name in there]  # of two, the one in small letters
+    sheets = [path for name, path in there.items() if name.endswith(".csv")]
     if named:
         return named[0]
     return sheets[0] if len(sheets) == 1 else None
@@ -141,7 +143,7 @@ def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     text = read_text(table)
     if not text.strip():
         raise ValueError(f"{table} is empty")
-    for where, row in _sheet(table, text) if table.suffix == ".csv" else _lines(table, text):
+    for where, row in _sheet(table, text) if table.suffix.lower() == ".csv" else _lines(table, text):
         fields = {str(key).strip().lower(): value for key, value in row.items()}
         name = _field(fields, PICTURE_COLUMNS, "picture", where)
         if not isinstance(name, str) or not name:

@@ -53,6 +53,14 @@ def test_csv(tmp_path, name, header):
     assert list_pictures(tmp_path).captions == {"a.png": ("a cat, asleep", "a tabby"), "b.jpg": ("two\nlines",)}
 
 
+@pytest.mark.parametrize("name", ["METADATA.CSV", "Captions.csv", "Anything.CSV"])
+def test_csv_in_capitals(tmp_path, name):
+    (tmp_path / "._captions.csv").write_bytes(b"\0\5\26\7")  # as macOS leaves beside it on another's disk
+    (tmp_path / name).write_text("file_name,text\na.png,a cat\n")
+    listing = list_pictures(tmp_path)
+    assert listing.captions == {"a.png": ("a cat",)} and listing.source == name
+
+
 def test_csv_with_rows_numbered_under_no_name(tmp_path):
     (tmp_path / "metadata.csv").write_text(",file_name,text\n0,a.png,a cat\n1,b.png,a dog\n", encoding="utf-8")
     assert list_pictures(tmp_path).captions == {"a.png": ("a cat",), "b.png": ("a dog",)}

@@ -253,8 +253,7 @@ def test_a_part_of_a_checkpoint_that_was_altered_is_found_by_one_and_told_by_all
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert together(2, run, place) == [1, 1]
-    told = {fault_of(rank, place).read_text() for rank in range(2)}
-    (line,) = told
+    (line,) = {fault_of(rank, place).read_text() for rank in range(2)}
     assert line.startswith(f"damaged checkpoint {last(place)}: {file} was altered after it was written")
 
 

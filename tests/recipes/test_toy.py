@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +18,17 @@ from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, Label
 from fromnoise.core.config import Config
 from fromnoise.data.config import FolderConfig, PreparedConfig
 from fromnoise.data.manifest import read_manifest
+from fromnoise.diffusion.sample import SAMPLERS
+from fromnoise.evaluation.subject import Subject
+from fromnoise.evaluation.wanted import Wanted
+from fromnoise.evaluation.whole import measured
 from fromnoise.preparation.config import Preparation
 from fromnoise.preparation.prepare import prepare
 from fromnoise.recipes import RECIPES, VAE_RECIPES, named
 from fromnoise.space.config import LatentConfig
 from fromnoise.training import drawing, loop, reconstruction, validation
-from fromnoise.training.run import Run, Training, TrainingBase
+from fromnoise.training.run import Run, Training, TrainingBase, VAERun
+from tests import accelerator
 
 DATA = Path(os.environ.get("FROMNOISE_DATA", "nowhere"))
 PICTURES = 6
@@ -138,19 +146,56 @@ def test_a_recipe_trains_and_draws(
     assert pipeline.pictures(last.x)[0].size == (size, size)
 
 
+def toy_vae(run: VAERun, pictures: Path, **training: Any) -> VAERun:
+    """The recipe of an autoencoder at toy size; a folder's pictures are in `pictures`."""
+    data = run.data.model_copy(update={"path": pictures}) if isinstance(run.data, FolderConfig) else run.data
+    vae = run.model.vae.model_copy(update={"width": 8, "groups": 4})
+    short = TrainingBase.model_validate(dict(run.training) | SHORT | training)
+    model = run.model.model_copy(update={"vae": vae})
+    return run.model_copy(update={"data": data, "model": model, "training": short})
+
+
 @pytest.mark.parametrize("name", VAE_RECIPES)
 def test_a_vae_recipe_trains(name: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconstruction, "VALIDATED", 8)
     monkeypatch.setattr(reconstruction, "MEASURED", 64)
-    run = VAE_RECIPES[name]()
-    data = run.data.model_copy(update={"path": emoji}) if isinstance(run.data, FolderConfig) else run.data
-    vae = run.model.vae.model_copy(update={"width": 8, "groups": 4})
-    training = TrainingBase.model_validate(dict(run.training) | SHORT)
-    model = run.model.model_copy(update={"vae": vae})
-    run = run.model_copy(update={"data": data, "model": model, "training": training})
+    run = toy_vae(VAE_RECIPES[name](), emoji)
     trained = loop.train_vae(run, tmp_path / "run")
-    side = data.build(0).image_shape[1]
+    side = run.data.build(0).image_shape[1]
     factor, channels = {"vae": (8, 4), "vae-small": (4, 8)}[name]
     shape = (1, channels, side // factor, side // factor)
     assert trained.encode(torch.zeros(1, 3, side, side)).mean.shape == shape
     assert (tmp_path / "run" / "vae" / "config.json").is_file()
+
+
+def watched(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return nullcontext(lambda done, total: None)
+
+
+def work_elsewhere(runs: list[Run], vae_run: VAERun, place: Path) -> None:
+    """Train, draw and measure on a device with a memory of its own; in a process of its own."""
+    accelerator.install()
+    drawing.CAPTIONS, validation.PER_BIN, validation.COUNT = 200, 1, validation.BINS
+    reconstruction.VALIDATED, reconstruction.MEASURED = 2, 2
+    models = {run.recipe: loop.train(run, place / run.recipe) for run in runs}
+    assert {model.device.type for model in models.values()} == {accelerator.NAME}
+    for sampler in SAMPLERS:
+        *_, last = models["shapes"].stream("a red ring", 2, 3.0, sampler=sampler, interval=(0.0, 0.9))
+        assert last.x.isfinite().all() and models["shapes"].pictures(last.x)
+    wanted = Wanted(samples=6, measure=("judge",), device=accelerator.NAME)
+    assert "adherence" in measured(Subject(place / "shapes", wanted, watched))
+    assert next(loop.train_vae(vae_run, place / "vae").parameters()).device.type == accelerator.NAME
+
+
+def test_recipes_train_and_draw_on_a_device_with_a_memory_of_its_own(
+    emoji: Path, vae: Path, encoders: tuple[EncoderConfig, ...], prepared: dict[int, Path], tmp_path: Path
+) -> None:
+    """As on a GPU, where a tensor of the CPU among others is an error."""
+    device = {"device": accelerator.NAME}
+    runs = [toy(named(name), emoji, vae, encoders, prepared[32]) for name in ("shapes", "dit", "qwen-258m")]
+    runs = [run.model_copy(update={"training": run.training.model_copy(update=device)}) for run in runs]
+    work = runs, toy_vae(VAE_RECIPES["vae"](), emoji, batch=2, **device), tmp_path
+    process = multiprocessing.get_context("spawn").Process(target=work_elsewhere, args=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0

@@ -28,7 +28,8 @@ class LatentSpace(nn.Module):
     """Latents of the autoencoder in `folder`, less `shift`, times `scale`: z = (draw - shift) * scale, by channel.
 
     shift, scale: one number for each channel, or one for all. None is a number not known yet: such a space encodes and
-    measures, and refuses all else by a ValueError.
+    measures, and refuses all else by a ValueError. They stay on the CPU, where latents to learn are made: to read them
+    of a GPU would be to wait until it has done all that it was told.
 
     The autoencoder is no part of what is trained: its weights are buffers that no checkpoint holds, so they have no
     gradient, no optimizer state and no average. A checkpoint holds their sha256 in their place (`state`).
@@ -37,9 +38,6 @@ class LatentSpace(nn.Module):
         VAEFault: one line, when the folder holds none that can be read.
         ValueError: one line, when there are not as many numbers as channels, or a scale is not above 0.
     """
-
-    shift: Tensor | None
-    scale: Tensor | None
 
     def __init__(
         self,
@@ -54,9 +52,8 @@ class LatentSpace(nn.Module):
         self.vae: Any = frozen(vae or read_vae(folder, config))  # one of fromnoise.models
         self.factor, self.channels = config.factor, config.latent_channels
         self.std = config.stored_channels > config.latent_channels  # is stored beside the mean
-        for name, given in (("shift", shift), ("scale", scale)):
-            numbers = None if given is None else column(name, given, self.channels)  # (Z, 1, 1)
-            self.register_buffer(name, numbers, persistent=False)
+        self.shift = None if shift is None else column("shift", shift, self.channels)  # (Z, 1, 1)
+        self.scale = None if scale is None else column("scale", scale, self.channels)  # (Z, 1, 1)
         self.sha256 = "" if vae else sha256_of(folder)
 
     @property
@@ -117,7 +114,7 @@ class LatentSpace(nn.Module):
 
         Channels lie last meanwhile: a decoder takes a tenth less time so.
         """
-        shift, scale = self._known()
+        shift, scale = (numbers.to(z.device) for numbers in self._known())  # (Z, 1, 1) each
         moved = (z / scale + shift).contiguous(memory_format=torch.channels_last)  # (B, Z, h, w)
         height, width = (self.factor * side for side in z.shape[-2:])
         pictures = torch.cat([self.vae.decode(part) for part in self._parts(moved, (height, width))])  # (B, C, H, W)

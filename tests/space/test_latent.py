@@ -192,8 +192,11 @@ def test_nothing_of_it_is_trained_or_saved_and_a_device_moves_all_of_it(vae: Pat
     images = pictures().requires_grad_()
     assert not space.encode(images).requires_grad
     assert not space.decode(torch.randn(1, 4, 2, 2).requires_grad_()).requires_grad
+    latent = space.latent(torch.zeros(1, 8, 2, 2))
     assert {buffer.device.type for buffer in space.to("meta").buffers()} == {"meta"}
     assert space.latent(torch.zeros(1, 8, 2, 2, device="meta")).device.type == "meta"
+    assert space.decode(torch.zeros(1, 4, 2, 2, device="meta")).device.type == "meta"
+    assert torch.equal(space.latent(torch.zeros(1, 8, 2, 2)), latent)  # of which nothing is asked to make a sample
 
 
 def test_building_it_spends_no_chance(vae: Path) -> None:

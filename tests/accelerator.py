@@ -6,6 +6,7 @@ its own (PrivateUse1), which can be filled from Python. `install` cannot be undo
 
 from __future__ import annotations
 
+from threading import current_thread
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ NAME = "pretended"
 aten = torch.ops.aten
 COPIES = (aten._to_copy.default, aten.copy_.default, aten._copy_from.default)
 """What may have to do with both."""
+READS = (aten._local_scalar_dense.default, aten.equal.default)
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 """What may be given the CPU's indices, as by CUDA."""
 MADE = (
@@ -27,6 +29,8 @@ MADE = (
 )
 """What makes tensors of none; all else that does goes by these."""
 kept: list[torch.library.Library] = []
+readers: list[str] = []
+"""The name of a thread, each time that it asked for a number of the device: one of a GPU waits for all it was told."""
 
 
 class There(Tensor):
@@ -53,6 +57,7 @@ class There(Tensor):
         return memo.setdefault(id(self), torch.nn.Parameter(copy) if isinstance(self, torch.nn.Parameter) else copy)
 
     def tolist(self) -> Any:
+        readers.append(current_thread().name)
         return self.held.tolist()
 
     def numpy(self, *args: Any, **options: Any) -> Any:
@@ -74,6 +79,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     leaves = kwargs.get("device") is not None and torch.device(kwargs["device"]).type != NAME
     given = kwargs if leaves else kwargs | ({"device": torch.device("cpu")} if "device" in kwargs else {})
     made = func(*tree_map(own, args), **tree_map(own, given))
+    if there and (leaves or func in READS or (func is aten.copy_.default and not isinstance(args[0], There))):
+        readers.append(current_thread().name)
     if leaves:
         return made
     known = {id(own(x)): x for x in tensors}  # what is done in place gives what it was given

@@ -185,6 +185,8 @@ def work_elsewhere(runs: list[Run], vae_run: VAERun, place: Path) -> None:
     wanted = Wanted(samples=6, measure=("judge",), device=accelerator.NAME)
     assert "adherence" in measured(Subject(place / "shapes", wanted, watched))
     assert next(loop.train_vae(vae_run, place / "vae").parameters()).device.type == accelerator.NAME
+    assert "MainThread" in accelerator.readers  # what is saved, for one
+    assert not [name for name in accelerator.readers if name.startswith("prefetch")], "samples wait for the device"
 
 
 def test_recipes_train_and_draw_on_a_device_with_a_memory_of_its_own(

@@ -21,6 +21,7 @@ aten = torch.ops.aten
 COPIES = (aten._to_copy.default, aten.copy_.default, aten._copy_from.default)
 """What may have to do with both."""
 READS = (aten._local_scalar_dense.default, aten.equal.default)
+"""What tells the CPU a number."""
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 """What may be given the CPU's indices, as by CUDA."""
 MADE = (

@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fromnoise.cli.progress import watch
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig, LabelConfig
 from fromnoise.core.config import Config
 from fromnoise.data.config import FolderConfig, PreparedConfig
@@ -168,10 +168,6 @@ def test_a_vae_recipe_trains(name: str, emoji: Path, tmp_path: Path, monkeypatch
     assert (tmp_path / "run" / "vae" / "config.json").is_file()
 
 
-def watched(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    return nullcontext(lambda done, total: None)
-
-
 def work_elsewhere(runs: list[Run], vae_run: VAERun, place: Path) -> None:
     """Train, draw and measure on a device with a memory of its own; in a process of its own."""
     accelerator.install()
@@ -183,7 +179,7 @@ def work_elsewhere(runs: list[Run], vae_run: VAERun, place: Path) -> None:
         *_, last = models["shapes"].stream("a red ring", 2, 3.0, sampler=sampler, interval=(0.0, 0.9))
         assert last.x.isfinite().all() and models["shapes"].pictures(last.x)
     wanted = Wanted(samples=6, measure=("judge",), device=accelerator.NAME)
-    assert "adherence" in measured(Subject(place / "shapes", wanted, watched))
+    assert "adherence" in measured(Subject(place / "shapes", wanted, watch))
     assert next(loop.train_vae(vae_run, place / "vae").parameters()).device.type == accelerator.NAME
     assert "MainThread" in accelerator.readers  # what is saved, for one
     assert not [name for name in accelerator.readers if name.startswith("prefetch")], "samples wait for the device"

@@ -186,7 +186,7 @@ def test_numbers_that_fit_no_channels_are_refused(vae: Path, numbers: dict[str, 
         LatentConfig(path=vae, **numbers).build()  # type: ignore[arg-type]
 
 
-def test_nothing_of_it_is_trained_or_saved_and_a_device_moves_all_of_it(vae: Path) -> None:
+def test_nothing_of_it_is_trained_or_saved_and_a_device_moves_its_weights(vae: Path) -> None:
     space = LatentConfig(path=vae, shift=SHIFT, scale=SCALE).build()
     assert not list(space.parameters()) and not space.state_dict()
     images = pictures().requires_grad_()

@@ -30,8 +30,9 @@ MADE = (
 )
 """What makes tensors of none; all else that does goes by these."""
 kept: list[torch.library.Library] = []
-readers: list[str] = []
-"""The name of a thread, each time that it asked for a number of the device: one of a GPU waits for all it was told."""
+waits: list[str] = []
+"""The name of a thread, each time that it would wait until a GPU has done what it was told: where it asks for a number,
+or sends one and does not say that it may go on meanwhile."""
 
 
 class There(Tensor):
@@ -58,7 +59,7 @@ class There(Tensor):
         return memo.setdefault(id(self), torch.nn.Parameter(copy) if isinstance(self, torch.nn.Parameter) else copy)
 
     def tolist(self) -> Any:
-        readers.append(current_thread().name)
+        waits.append(current_thread().name)
         return self.held.tolist()
 
     def numpy(self, *args: Any, **options: Any) -> Any:
@@ -81,7 +82,10 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     given = kwargs if leaves else kwargs | ({"device": torch.device("cpu")} if "device" in kwargs else {})
     made = func(*tree_map(own, args), **tree_map(own, given))
     if there and (leaves or func in READS or (func is aten.copy_.default and not isinstance(args[0], There))):
-        readers.append(current_thread().name)
+        waits.append(current_thread().name)
+    sent = func is aten.copy_.default and isinstance(args[0], There) and not isinstance(args[1], There)
+    if sent and True not in (*args[2:], kwargs.get("non_blocking")):
+        waits.append(current_thread().name)
     if leaves:
         return made
     known = {id(own(x)): x for x in tensors}  # what is done in place gives what it was given
@@ -105,7 +109,7 @@ def install() -> None:
     for name in MADE:
         base, _, overload = name.partition(".")
         library.impl(name, maker(getattr(getattr(aten, base), overload or "default")), "PrivateUse1")
-    library.impl("_copy_from", lambda x, out, wait=False: computed(aten.copy_.default, (out, x), {}), "PrivateUse1")
+    library.impl("_copy_from", lambda x, out, *ahead: computed(aten.copy_.default, (out, x, *ahead), {}), "PrivateUse1")
     kept.append(library)
     adopt()
 

@@ -105,7 +105,7 @@ def pictures_by(network: Model, pipeline: Pipeline, count: int, steps: int, guid
     noise, cond, null = noise_and_conditions(pipeline, count)
     path, target = pipeline.config.path, TARGETS[pipeline.config.objective.target]
     predict = guided(network, cond, null, guidance, (0.0, 1.0), path=path, target=target)
-    times = schedule(steps).to(pipeline.device)  # (N + 1,)
+    times = schedule(steps)  # (N + 1,)
     return deque(euler(predict, noise, times, path, lambda: noise), maxlen=1)[0].x
 
 

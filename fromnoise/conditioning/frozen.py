@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
 from fromnoise.conditioning.folder import Encoder, EncoderFault, locate, needs_library
+from fromnoise.core.transfer import sent
 from fromnoise.core.types import Batch, Cond
 
 TEXTS = 64  # that go through an encoder together
@@ -226,7 +227,7 @@ class FrozenTextConditioner(nn.Module):
         """Nothing said, `n` times: what the encoders make of "". Cond of (n, L, D)."""
         device = next(self.parameters()).device
         # Not waited for, as every step asks for it: a GPU would have to end all that it was given before.
-        one = self({name: value.to(device, non_blocking=True) for name, value in _named(self.nothing).items()})
+        one = self({name: sent(value, device) for name, value in _named(self.nothing).items()})
         return Cond(one.tokens.expand(n, -1, -1), one.mask.expand(n, -1), one.vector.expand(n, -1))
 
     def cut(self, captions: Sequence[str]) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fromnoise.core.transfer import sent
 from fromnoise.core.types import Cond
 from fromnoise.diffusion.path import Path, Prediction, expand
 from fromnoise.diffusion.target import Target, solve
@@ -15,13 +16,14 @@ Model = Callable[[Tensor, Tensor, Cond], Tensor]
 """(x_t (B, C, H, W), t (B,), cond) -> y (B, C, H, W)."""
 
 Predict = Callable[[Tensor, Tensor], Prediction]
-"""(x_t (B, C, H, W), t (B,)) -> x0 and eps (B, C, H, W). All that a sampler knows of a network."""
+"""(x_t (B, C, H, W), t (B,), there or on the CPU) -> x0 and eps (B, C, H, W). All that a sampler knows of a network."""
 
 
 def predictor(model: Model, cond: Cond, *, path: Path, target: Target) -> Predict:
     """The network under one condition; one forward of B samples a call."""
 
     def predict(x_t: Tensor, t: Tensor) -> Prediction:
+        t = sent(t, x_t.device)  # (B,)
         return solve(path(t), target, x_t, model(x_t, t, cond))
 
     return predict
@@ -50,8 +52,9 @@ def guided(
 
     def predict(x_t: Tensor, t: Tensor) -> Prediction:
         inside = (t >= low) & (t <= high)  # (B,)
-        if not everywhere and not bool(inside.any()):  # to be told, a GPU would have to be waited for
+        if not everywhere and not bool(inside.any()):
             return conditional(x_t, t)
+        t, inside = (sent(told, x_t.device) for told in (t, inside))
         y, y_null = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)  # (B, C, H, W) each
         scales = 1 + (scale - 1) * inside.to(x_t.dtype)  # (B,)
         return solve(path(t), target, x_t, y_null + expand(scales, x_t) * (y - y_null))

@@ -3,7 +3,8 @@
 All take `predict`, unit `noise` (B, ...), `times` (N + 1,) falling from at most 1 to 0, the `path`, and `draw`, which
 gives fresh unit noise like x and is called by the stochastic ones only. They start from sigma(times[0]) noise, never
 ask the network at t = 0, and know neither guidance nor what the network predicts. Run them under
-`torch.no_grad()`. Kept free of torch, so that `--help` stays quick.
+`torch.no_grad()`. Keep `times` on the CPU: a GPU's would be waited for where a step depends on its time, and what is
+reckoned of them would be a kernel each. Kept free of torch, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from fromnoise.core.config import hint
+from fromnoise.core.transfer import sent
 from fromnoise.diffusion.path import Coefs, Path, Prediction, expand
 
 if TYPE_CHECKING:
@@ -170,10 +172,10 @@ def sde(noise_level: float) -> Sampler:
     """The SDE form of the flow, by `transition`: level 0 is `ddim(0)`, infinity draws all noise anew at each step."""
 
     def sample(predict: Predict, noise: Tensor, times: Tensor, path: Path, draw: Draw) -> Iterator[Step]:
-        x = path(times[:1]).sigma * noise
-        for i, (t, s) in enumerate(pairwise(times)):
-            t, s = t.expand(len(x)), s.expand(len(x))  # (B,) each
-            p = predict(x, t)
+        x = path(times).sigma[0] * noise
+        for i, pair in enumerate(pairwise(times)):
+            t, s = (sent(time.expand(len(x)), x.device) for time in pair)  # (B,) each
+            p = predict(x, pair[0].expand(len(x)))
             x, std = transition(p, t, s, path, noise_level)
             if noise_level > 0 and not _lands(times, i):
                 x = x + expand(std, x) * draw()

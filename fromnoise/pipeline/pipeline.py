@@ -26,6 +26,7 @@ from fromnoise.core.compiler import compiled, is_compiled
 from fromnoise.core.config import explain
 from fromnoise.core.device import autocast, fast_bfloat16, keep_freed_memory
 from fromnoise.core.files import load_metadata, load_tensors, save_tensors
+from fromnoise.core.transfer import sent
 from fromnoise.core.types import Batch, Cond
 from fromnoise.diffusion.predict import Model, guided
 from fromnoise.diffusion.sample import WITH_ETA, Step, choose
@@ -338,9 +339,10 @@ class Pipeline(nn.Module):
 
         def draw() -> Tensor:
             noise = torch.stack([torch.randn(shape, generator=g) for g in generators])  # (B, C, H, W)
-            return (noise if weights is None else slerp(noise[0], noise[1], weights)).to(device)  # (B, C, H, W)
+            noise = noise if weights is None else slerp(noise[0], noise[1], weights)  # (B, C, H, W)
+            return sent(noise, device)
 
-        return _without_gradients(choose(sampling.sampler, sampling.eta)(predict, draw(), times.to(device), path, draw))
+        return _without_gradients(choose(sampling.sampler, sampling.eta)(predict, draw(), times, path, draw))
 
 
 @torch.no_grad()

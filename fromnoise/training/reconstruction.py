@@ -18,6 +18,7 @@ from fromnoise.autoencoder.perceptual import SMALLEST, Perceptual
 from fromnoise.core.device import autocast
 from fromnoise.core.files import write_bytes
 from fromnoise.core.ranks import ALONE, Ranks
+from fromnoise.core.transfer import sent
 from fromnoise.core.types import Data
 from fromnoise.pipeline.load import weights
 from fromnoise.pipeline.pictures import as_pictures, as_png, grid
@@ -52,7 +53,7 @@ class Sample(NamedTuple):
 
     def to(self, device: torch.device) -> Sample:
         """The same on `device`; from pinned memory the copy does not wait."""
-        images, eps = (x.to(device, non_blocking=True) for x in (self.images, self.eps))
+        images, eps = (sent(x, device) for x in (self.images, self.eps))
         return Sample(images, eps, self.step)
 
     def pinned(self) -> Sample:

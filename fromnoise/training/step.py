@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fromnoise.core.device import autocast, queues
+from fromnoise.core.transfer import sent
 from fromnoise.core.types import Batch
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import trainee
@@ -35,8 +36,8 @@ class Sample(NamedTuple):
 
     def to(self, device: torch.device) -> Sample:
         """The same on `device`; from pinned memory the copy does not wait."""
-        features = {key: value.to(device, non_blocking=True) for key, value in self.features.items()}
-        z, t, eps, keep = (x.to(device, non_blocking=True) for x in (self.z, self.t, self.eps, self.keep))
+        features = {key: sent(value, device) for key, value in self.features.items()}
+        z, t, eps, keep = (sent(x, device) for x in (self.z, self.t, self.eps, self.keep))
         return Sample(z, features, t, eps, keep)
 
     def pinned(self) -> Sample:

@@ -176,13 +176,17 @@ def work_elsewhere(runs: list[Run], vae_run: VAERun, place: Path) -> None:
     models = {run.recipe: loop.train(run, place / run.recipe) for run in runs}
     assert {model.device.type for model in models.values()} == {accelerator.NAME}
     for sampler in SAMPLERS:
-        *_, last = models["shapes"].stream("a red ring", 2, 3.0, sampler=sampler, interval=(0.0, 0.9))
+        steps = models["shapes"].stream("a red ring", 3, 3.0, sampler=sampler, interval=(0.0, 0.9))
+        next(steps)  # checks, and makes what is kept for all steps
+        waited = len(accelerator.waits)
+        *_, last = steps
+        assert len(accelerator.waits) == waited, f"{sampler} waits for the device at each step"
         assert last.x.isfinite().all() and models["shapes"].pictures(last.x)
     wanted = Wanted(samples=6, measure=("judge",), device=accelerator.NAME)
     assert "adherence" in measured(Subject(place / "shapes", wanted, watch))
     assert next(loop.train_vae(vae_run, place / "vae").parameters()).device.type == accelerator.NAME
-    assert "MainThread" in accelerator.readers  # what is saved, for one
-    assert not [name for name in accelerator.readers if name.startswith("prefetch")], "samples wait for the device"
+    assert "MainThread" in accelerator.waits  # what is saved, for one
+    assert not [name for name in accelerator.waits if name.startswith("prefetch")], "samples wait for the device"
 
 
 def test_recipes_train_and_draw_on_a_device_with_a_memory_of_its_own(

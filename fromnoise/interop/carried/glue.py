@@ -144,7 +144,7 @@ def steps_of_flow_euler(
 ) -> Iterator[Tensor]:
     """By FlowMatchEulerDiscreteScheduler, on the linear path: the velocity is eps - x0."""
     scheduler.set_timesteps(sigmas=[1 - i / count for i in range(count)], device=noise.device)
-    times = schedule(count, scheduler.shift).to(noise.device)  # (N + 1,) its own, less the rounding
+    times = schedule(count, scheduler.shift)  # (N + 1,) its own, less the rounding
     x = noise  # (B, C, H, W)
     for t, name in zip(times, scheduler.timesteps, strict=False):
         p = predict(x, t.expand(len(x)))

@@ -30,4 +30,4 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self, predict: Predict, noise: Tensor, count: int, start: float, path: Path, draw: Draw
     ) -> Iterator[Step]:
         """The sample after each of `count` steps from time `start` to the data."""
-        yield from self.sample(predict, noise, schedule(count, self.times_shift, start).to(noise.device), path, draw)
+        yield from self.sample(predict, noise, schedule(count, self.times_shift, start), path, draw)

@@ -184,6 +184,7 @@ def joined(device: str) -> Iterator[Ranks]:
             count = torch.cuda.device_count()
             raise ValueError(f"torchrun started process {own} (from 0) here, where GPUs are {count}; allowed: one each")
         torch.cuda.set_device(own)
+    ended = False
     try:
         store, rank, size = next(dist.rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
@@ -192,6 +193,7 @@ def joined(device: str) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         yield Together(dist.group.WORLD)
+        ended = True
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         if not (isinstance(error, dist.DistNetworkError) or any(word in reason for word in LOST)):
@@ -201,5 +203,6 @@ def joined(device: str) -> Iterator[Ranks]:
             raise ValueError(f"port {port} is taken on this machine; choose another: torchrun --master-port") from None
         raise ValueError(f"another process of this work is gone ({reason[:120]}); the same command goes on") from None
     finally:
-        if dist.is_initialized():
+        # NCCL's groups end only together: one process that fails would wait here for the others, and never tell why.
+        if dist.is_initialized() and (ended or kind != "cuda"):
             dist.destroy_process_group()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import suppress
 
-from fromnoise.core.ranks import ALONE, Alone
+import pytest
+import torch
+import torch.distributed as dist
+
+from fromnoise.core import device
+from fromnoise.core.ranks import ALONE, Alone, joined
 
 
 class One(Alone):
@@ -29,3 +34,28 @@ def test_spans_are_alike_and_end_with_the_share(size: int, count: int) -> None:
 
 def test_one_alone_has_everything() -> None:
     assert ALONE.share(5) == ALONE.span(5) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fails", "left"), [("cuda", False, True), ("cuda", True, False), ("cpu", True, True), ("cpu", False, True)]
+)
+def test_a_process_that_fails_on_a_gpu_does_not_wait_for_the_others(
+    kind: str, fails: bool, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is given, and no group is made: NCCL's end only together."""
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GROUP_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(device, "pick", lambda name: torch.device(name))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda own: None)
+    ended: list[str] = []
+    given = {"rendezvous": lambda place: iter([(dist.HashStore(), 0, 2)]), "init_process_group": lambda *_, **__: None}
+    given |= {"is_initialized": lambda: True, "destroy_process_group": lambda: ended.append("left")}
+    for name, answer in given.items():
+        monkeypatch.setattr(dist, name, answer)
+    monkeypatch.setattr("fromnoise.core.ranks.Together", lambda group: ALONE)
+    with suppress(MemoryError), joined(kind):
+        if fails:
+            raise MemoryError
+    assert ended == ["left"] * left

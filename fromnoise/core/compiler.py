@@ -18,8 +18,9 @@ def compiled(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, `modules` run compiled; equal ones share one compilation.
 
     Every batch and size is compiled by itself, which takes a minute or so on a CPU: the code that runs for one must not
-    hang on those before it, or a resumed training would differ in the last bits. What torch keeps of it on disk is
-    what the next process begins with, the blocks with an `autograd.Function` of ours (`linear`) among it.
+    hang on those before it, or a resumed training would differ in the last bits. Nor on whether DDP is around them, in
+    which torch would cut them to send gradients in between. What torch keeps of it on disk is what the next process
+    begins with, the blocks with an `autograd.Function` of ours (`linear`) among it.
     """
     from torch._dynamo import config  # slow to import
     from torch._functorch import config as kept
@@ -30,7 +31,7 @@ def compiled(modules: Sequence[nn.Module]) -> Iterator[None]:
     try:
         # Beyond torch's own limit of 8 sizes, the next would silently run eager, and a resumed run might differ.
         with (
-            config.patch(recompile_limit=SIZES, accumulated_recompile_limit=SIZES),
+            config.patch(recompile_limit=SIZES, accumulated_recompile_limit=SIZES, optimize_ddp=False),
             kept.patch(autograd_cache_allow_custom_autograd_functions=True),
         ):
             yield

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch import nn
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch._dynamo import config
 
 from fromnoise.core.compiler import SIZES, compiled, remove_unlinked
@@ -33,3 +36,33 @@ def test_modules_are_compiled_for_any_number_of_sizes_and_only_inside() -> None:
         raise KeyboardInterrupt
     assert not any(module._compiled_call_impl for module in modules)
     assert (config.recompile_limit, config.accumulated_recompile_limit) == limits
+
+
+class Block(nn.Module):
+    """Of 4 MiB, which are sent in several messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(512, 512) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)  # (B, 512)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own code when it compiles
+def test_a_block_is_compiled_whole_within_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is without, where a fresh training compiles it: what is resumed compiles it there."""
+    graphs: list[Any] = []
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda graph, *_, **__: graphs.append(graph) or graph)
+    torch.compiler.reset()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        block = Block()
+        model = nn.parallel.DistributedDataParallel(block, bucket_cap_mb=1)
+        with compiled([block]):
+            model(torch.zeros(1, 512))
+    finally:
+        dist.destroy_process_group()
+    assert len(graphs) == 1

@@ -92,9 +92,11 @@ def widened(pipeline: Pipeline, batch: Batch, first: int, size: int) -> Batch:
 
 
 def among_blank(rows: Tensor, first: int, size: int) -> Tensor:
-    """`size` rows, zero but for `rows`, which stand from `first` on."""
-    after = size - first - len(rows)
-    return torch.cat((rows.new_zeros(first, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])))
+    """`rows` as those from `first` on of `size`. The others are zero where a row is a number, and else whatever lies in
+    memory that nobody has asked for: to write it would take longer than a GPU's step."""
+    every = (rows.new_zeros if rows.ndim == 1 else rows.new_empty)((size, *rows.shape[1:]))
+    every[first : first + len(rows)] = rows
+    return every
 
 
 def draw(pipeline: Pipeline, batch: Batch, generator: torch.Generator, dropping: bool = True) -> Sample:

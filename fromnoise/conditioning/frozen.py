@@ -172,6 +172,11 @@ class FrozenTextConditioner(nn.Module):
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
+    def place(self, device: torch.device) -> None:
+        """Move the encoders, which is done with this module where it is moved as a whole."""
+        for encoder in self.encoders:
+            encoder.model.to(device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTextConditioner:
         for encoder in self.encoders:  # they go where this module goes
             encoder.model._apply(fn)
@@ -206,6 +211,9 @@ class FrozenTextConditioner(nn.Module):
             read = _of(features, i)
             nothing = nothing.widened(read.mask.shape[1])  # no text has fewer tokens than ""
             rows = torch.rand(len(read.mask), generator=generator) < encoder.config.dropout  # (B,)
+            if not rows.any():  # as most often: to copy all that was read takes longer than a GPU's step
+                left.append(read)
+                continue
             pairs = zip(nothing, read, strict=True)
             left.append(Encoded(*(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs)))
         return _named(left)

@@ -194,6 +194,6 @@ class Optimizer:
             if f"step/{name}" not in tensors:
                 continue  # it has had no gradient yet: a discriminator begins late
             moments = {key: self.parallel.like(p, tensors[f"{key}/{name}"]) for key in ("exp_avg", "exp_avg_sq")}
-            self.adamw.state[p] = {"step": tensors[f"step/{name}"].to(p.device), **moments}
+            self.adamw.state[p] = {"step": tensors[f"step/{name}"].to(p.device, copy=True), **moments}
         if self.muon:
             self.muon.load(tensors)

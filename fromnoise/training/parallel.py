@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fromnoise.conditioning.frozen import FrozenTextConditioner
 from fromnoise.core.device import autocast, pick
 from fromnoise.core.ranks import ALONE, Ranks, Together
 from fromnoise.training.run import TrainingBase
@@ -97,7 +98,7 @@ class Parallel(ABC):
 
     def like(self, weight: Tensor, values: Tensor) -> Tensor:
         """A tensor that is held as `weight` is, with these `values`, of all its rows."""
-        return values.to(weight.device)
+        return values.to(weight.device, copy=True)  # else it would hold on to a checkpoint's file, as long as it lives
 
     def collected(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Of N gradients those that are this process's share, whole."""
@@ -196,6 +197,9 @@ class Sharded(Parallel):
         # Else what is outside of blocks would stay whole after a forward that no backward follows.
         fully_shard(model, mesh=self.mesh, reshard_after_forward=True)
         self._fill(model, whole, device)
+        for part in model.modules():
+            if isinstance(part, FrozenTextConditioner):  # whose encoders FSDP does not know of
+                part.place(device)
         register_fsdp_forward_method(model, "loss")
         model._get_fsdp_state()._lazy_init()  # else what is asked first would be taken for the whole model
         for name, buffer in model.named_buffers():
@@ -311,8 +315,12 @@ def split(ranks: Ranks, training: TrainingBase, here: int | None = None) -> Para
     refuse_uneven(ranks.size, training)
     if training.parallel == "ddp":
         return Replicated(ranks)
+    device = pick(training.device)
+    if training.batch == 0 and device.type == "cuda":  # where it is found by what does not fit
+        wanted = f"training.batch is 0 and training.parallel {training.parallel}"
+        raise ValueError(f"{wanted}: all would wait for a process without room; allowed: a number, or ddp")
     here = here or int(os.environ["LOCAL_WORLD_SIZE"])
-    return Sharded(ranks, ranks.device(pick(training.device)), here if training.parallel == "hsdp" else ranks.size)
+    return Sharded(ranks, ranks.device(device), here if training.parallel == "hsdp" else ranks.size)
 
 
 def refuse_uneven(processes: int, training: TrainingBase) -> None:

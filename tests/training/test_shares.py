@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn.utils import get_total_norm
 
-from fromnoise.core.ranks import joined
+from fromnoise.core.ranks import Alone, joined
 from fromnoise.pipeline.pipeline import Pipeline
+from fromnoise.training import parallel
 from fromnoise.training.drawing import Drawing
 from fromnoise.training.parallel import Sharded, split
 from fromnoise.training.run import Run
@@ -81,3 +82,19 @@ def test_weights_are_those_of_the_first_process_and_no_other_has_them_whole(
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+class Two(Alone):
+    """One of two processes."""
+
+    size = 2
+
+
+def test_a_batch_is_not_found_by_processes_that_share_weights_on_gpus(
+    tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is given: one process that has no room would leave the others waiting."""
+    monkeypatch.setattr(parallel, "pick", lambda name: torch.device("cuda"))
+    training = tiny_run(batch=0, parallel="fsdp").training
+    with pytest.raises(ValueError, match=r"^training.batch is 0 and training.parallel fsdp: .*; allowed: a number, or"):
+        split(Two(), training)

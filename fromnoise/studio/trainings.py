@@ -77,7 +77,7 @@ class Trainings:
         if directory.exists():
             raise ValueError(f"{directory} is there already; resume it, or choose another name")
         try:
-            words = shlex.split(settings)
+            words = split(settings)
         except ValueError as error:
             raise ValueError(f"settings: given {shown(settings)}: {error}; allowed: --training.steps 500") from None
         for word in words:
@@ -111,6 +111,8 @@ class Trainings:
             raise ValueError(f"{shown(name)} is not being trained")
         if not by.here:
             raise ValueError(f"{name} is being trained by {_process(by)}; there kill {by.pid} stops it, saved")
+        if sys.platform == "win32":  # asks a process of its own console alone, and would end any other unsaved
+            raise ValueError(f"{name} is being trained by {_process(by)}; there Ctrl-C stops it, saved")
         if by not in self.asked:
             os.kill(by.pid, ASK)
             self.asked.add(by)
@@ -175,6 +177,16 @@ class Trainings:
                     creationflags=OWN_GROUP,
                 )
             self.begun[name] = Under(process, log)
+
+
+def split(line: str) -> list[str]:
+    """The words of a command line, as a POSIX shell has them; on Windows a backslash is a folder's. ValueError for a
+    quote without its other."""
+    words = shlex.shlex(line, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    if sys.platform == "win32":
+        words.escape = ""
+    return list(words)
 
 
 def _process(by: Holder) -> str:

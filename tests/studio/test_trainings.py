@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import socket
 import subprocess
 import sys
@@ -15,8 +17,8 @@ from PIL import Image
 from fromnoise.cli.main import main
 from fromnoise.studio import following
 from fromnoise.studio.page import followed
-from fromnoise.studio.trainings import Trainings, Under
-from fromnoise.training.alone import trained_alone
+from fromnoise.studio.trainings import Trainings, Under, split
+from fromnoise.training.alone import Holder, trained_alone
 
 
 @pytest.mark.parametrize(
@@ -220,3 +222,28 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["studio", "--port", str(port)]) == 2
     said = f"cannot listen on 127.0.0.1:{port}: address already in use; choose another --host or --port"
     assert said in capsys.readouterr().err
+
+
+def test_settings_are_words_as_in_a_shell_and_on_windows_folders_keep_their_backslashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = r"""--data.path 'C:\my pictures' --model.size 32 # 1"""
+    assert split(line) == ["--data.path", r"C:\my pictures", "--model.size", "32", "#", "1"]
+    assert split(r"a\b 'c d'") == ["ab", "c d"]
+    with pytest.raises(ValueError, match="closing quotation"):
+        split("'a")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert split(r'--data.path C:\me\pictures "D:\my pictures"') == [
+        "--data.path",
+        r"C:\me\pictures",
+        r"D:\my pictures",
+    ]
+
+
+def test_on_windows_a_training_of_another_console_is_not_ended(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings = Trainings(runs)
+    last = trainings.names()[-1]
+    monkeypatch.setattr("fromnoise.studio.trainings.holder", lambda directory: Holder(os.getpid(), platform.node()))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ValueError, match=r"; there Ctrl-C stops it, saved$"):
+        trainings.stop(last)

@@ -60,7 +60,7 @@ lessons: $(VENV)/test.stamp ## execute the seven lessons anew at full size, outp
 
 constraints: $(BIN)/uv ## compile constraints.txt anew
 	echo uv | $(BIN)/uv pip compile --quiet --no-annotate --no-header --all-extras --upgrade \
-	  --no-emit-index-url --no-emit-find-links pyproject.toml - | sed 's/+cpu$$//' > constraints.new
+	  --no-emit-index-url --no-emit-find-links pyproject.toml - | sed "s/+cpu$$//; s/^torch==.*/&; sys_platform != 'darwin'/" > constraints.new
 	mv constraints.new constraints.txt
 
 $(BIN)/uv: | constraints.txt

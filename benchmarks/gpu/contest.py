@@ -81,7 +81,9 @@ def waits_of(call: Call, device: torch.device) -> dict[str, int] | None:
             call()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    lines = (f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroniz" in str(one.message))
+    lines = (
+        f"{Path(one.filename).name}:{one.lineno}" for one in caught if "called a synchronizing" in str(one.message)
+    )
     return dict(Counter(lines))
 
 

@@ -211,7 +211,7 @@ class FrozenTextConditioner(nn.Module):
             read = _of(features, i)
             nothing = nothing.widened(read.mask.shape[1])  # no text has fewer tokens than ""
             rows = torch.rand(len(read.mask), generator=generator) < encoder.config.dropout  # (B,)
-            if not rows.any():  # as most often: to copy all that was read takes longer than a GPU's step
+            if not rows.any():  # to copy all that was read would take longer than a step of a GPU
                 left.append(read)
                 continue
             pairs = zip(nothing, read, strict=True)

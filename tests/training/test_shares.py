@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.nn.utils import get_total_norm
 
-from fromnoise.core.ranks import Alone, joined
+from fromnoise.conditioning.config import EncoderConfig, FrozenTextConfig
+from fromnoise.core.ranks import Alone, Together, joined
 from fromnoise.pipeline.pipeline import Pipeline
 from fromnoise.training import parallel
 from fromnoise.training.drawing import Drawing
@@ -98,3 +100,19 @@ def test_a_batch_is_not_found_by_processes_that_share_weights_on_gpus(
     training = tiny_run(batch=0, parallel="fsdp").training
     with pytest.raises(ValueError, match=r"^training.batch is 0 and training.parallel fsdp: .*; allowed: a number, or"):
         split(Two(), training)
+
+
+def test_frozen_encoders_go_where_the_shares_go(
+    folders: dict[str, Path], tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP moves weights one by one, and theirs are none of the model's."""
+    model, asked = tiny_run().model, list[torch.device]()
+    encoders = FrozenTextConfig(encoders=(EncoderConfig(path=str(folders["t5"]), length=16),))
+    pipeline = Pipeline.build(model.model_copy(update={"conditioner": encoders}), ["a red circle"], 0)
+    monkeypatch.setattr(pipeline.conditioner.encoders[0].model, "to", asked.append)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        Sharded(Together(dist.group.WORLD), torch.device("cpu"), 1).place(pipeline, torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+    assert asked == [torch.device("cpu")]

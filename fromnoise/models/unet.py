@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.core.compiler import is_compiled
 from fromnoise.core.types import Cond
 from fromnoise.models.config import UNetConfig
 from fromnoise.nn.attention import Attention, bias_of
@@ -276,7 +277,10 @@ class UNet(nn.Module):
             raise ValueError(f"size {height}x{width} is not a multiple of {self.config.multiple}, for {levels} levels")
         time = F.silu(self.time_embedding(time_features(t, self.conv_in.out_channels)))  # (B, D)
         said = time, cond.tokens, bias_of(cond.mask)  # (B, D), (B, L, E), (B, 1, 1, L)
-        skips = [self.conv_in(x)]  # (B, W, H, W)
+        x = self.conv_in(x)  # (B, W, H, W)
+        if is_compiled(self.mid_block):  # as compiled convolutions leave it; else every level turns it, and back
+            x = x.contiguous(memory_format=torch.channels_last)
+        skips = [x]  # (B, W, H, W)
         for down in self.down_blocks:
             skips += down(skips[-1], *said)  # (B, W, h, w) each
         x = self.mid_block(skips[-1], *said)  # (B, W, h, w)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEW = 8  # channels, below which a group norm is slow where they lie last in memory
-NARROW = 16  # channels of a group, below which compiled code reads them one by one
 
 
 class RMSNorm(nn.Module):
@@ -29,9 +28,9 @@ class GroupNorm(nn.Module):
     and shift of each channel.
 
     PyTorch's kernel for channels that lie last takes ten times as long as the other where they are few (4 x 256 x 256:
-    .85 ms in place of .06; 8 channels: as long), so that it pays to turn them for it, and back: .24 ms. And compiled
-    code reads the channels of a group one by one on a CPU, which a drawing U-Net of narrow groups notices: there each
-    channel is averaged by itself first. Backwards that would be slower.
+    .85 ms in place of .06; 8 channels: as long), so that it pays to turn them for it, and back: .24 ms. Code compiled
+    for a CPU lays channels last for its convolutions, and would then read those of a group one by one: there each
+    channel is averaged by itself first, up to five times as fast forwards and backwards.
     """
 
     def __init__(self, groups: int, width: int, eps: float = 1e-5):
@@ -41,8 +40,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, r, c) -> (B, D, r, c)."""
-        compiling = torch.compiler.is_dynamo_compiling() and not torch.is_grad_enabled() and x.device.type == "cpu"
-        if compiling and x.shape[1] < NARROW * self.groups:
+        if torch.compiler.is_dynamo_compiling() and x.device.type == "cpu":
             return self.by_channel(x)  # (B, D, r, c)
         if x.shape[1] >= FEW or x.is_contiguous():
             return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)  # (B, D, r, c)
@@ -52,16 +50,24 @@ class GroupNorm(nn.Module):
     def by_channel(self, x: Tensor) -> Tensor:
         """The same by mean and variance of each channel: a group's variance is the mean of theirs, and the variance of
         their means. (B, D, r, c) -> (B, D, r, c)."""
-        wide, groups = x.float(), (self.groups, -1)  # (B, D, r, c)
-        means = wide.mean((2, 3), keepdim=True)  # (B, D, 1, 1)
-        variances = (wide - means).square().mean((2, 3)).unflatten(1, groups)  # (B, G, D / G)
-        means = means[..., 0, 0].unflatten(1, groups)  # (B, G, D / G)
-        mean = means.mean(-1, keepdim=True)  # (B, G, 1)
-        variance = variances.mean(-1, keepdim=True) + (means - mean).square().mean(-1, keepdim=True)  # (B, G, 1)
-        scale = self.weight.unflatten(0, groups) * torch.rsqrt(variance + self.eps)  # (B, G, D / G)
-        shift = self.bias.unflatten(0, groups) - mean * scale  # (B, G, D / G)
-        scale, shift = (numbers.flatten(1)[..., None, None] for numbers in (scale, shift))  # (B, D, 1, 1)
-        return (wide * scale + shift).to(x.dtype)  # (B, D, r, c)
+        wide = x.float()  # (B, D, r, c)
+        means = wide.mean((2, 3))  # (B, D)
+        variances = (wide - means[..., None, None]).square().mean((2, 3))  # (B, D)
+        mean = self.of_groups(means)  # (B, D)
+        variance = self.of_groups(variances + (means - mean).square())  # (B, D)
+        scale = self.weight * torch.rsqrt(variance + self.eps)  # (B, D)
+        shift = self.bias - mean * scale  # (B, D)
+        return (wide * scale[..., None, None] + shift[..., None, None]).to(x.dtype)  # (B, D, r, c)
+
+    def of_groups(self, numbers: Tensor) -> Tensor:
+        """The mean of each channel's group, (B, D) -> (B, D).
+
+        As a product, for what a product gives is kept; means would be taken anew at each place of the picture.
+        """
+        groups = numbers.unflatten(1, (self.groups, -1))  # (B, G, D / G)
+        n = groups.shape[-1]
+        with torch.autocast(numbers.device.type, enabled=False):
+            return (groups @ groups.new_full((n, n), 1 / n)).flatten(1)  # (B, D)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

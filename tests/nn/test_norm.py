@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fromnoise.nn.norm import FEW, NARROW, GroupNorm
+from fromnoise.nn.norm import FEW, GroupNorm
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -41,16 +41,29 @@ def test_by_channel_it_is_the_same(mean: float, groups: int) -> None:
     assert norm.by_channel(x.bfloat16()).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("width", "drawing", "kept"), [(8, True, False), (8, False, True), (2 * NARROW, True, True)])
-def test_compiled_code_reads_narrow_groups_by_channel_where_it_draws(width: int, drawing: bool, kept: bool) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compiled_it_averages_each_channel_first_and_gradients_agree(layout: torch.memory_format) -> None:
     called: list[object] = []
 
     def watch(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
         called.extend(node.target for node in graph.graph.nodes)
         return graph
 
-    norm, x = GroupNorm(2, width), torch.randn(2, width, 6, 10)
-    with torch.set_grad_enabled(not drawing):
-        found = torch.compile(norm, backend=watch)(x)
-    assert (F.group_norm in called) == kept
+    torch.manual_seed(0)
+    norm, x = GroupNorm(2, 12), torch.randn(2, 12, 6, 10).to(memory_format=layout).requires_grad_()
+    weights, wanted = [x, norm.weight, norm.bias], torch.randn(2, 12, 6, 10)
+    with torch.no_grad():
+        for p in norm.parameters():
+            p.copy_(torch.randn(12))
+    found = torch.compile(norm, backend=watch)(x)
+    assert F.group_norm not in called
     torch.testing.assert_close(found, norm(x), atol=1e-5, rtol=1e-5)
+    ours, plain = (torch.autograd.grad((y * wanted).sum(), weights) for y in (found, norm(x)))
+    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_groups_are_averaged_in_float32_where_products_are_not() -> None:
+    norm, x = GroupNorm(2, 6), 100 + torch.randn(4, 6, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm.by_channel(x)
+    torch.testing.assert_close(found, norm(x), atol=1e-4, rtol=1e-4)
